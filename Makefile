@@ -1,0 +1,39 @@
+# `make run` is the project; everything it needs is installed into .venv first.
+VENV := .venv
+PYTHON ?= python3
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+
+.PHONY: run setup test test-all lint constraints clean
+
+run: setup  ## the whole DAG, on the images that can be had here (CIFAR10_PATH=<copy> for a local one)
+	@$(VENV)/bin/mtl run
+
+setup: $(VENV)/installed  ## the installation alone
+
+$(VENV)/installed: requirements.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "error: Python 3.11 to 3.13 is needed, this is %d.%d; use make PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --compile --constraint constraints.txt --requirement requirements.txt
+	$(PIP) install --quiet --no-deps --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+	$(PIP) install --quiet --compile --constraint constraints.txt --requirement requirements-dev.txt
+	@touch $@
+
+lint: $(VENV)/installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+test: lint  ## linter and tests, within 10 minutes on 2 cores
+	$(VENV)/bin/python -m pytest -n 2 -m "not slow"
+
+test-all: lint  ## and those that take minutes
+	$(VENV)/bin/python -m pytest -n 2
+
+constraints: $(VENV)/installed-dev  ## write down what is installed now
+	@(echo '# Every package of a working installation, so that the same set installs next year. Made by `make constraints`.'; \
+	  $(PIP) freeze --exclude-editable) > constraints.txt
+
+clean:  ## remove the installation and the caches, not the results
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .checkpoints

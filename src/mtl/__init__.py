@@ -1,0 +1,1 @@
+"""Multi-task learning with independent models: the library the DVC stages are made of."""

@@ -1,0 +1,24 @@
+"""The `mtl` command line. Commands import what they need when they run, so that `mtl --help` is quick."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from mtl import errors, quickstart, repro
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="multi-task-learning")
+def cli() -> None:
+    """Multi-task learning with independent models: one data set, several tasks, one model per task."""
+
+
+cli.add_command(quickstart.command, "run")
+cli.add_command(repro.command, "repro")
+
+
+def main() -> None:
+    """Entry point of `mtl`: errors that a person can mend are one line, with exit status 1."""
+    errors.run(lambda: sys.exit(cli()))

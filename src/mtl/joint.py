@@ -1,0 +1,43 @@
+"""The joint model as MLflow logs it: every task's network in one pyfunc. MLflow runs this file when it loads the model.
+
+It stands alone (no other module of the project), so that a server needs only keras, numpy and pandas.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+
+class JointModel(PythonModel):
+    """Answers for all tasks: uint8 images (N, H, W, 3) in, columns `<task>` and `<task>_probability` per task out."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load each task's network in safe mode."""
+        import keras
+
+        folder = Path(context.artifacts["models"])
+        self.classes: dict[str, list[str]] = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+        self.networks = {
+            task: keras.saving.load_model(folder / f"{task}.keras", compile=False, safe_mode=True)
+            for task in self.classes
+        }
+
+    def predict(self, context: PythonModelContext, model_input: np.ndarray, params: Any = None) -> pd.DataFrame:
+        """For each image and task the name of the label and its probability."""
+        columns: dict[str, Any] = {}
+        for task, network in self.networks.items():
+            probabilities = network.predict(model_input, verbose=0)
+            best = probabilities.argmax(axis=1)
+            columns[task] = [self.classes[task][index] for index in best]
+            columns[f"{task}_probability"] = probabilities.max(axis=1).astype(float)
+        return pd.DataFrame(columns)
+
+
+set_model(JointModel())

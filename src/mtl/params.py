@@ -1,0 +1,217 @@
+"""params.yaml as frozen, validated types. This is the only reader of the file.
+
+The file is read with the YAML 1.2 rules that DVC uses, so that `yes` is text and `1e-3` a number in both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from mtl.errors import UserError
+
+PATH = Path("params.yaml")
+
+# Names that the files, experiments and routes of the project use themselves.
+RESERVED = frozenset(
+    [
+        "load_data",
+        "derive_labels",
+        "train",
+        "main_evaluate",
+        "study",
+        "joint",
+        "tune",
+        "tasks",
+        "plots",
+        "v1",
+        "v2",
+        "predict",
+        "feedback",
+        "metrics",
+        "docs",
+        "openapi",
+        "ping",
+        "health",
+        "version",
+        "invocations",
+        "redoc",
+        "static",
+        "samples",
+        "models",
+        "raw",
+        "labels",
+    ]
+)
+
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Settings(BaseModel):
+    """A section of params.yaml: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Data(Settings):
+    """Where the images come from and what is held out of them."""
+
+    source: Literal["cifar10", "folder", "generated"]
+    path: str
+    size: Annotated[int, Field(ge=4, le=4096)] | None = None
+    validation: Annotated[int, Field(ge=0)]
+
+
+class Task(Settings):
+    """One independent model: groups of classes (None: the data set's own classes) and the recipe that trains it."""
+
+    labels: dict[str, tuple[str, ...]] | None
+    recipe: str
+
+    @field_validator("labels")
+    @classmethod
+    def _groups_are_disjoint(cls, labels: dict[str, tuple[str, ...]] | None) -> dict[str, tuple[str, ...]] | None:
+        if labels is None:
+            return labels
+        if not 2 <= len(labels) <= 256:
+            raise ValueError(f"{len(labels)} group(s); a task tells between 2 and 256 groups apart")
+        for group, classes in labels.items():
+            if not classes:
+                raise ValueError(f"group {group!r} is empty; name at least one class in it")
+        twice = [name for name, count in Counter(sum(labels.values(), ())).items() if count > 1]
+        if twice:
+            groups = [group for group, classes in labels.items() if twice[0] in classes]
+            raise ValueError(f"class {twice[0]!r} is listed twice (in {', '.join(groups)}); list it once")
+        return labels
+
+
+class Hardware(Settings):
+    """What the training runs on; `threads` is part of the result, so it is never taken from the machine."""
+
+    threads: Positive
+    strategy: Literal["auto", "one_device", "mirrored"]
+
+
+class Sgd(Settings):
+    """Stochastic gradient descent, with Nesterov momentum where momentum is not 0."""
+
+    name: Literal["sgd"]
+    learning_rate: Rate
+    momentum: Fraction = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Adam(Settings):
+    """Adam; with weight decay it is AdamW."""
+
+    name: Literal["adam"]
+    learning_rate: Rate = 0.001
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Constant(Settings):
+    """The same learning rate throughout."""
+
+    name: Literal["constant"]
+
+
+class OneCycle(Settings):
+    """The learning rate rises linearly for the fraction `warmup` of all steps, then falls linearly to 0."""
+
+    name: Literal["one_cycle"]
+    warmup: Fraction
+
+
+class Augmentation(Settings):
+    """Random changes of the training images: mirror left-right, move by up to `translate` pixels."""
+
+    flip: bool = False
+    translate: Annotated[int, Field(ge=0, le=64)] = 0
+
+
+class Recipe(Settings):
+    """A network and how to train it."""
+
+    network: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?$")]
+    options: dict[str, int | float | bool | str | tuple[int, ...]] = {}
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    loss: Literal["categorical_crossentropy", "binary_crossentropy"] = "categorical_crossentropy"
+    label_smoothing: Fraction = 0.0
+    optimizer: Annotated[Sgd | Adam, Field(discriminator="name")]
+    schedule: Annotated[Constant | OneCycle, Field(discriminator="name")] = Constant(name="constant")
+    augmentation: Augmentation = Augmentation()
+    batch_size: Positive
+    epochs: Positive
+    keep: Literal["last", "best"] = "last"
+
+
+class Params(Settings):
+    """All of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    data: Data
+    tasks: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Task], Field(min_length=1)]
+    hardware: Hardware
+    recipes: dict[str, Recipe]
+
+    @model_validator(mode="after")
+    def _tasks_fit(self) -> Params:
+        for name, task in self.tasks.items():
+            if name in RESERVED:
+                raise ValueError(f"tasks.{name}: this name is used by the project itself; choose another")
+            if task.recipe not in self.recipes:
+                known = ", ".join(self.recipes) or "none"
+                raise ValueError(f"tasks.{name}.recipe: there is no recipe {task.recipe!r}; known: {known}")
+            if self.recipes[task.recipe].keep == "best" and self.data.validation == 0:
+                raise ValueError(
+                    f"recipes.{task.recipe}.keep: 'best' is chosen on the validation images and data.validation"
+                    " is 0; hold some out, or keep: last"
+                )
+        return self
+
+    def task(self, name: str) -> Task:
+        """The task called `name`; raises UserError where there is none."""
+        if name not in self.tasks:
+            raise UserError(f"{PATH}: there is no task {name!r}; known: {', '.join(self.tasks)}")
+        return self.tasks[name]
+
+    def recipe(self, task: str) -> Recipe:
+        """The recipe that trains `task`."""
+        return self.recipes[self.task(task).recipe]
+
+
+def read(path: Path = PATH) -> Params:
+    """Read and validate params.yaml; raises UserError with one line that names the key and what would be right."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        tree = YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run from the root of the repository") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        # JSON in strict mode: a number in quotes is refused, a list is still taken for a tuple.
+        return Params.model_validate_json(json.dumps(tree, default=str), strict=True)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first_line(error)}") from None
+
+
+def _first_line(error: ValidationError) -> str:
+    """`tasks.model1.recipe: Field required (and 2 more)`, from pydantic's list of errors."""
+    first, *more = error.errors(include_url=False)
+    # Pydantic puts the tag of a union ('sgd') into the path; it is not a key of the file.
+    place = ".".join(str(part) for part in first["loc"] if part not in ("sgd", "adam", "constant", "one_cycle"))
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "unknown key; see the comments in params.yaml for those there are"
+    elif first["type"] != "value_error" and isinstance(first["input"], str | int | float):
+        message += f", not {first['input']!r}"
+    return (f"{place}: " if place else "") + message + (f" (and {len(more)} more)" if more else "")

@@ -1,0 +1,129 @@
+"""`make run`: decide where the images come from, run the DAG, show what came out."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import click
+
+from mtl import params, repro, store
+from mtl.errors import UserError
+
+GENERATED = (
+    "CIFAR-10 is neither in {path} nor to be downloaded from here: this run uses GENERATED images (drawn by code)."
+)
+WAY_BACK = (
+    "These are results on GENERATED images. For real ones: `git restore params.yaml dvc.lock metrics`, then\n"
+    "`CIFAR10_PATH=<cifar-10-python.tar.gz, or a folder or tar of <split>/<class>/*> make run`."
+)
+
+
+@click.command
+@click.option("--jobs", "-j", type=click.IntRange(min=1), help="Stages at once. Default: what the cores allow.")
+def command(jobs: int | None) -> None:
+    """Run the whole DAG on the images that can be had here, and show the results (`make run`).
+
+    A copy of CIFAR-10 is taken from $CIFAR10_PATH or data.path, else from Keras' cache or the network; where none can
+    be had, data.source in params.yaml is set to `generated`, which the first and the last line say.
+    """
+    started = time.perf_counter()
+    choose_images(params.read())
+    settings = params.read()
+    if settings.data.source == "generated":
+        click.secho(GENERATED.format(path=settings.data.path), fg="yellow", bold=True)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    status = repro.repro(Path.cwd(), [], jobs or max(1, cores // settings.hardware.threads))
+    if status:
+        raise SystemExit(status)
+    click.echo("\n" + summary(settings, time.perf_counter() - started))
+    if settings.data.source == "generated":
+        click.secho("\n" + WAY_BACK, fg="yellow", bold=True)
+
+
+def choose_images(settings: params.Params) -> None:
+    """Link $CIFAR10_PATH into data.path, and set data.source to what can be had here.
+
+    Raises UserError where $CIFAR10_PATH is not there.
+    """
+    given = os.environ.get("CIFAR10_PATH")
+    if given:
+        link_copy(Path(given), Path(settings.data.path))
+        if settings.data.source != "cifar10":
+            set_param("data", "source", "cifar10")
+        return
+    if settings.data.source != "cifar10":
+        return
+    from mtl.sources import cifar10
+
+    found = cifar10.find_local(settings.data.path)
+    if found:
+        click.echo(f"images: {found}")
+    elif (store.RAW / "dataset.json").exists():
+        click.echo(f"images: {store.RAW}, loaded before")
+    elif cifar10.can_download(timeout=10):
+        click.echo("images: CIFAR-10 will be downloaded (163 MB)")
+    else:
+        set_param("data", "source", "generated")
+
+
+def link_copy(copy: Path, folder: Path) -> None:
+    """Put a link to `copy` into `folder`, in the place of any other link there."""
+    if not copy.exists():
+        raise UserError(f"CIFAR10_PATH: {copy} does not exist; give an archive or a folder")
+    copy = copy.resolve()
+    link = folder / copy.name
+    if link.resolve() == copy:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for other in folder.iterdir():
+        if other.is_symlink():
+            other.unlink()
+    if link.exists():
+        raise UserError(f"CIFAR10_PATH: {link} is there already and is not a link; move it away")
+    link.symlink_to(copy)
+    click.echo(f"images: {link} -> {copy}")
+
+
+def set_param(section: str, key: str, value: object) -> None:
+    """Change one value in params.yaml; its comments stay."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 200
+    tree = yaml.load(params.PATH)
+    tree[section][key] = value
+    with store.replacing(params.PATH) as temporary:
+        yaml.dump(tree, temporary)
+
+
+def summary(settings: params.Params, seconds: float) -> str:
+    """The results as a table, what they were got on, and what to try next."""
+    dataset = store.read_dataset()
+    verdict = store.read_json(store.METRICS / "main_evaluate.json")
+    official = ", the official archive" if dataset.official else ""
+    lines = [
+        f"{dataset.name}{official}: {dataset.train} training, {dataset.validation} validation and {dataset.test} test"
+        " images",
+        "",
+        f"{'task':<16}{'recipe':<22}{'test loss':>10}{'test acc':>10}",
+    ]
+    for task, got in verdict["tasks"].items():
+        lines.append(f"{task:<16}{settings.tasks[task].recipe:<22}{got['loss']:>10.4f}{got['acc']:>10.4f}")
+    lines += ["", f"{'sum_loss':<38}{verdict['sum_loss']:>10.4f}", f"{'ave_acc':<38}{verdict['ave_acc']:>20.4f}"]
+    for task, got in verdict.get("derived", {}).items():
+        lines.append(f"{task + ' as ' + got['from'] + ' implies it':<38}{got['acc']:>20.4f}")
+        lines.append(f"{task + ' contradicts ' + got['from']:<38}{got['contradiction_rate']:>20.4f}")
+    for task in verdict["tasks"]:
+        if verdict["tasks"][task]["one_class"]:
+            lines.append(f"WARNING: {task} gives one answer for every image; its training collapsed")
+    lines += [
+        "",
+        f"{seconds:.0f} s. Next, after `source .venv/bin/activate`:",
+        "  mlflow ui           every run, with its curves, model and lineage, at http://127.0.0.1:5000",
+        "  dvc plots show      learning curves as a page",
+        "  dvc params diff     what you changed in params.yaml since the last commit",
+    ]
+    return "\n".join(lines)

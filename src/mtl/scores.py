@@ -1,0 +1,38 @@
+"""Loss and accuracy of probabilities: the two figures of every task and split."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+EPSILON = 1e-7  # keras.config.epsilon(): probabilities are clipped to [EPSILON, 1 - EPSILON] before the logarithm
+
+
+def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Fraction of rows of `probabilities` (N, K) whose largest entry is at `labels` (N,)."""
+    return float(np.mean(probabilities.argmax(axis=1) == labels))
+
+
+def nll(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean negative log-likelihood in nats of `labels` (N,) under rows of (N, K), normalised to sum to one."""
+    normalised = probabilities.astype(np.float64)
+    normalised /= normalised.sum(axis=1, keepdims=True)
+    return float(-np.log(normalised[np.arange(len(labels)), labels].clip(EPSILON, 1 - EPSILON)).mean())
+
+
+def loss(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    name: Literal["categorical_crossentropy", "binary_crossentropy"],
+) -> float:
+    """The Keras loss `name` on one-hot labels, without label smoothing, in nats.
+
+    Categorical: the mean over images of -log p(label). Binary: each of the K outputs is a yes-or-no question; the mean
+    over images and outputs of -log p(its right answer).
+    """
+    if name == "categorical_crossentropy":
+        return nll(probabilities, labels)
+    p = probabilities.astype(np.float64).clip(EPSILON, 1 - EPSILON)
+    right = np.eye(p.shape[1], dtype=bool)[labels]
+    return float(-np.log(np.where(right, p, 1 - p)).mean())

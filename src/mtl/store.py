@@ -1,0 +1,198 @@
+"""Where every file of the DAG lives, and how it is written: whole or not at all, and the same bytes every time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from mtl.errors import UserError, describe_os_error
+
+if TYPE_CHECKING:
+    import keras
+
+RAW = Path("data/raw")
+LABELS = Path("data/labels")
+MODELS = Path("models")
+METRICS = Path("metrics")
+PLOTS = METRICS / "plots"
+CHECKPOINTS = Path(".checkpoints")  # no DVC out: what a killed training goes on from
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
+_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What data/raw holds. `encoding` says what the pixels went through: raw, jpeg, png, mixed or drawn."""
+
+    name: str
+    source: str
+    official: bool
+    classes: tuple[str, ...]
+    encoding: str
+    train: int
+    validation: int
+    test: int
+    shape: tuple[int, int, int]
+
+
+def model_path(task: str) -> Path:
+    """Where the trained model of `task` is."""
+    return MODELS / f"{task}.keras"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` and rename it to `path` at the end: no reader sees half a file.
+
+    Works for files and folders. Raises UserError where the system refuses to write (a full disk, no rights).
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        if temporary.is_dir() and path.is_dir():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {describe_os_error(error)}; make room or give access there") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` as a whole."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON with sorted keys; NaN is refused with ValueError."""
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    write_bytes(path, f"{text}\n".encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; raises UserError where the file is missing or no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run `dvc repro`, or `dvc checkout` if it ran before") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); `dvc checkout` brings it back") from None
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of the same keys as CSV, the keys as the header."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(path, text.getvalue().encode())
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write a `.npy` file, as `np.save` does."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Read a `.npy` file; objects are never unpickled. Raises UserError where it is missing or broken."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run `dvc repro`, or `dvc checkout` if it ran before") from None
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path}: not a NumPy array ({error}); `dvc checkout` brings it back") from None
+
+
+def write_raw(dataset: Dataset, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write data/raw: `{x,y}_{train,test}` and `validation` as `.npy`, and dataset.json."""
+    for name, array in arrays.items():
+        write_array(RAW / f"{name}.npy", array)
+    write_json(RAW / "dataset.json", asdict(dataset))
+
+
+def read_dataset() -> Dataset:
+    """Read data/raw/dataset.json."""
+    content = read_json(RAW / "dataset.json")
+    return Dataset(**{**content, "classes": tuple(content["classes"]), "shape": tuple(content["shape"])})
+
+
+def read_images(split: Split) -> np.ndarray:
+    """The images of a split, uint8 (N, H, W, 3)."""
+    return read_array(RAW / f"x_{split}.npy")
+
+
+def read_labels(task: str, split: Split) -> np.ndarray:
+    """The labels of `task` for a split, uint8 (N,)."""
+    return read_array(LABELS / task / f"y_{split}.npy")
+
+
+def read_classes(task: str) -> dict[str, Any]:
+    """`classes` (names in label order) and `of_class` (data set class -> name) of `task`."""
+    return read_json(LABELS / task / "classes.json")
+
+
+def write_model(model: keras.Model, path: Path) -> None:
+    """Save a Keras model without its optimizer and the time of saving: the same weights are the same bytes."""
+    import keras
+
+    bare = keras.Model(model.inputs, model.outputs, name=model.name)
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "model.keras"
+        bare.save(saved)
+        write_bytes(path, _without_times(saved))
+
+
+def _without_times(archive: Path) -> bytes:
+    """A `.keras` archive with fixed times, no date in its metadata, and no memory addresses in its configuration."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(content, "w") as new:
+        for name in sorted(old.namelist()):
+            member = old.read(name)
+            if name == "metadata.json":
+                member = json.dumps({**json.loads(member), "date_saved": ""}, sort_keys=True).encode()
+            if name == "config.json":
+                member = _numbered(member.decode()).encode()
+            new.writestr(zipfile.ZipInfo(name, _ZIP_EPOCH), member)
+    return content.getvalue()
+
+
+def _numbered(config: str) -> str:
+    """Keras marks objects that layers share by their `id()`; count them in order of appearance instead."""
+    numbers: dict[str, int] = {}
+    return re.sub(
+        r'"shared_object_id": (\d+)',
+        lambda match: f'"shared_object_id": {numbers.setdefault(match[1], len(numbers))}',
+        config,
+    )
+
+
+def read_model(path: Path) -> keras.Model:
+    """Load a Keras model in safe mode (no code out of the file). Raises UserError where that fails."""
+    import keras
+
+    if not path.exists():
+        raise UserError(f"{path} is missing: run `dvc repro`, or `dvc checkout` if it ran before")
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path}: not a Keras model that loads in safe mode: {reason}") from error

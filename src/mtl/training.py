@@ -1,0 +1,189 @@
+"""Fit the network of one task: deterministic, resumable to the byte."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.lib.stride_tricks import sliding_window_view
+
+from mtl.checkpoint import Checkpoint
+from mtl.errors import UserError
+from mtl.params import Augmentation, OneCycle, Recipe
+
+Row = dict[str, Any]  # one epoch: epoch, loss, acc and, with validation images, val_loss, val_acc
+
+
+class OneCycleSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear rise from 0 to `peak` over the fraction `warmup` of `steps`, then linear fall to 0."""
+
+    def __init__(self, peak: float, warmup: float, steps: int) -> None:
+        self.peak, self.warmup, self.steps = peak, warmup, steps
+
+    def get_config(self) -> dict[str, Any]:
+        return {"peak": self.peak, "warmup": self.warmup, "steps": self.steps}
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        done = (tf.cast(step, tf.float32) + 1.0) / (self.steps + 1.0)
+        rise = done / max(self.warmup, 1e-9)
+        return self.peak * tf.minimum(rise, (1.0 - done) / (1.0 - self.warmup))
+
+
+def optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
+    """The optimizer of `recipe` for a training of `steps` steps. Biases and normalisations are not decayed."""
+    given = recipe.optimizer
+    rate: Any = given.learning_rate
+    if isinstance(recipe.schedule, OneCycle):
+        rate = OneCycleSchedule(given.learning_rate, recipe.schedule.warmup, steps)
+    decay = {"weight_decay": given.weight_decay or None}
+    if given.name == "sgd":
+        built = keras.optimizers.SGD(rate, given.momentum, nesterov=given.momentum > 0, **decay)
+    else:
+        built = keras.optimizers.Adam(rate, **decay)
+    if given.weight_decay:
+        built.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return built
+
+
+def batches(
+    images: np.ndarray, targets: np.ndarray, recipe: Recipe, seed: int, first_epoch: int = 0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield augmented batches from `first_epoch` on: a pure function of the seed, the epoch and the step.
+
+    Args:
+        images: uint8 (N, H, W, C).
+        targets: float32 (N, K), one-hot.
+
+    Yields:
+        uint8 (B, H, W, C) and float32 (B, K); the last batch of an epoch may be smaller.
+    """
+    windows = _windows(images, recipe.augmentation)
+    for epoch in range(first_epoch, recipe.epochs):
+        rng = np.random.default_rng([seed, epoch])
+        order = rng.permutation(len(images))
+        for start in range(0, len(order), recipe.batch_size):
+            chosen = order[start : start + recipe.batch_size]
+            yield _augment(windows, chosen, recipe.augmentation, rng), targets[chosen]
+
+
+def _windows(images: np.ndarray, augmentation: Augmentation) -> np.ndarray:
+    """All positions of the window on the padded images, (N, rows, columns, C, H, W), as a view."""
+    pad = augmentation.translate
+    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect") if pad else images
+    return sliding_window_view(padded, images.shape[1:3], axis=(1, 2))
+
+
+def _augment(windows: np.ndarray, chosen: np.ndarray, augmentation: Augmentation, rng: np.random.Generator) -> Any:
+    """The chosen images, uint8 (B, H, W, C), each moved and mirrored at random."""
+    rows, columns = rng.integers(2 * augmentation.translate + 1, size=(2, len(chosen)))
+    moved = windows[chosen, rows, columns].transpose(0, 2, 3, 1)
+    if augmentation.flip:
+        mirrored = rng.random(len(chosen)) < 0.5
+        moved = np.where(mirrored[:, None, None, None], moved[:, :, ::-1], moved)
+    return moved
+
+
+def fit(
+    model: keras.Model,
+    recipe: Recipe,
+    seed: int,
+    train: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray],
+    folder: Path,
+    on_epoch: Callable[[Row], None] = lambda row: None,
+    verbose: int = 2,
+) -> list[Row]:
+    """Train `model` in place and return the history, one row per epoch.
+
+    Args:
+        model: as `networks.build` gives it.
+        train: images uint8 (N, H, W, C) and labels uint8 (N,).
+        validation: likewise; may be empty, then rows have no `val_…` and `keep: best` is refused by params.
+        folder: where the state of a killed training is; the same training goes on from it.
+        on_epoch: called with each row, those of a resumed training first.
+
+    Raises:
+        UserError: the loss became NaN or infinite.
+    """
+    checkpoint = Checkpoint(folder, _digest(model, recipe, seed, train, validation))
+    classes = model.output_shape[-1]
+    per_epoch = math.ceil(len(train[0]) / recipe.batch_size)
+    model.compile(
+        optimizer=optimizer(recipe, per_epoch * recipe.epochs),
+        loss=_loss(recipe),
+        metrics=[keras.metrics.CategoricalAccuracy(name="acc")],
+    )
+    model.optimizer.build(model.trainable_variables)
+    if checkpoint.epoch:
+        print(f"goes on after epoch {checkpoint.epoch} of {recipe.epochs}, where it was stopped", flush=True)
+        model.load_weights(checkpoint.weights(checkpoint.epoch))
+    for row in checkpoint.history:
+        on_epoch(row)
+    targets = np.eye(classes, dtype=np.float32)[train[1]]
+    stream = tf.data.Dataset.from_generator(
+        lambda: batches(train[0], targets, recipe, seed, checkpoint.epoch),
+        output_signature=(
+            tf.TensorSpec((None, *train[0].shape[1:]), tf.uint8),
+            tf.TensorSpec((None, classes), tf.float32),
+        ),
+    ).prefetch(2)
+
+    def end_epoch(epoch: int, logs: dict[str, float]) -> None:
+        row: Row = {"epoch": epoch + 1, **{key: float(value) for key, value in sorted(logs.items())}}
+        if not all(math.isfinite(value) for value in row.values()):
+            raise UserError(
+                f"the loss became {row['loss']} in epoch {epoch + 1}: no model is kept;"
+                " try a smaller learning_rate, or precision: float32"
+            )
+        checkpoint.save(model, row, keep=best_epoch([*checkpoint.history, row], recipe))
+        on_epoch(row)
+
+    if checkpoint.epoch < recipe.epochs:
+        model.fit(
+            stream,
+            shuffle=False,  # the stream is shuffled already
+            steps_per_epoch=per_epoch,
+            epochs=recipe.epochs,
+            initial_epoch=checkpoint.epoch,
+            validation_data=(validation[0], np.eye(classes, dtype=np.float32)[validation[1]])
+            if len(validation[0])
+            else None,
+            validation_batch_size=500,
+            callbacks=[keras.callbacks.TerminateOnNaN(), keras.callbacks.LambdaCallback(on_epoch_end=end_epoch)],
+            verbose=verbose,
+        )
+    kept = best_epoch(checkpoint.history, recipe)
+    if kept != recipe.epochs:
+        model.load_weights(checkpoint.weights(kept))
+    return checkpoint.history
+
+
+def best_epoch(history: list[Row], recipe: Recipe) -> int:
+    """The epoch that the recipe keeps: the last, or the first of those with the smallest validation loss."""
+    if recipe.keep == "last":
+        return len(history)
+    return min(history, key=lambda row: row["val_loss"])["epoch"]
+
+
+def _loss(recipe: Recipe) -> keras.Loss:
+    losses = {
+        "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
+        "binary_crossentropy": keras.losses.BinaryCrossentropy,
+    }
+    return losses[recipe.loss](label_smoothing=recipe.label_smoothing)
+
+
+def _digest(model: keras.Model, recipe: Recipe, seed: int, *arrays: tuple[np.ndarray, np.ndarray]) -> str:
+    """Digest of all that decides a training's result, so that a state is never taken up by another training."""
+    digest = hashlib.blake2b(digest_size=16)
+    for text in (model.to_json(), recipe.model_dump_json(), str(seed), Path(__file__).read_text(encoding="utf-8")):
+        digest.update(text.encode())
+    for array in (*model.get_weights(), *(array for pair in arrays for array in pair)):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

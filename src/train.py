@@ -1,0 +1,66 @@
+"""Train the model of one task: `python src/train.py model1`."""
+
+import sys
+import time
+from functools import partial
+
+import numpy as np
+
+from mtl import checkpoint, errors, hardware, params, store, tracking
+
+
+def main(task: str) -> None:
+    """Stage `train@<task>`."""
+    settings = params.read()
+    recipe = settings.recipe(task)
+    hardware.import_tensorflow()
+    from mtl import networks, scores, training
+
+    with checkpoint.exclusive(task) as folder, tracking.stage_run(task, settings, f"train@{task}") as run:
+        dataset, classes = store.read_dataset(), store.read_classes(task)["classes"]
+        held_out = store.read_array(store.RAW / "validation.npy")
+        in_train = np.ones(len(store.read_labels(task, "train")), bool)
+        in_train[held_out] = False
+        x, y = store.read_images("train"), store.read_labels(task, "train")
+        splits = {
+            "train": (x[in_train], y[in_train]),
+            "val": (x[held_out], y[held_out]),
+            "test": (store.read_images("test"), store.read_labels(task, "test")),
+        }
+        run.log_dataset(dataset)
+
+        hardware.configure(settings.hardware, recipe.precision, settings.seed)
+        with hardware.strategy(settings.hardware).scope():
+            model = networks.build(recipe, dataset.shape, len(classes), splits["train"][0])
+            started = time.perf_counter()
+            history = training.fit(
+                model, recipe, settings.seed, splits["train"], splits["val"], folder, on_epoch=run.log_epoch
+            )
+            seconds = time.perf_counter() - started
+            run.log_metrics({"fit_seconds": seconds, "images_per_second": len(y[in_train]) * recipe.epochs / seconds})
+
+        store.write_model(model, store.model_path(task))
+        model = store.read_model(store.model_path(task))  # what is judged is what was saved
+        metrics: dict[str, float] = {}
+        for split, (images, labels) in splits.items():
+            if len(images):
+                probabilities = networks.predict(model, images)
+                metrics[f"{split}_loss"] = scores.loss(probabilities, labels, recipe.loss)
+                metrics[f"{split}_acc"] = scores.accuracy(probabilities, labels)
+        store.write_json(store.METRICS / f"{task}.json", metrics)
+        store.write_csv(store.PLOTS / f"{task}_history.csv", history)
+        checkpoint.clear(folder)
+
+        run.log_metrics(metrics)
+        run.log_model(model, classes, splits["test"][0])
+        answers = np.unique(probabilities.argmax(axis=1))
+        run.log_tags({"one_class": str(len(answers) == 1).lower()})
+        print(f"{task}: test loss {metrics['test_loss']:.4f}, test accuracy {metrics['test_acc']:.4f}")
+        if len(answers) == 1:
+            print(f"WARNING: {task} answers {classes[answers[0]]!r} for every test image: its training collapsed")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python src/train.py <task>")
+    errors.run(partial(main, sys.argv[1]))
