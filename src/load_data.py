@@ -3,6 +3,7 @@
 import numpy as np
 
 from mtl import errors, params, sources, store, tracking
+from mtl.sources.split import hold_out
 
 
 def main() -> None:
@@ -10,7 +11,7 @@ def main() -> None:
     settings = params.read()
     with tracking.stage_run("load_data", settings) as run:
         images = sources.load(settings.data, settings.seed)
-        validation = sources.hold_out(images.y_train, settings.data.validation, settings.seed)
+        validation = hold_out(images.y_train, settings.data.validation, settings.seed)
         dataset = store.Dataset(
             name=images.name,
             source=settings.data.source,

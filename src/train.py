@@ -51,7 +51,7 @@ def main(task: str) -> None:
         store.write_csv(store.PLOTS / f"{task}_history.csv", history)
         checkpoint.clear(folder)
 
-        run.log_metrics(metrics)
+        run.log_metrics({name: value for name, value in metrics.items() if name.startswith("test_")})
         run.log_model(model, classes, splits["test"][0])
         answers = np.unique(probabilities.argmax(axis=1))
         run.log_tags({"one_class": str(len(answers) == 1).lower()})

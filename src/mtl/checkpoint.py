@@ -32,7 +32,9 @@ class Checkpoint:
         self._state = folder / "state.json"
         if self._state.exists() and store.read_json(self._state)["digest"] != digest:
             shutil.rmtree(folder)
-        self.history: list[dict[str, Any]] = store.read_json(self._state)["history"] if self._state.exists() else []
+        rows = store.read_json(self._state)["history"] if self._state.exists() else []
+        # JSON is written with sorted keys; the epoch comes first again, as in a row that was not stored.
+        self.history: list[dict[str, Any]] = [{"epoch": row["epoch"], **row} for row in rows]
 
     @property
     def epoch(self) -> int:

@@ -1,0 +1,76 @@
+"""One image file -> RGB, 8 bits a channel, upright."""
+
+from __future__ import annotations
+
+import io
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from mtl.errors import UserError
+
+FORMATS = ("PNG", "JPEG")
+SUFFIXES = (".png", ".jpg", ".jpeg")
+
+_Item = TypeVar("_Item")
+# Where Pillow keeps what says which way is up, for JPEG and PNG alike.
+_ORIENTATION = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
+
+
+def decode(content: bytes, name: str, size: int | None = None) -> tuple[np.ndarray, str]:
+    """Decode a PNG or JPEG file to uint8 (H, W, 3) and say which of the two it was.
+
+    Grey, palette, CMYK and 16-bit images become RGB of 8 bits, the orientation in the file is applied, transparency is
+    dropped (as PyTorch's ImageFolder and Keras do). With `size`, the image is resized to size x size (bilinear over
+    all the pixels that a new one covers), whatever its proportions.
+
+    Raises UserError, with `name` in it, where the file is no whole image or has more pixels than Pillow trusts.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            kind = "png" if image.format == "PNG" else "jpeg"  # a camera's JPEG of several pictures is "MPO"
+            image.load()
+            upright = image if _ORIENTATION.isdisjoint(image.info) else ImageOps.exif_transpose(image)
+            rgb = _to_rgb(upright)
+            return np.asarray(rgb if size is None else resize(rgb, size)), kind
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UserError(f"{name}: more than {Image.MAX_IMAGE_PIXELS:,} pixels; make the image smaller") from None
+    except Exception as error:  # what a decoder raises on a stranger's bytes is not limited to a few types
+        raise UserError(f"{name}: not a whole PNG or JPEG image ({_reason(error)}); replace or remove it") from error
+
+
+def resize(image: Image.Image, size: int) -> Image.Image:
+    """Resize to size x size; an image of that size is returned as it is."""
+    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR)
+
+
+@contextmanager
+def no_bombs() -> Iterator[None]:
+    """Make Pillow's warning about too many pixels an error, as long as this lasts."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def progress(items: Iterable[_Item], total: int, what: str) -> Iterator[_Item]:
+    """Yield `items`, with a bar on stderr if that takes longer than two seconds; in a log, a line every ten seconds."""
+    interval = 0.1 if sys.stderr.isatty() else 10
+    yield from tqdm(items, what, total, unit=" images", delay=2, mininterval=interval, file=sys.stderr)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits: Pillow would cut off at 255 where the high byte is meant
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "of another kind"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,140 @@
+"""Your own images: a folder or tar archive of `<split>/<class>/<file>`, splits `train` and `test`, any class names."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from mtl.errors import UserError
+from mtl.params import Data
+from mtl.sources import trees
+from mtl.sources.decoding import SUFFIXES, decode, no_bombs, progress
+from mtl.sources.images import Images
+
+SPLITS = ("train", "test")
+MAX_CLASSES = 256  # labels are uint8
+
+Groups = dict[tuple[str, str], list[str]]
+
+
+def load(data: Data, seed: int) -> Images:
+    """Load the images in `data.path`: a folder, an archive (.tar, .tar.gz, .tgz), or a folder that holds one of them.
+
+    Classes are in the order of their names, images in the order of theirs. Returns uint8 (N, H, W, 3) and (N, 1).
+    Raises UserError where there is nothing to load or what is there is broken or unfit.
+    """
+    return load_tree(trees.list_files(trees.pick(trees.resolve(data.path))), data.size)
+
+
+def load_tree(tree: trees.Tree, size: int | None) -> Images:
+    """Load the images of `tree`, resized to size x size, or as they are where `size` is None and they agree."""
+    groups = arrange(tree)
+    classes = sorted({name for _, name in groups})
+    _check(tree.path, groups, classes)
+    # In the order of the names, so that the bytes do not depend on how a disk or an archive orders its files.
+    order = {split: [file for name in classes for file in sorted(groups[split, name])] for split in SPLITS}
+    labels = {split: [len(groups[split, name]) for name in classes] for split in SPLITS}
+    x, encoding = _decode_all(tree, order, size)
+    y = {split: np.repeat(np.arange(len(classes), dtype=np.uint8), counts)[:, None] for split, counts in labels.items()}
+    return Images(_name(tree.path), tuple(classes), x["train"], y["train"], x["test"], y["test"], encoding)
+
+
+def arrange(tree: trees.Tree) -> Groups:
+    """The image files by (split, class), a class without images included; says on stderr what was left out.
+
+    One folder above the splits is passed over. Raises UserError where images or splits are not where they should be.
+    """
+    images = [name for name in tree.files if name.lower().endswith(SUFFIXES)]
+    if not images:
+        raise UserError(f"{tree.path}: no images; expected <split>/<class>/*.png, *.jpg or *.jpeg, or one tar of it")
+    tops = {name.split("/")[0] for name in images if "/" in name}
+    lead = f"{tops.pop()}/" if len(tops) == 1 and tops.isdisjoint(SPLITS) else ""
+    inside = {name: name.removeprefix(lead).split("/") for name in images}
+    found = {split for split, *rest in inside.values() if rest}
+    for split in SPLITS:
+        if split not in found:
+            raise UserError(
+                f"{tree.path}: no images in {lead}{split}/<class>/; expected the folders train and test, in small"
+                f" letters (found: {', '.join(sorted(found)) or 'none'})"
+            )
+    folders = [folder.removeprefix(lead).split("/") for folder in tree.folders if folder.startswith(lead)]
+    groups: Groups = {(parts[0], parts[1]): [] for parts in folders if len(parts) == 2 and parts[0] in SPLITS}
+    for name, parts in inside.items():
+        if parts[0] not in SPLITS:
+            continue
+        if len(parts) != 3:
+            raise UserError(f"{tree.path}: {name} is not at {lead}<split>/<class>/<file>; move or remove it")
+        groups.setdefault((parts[0], parts[1]), []).append(name)
+    _say_what_is_left_out(tree, len(images) - sum(map(len, groups.values())))
+    return groups
+
+
+def _check(path: Path, groups: Groups, classes: Sequence[str]) -> None:
+    for name in classes:
+        for split, other in (SPLITS, SPLITS[::-1]):
+            if (split, name) not in groups:
+                raise UserError(f"{path}: class {name!r} is in {other} alone; put images of it into {split} too")
+            if not groups[split, name]:
+                raise UserError(f"{path}: class {name!r} has no images in {split}; add some or remove the class")
+        if not name.isprintable():
+            raise UserError(f"{path}: class {name!r} has a name that cannot be written as text; rename the folder")
+    if len(classes) > MAX_CLASSES:
+        raise UserError(
+            f"{path}: {len(classes)} classes; labels are 8-bit numbers, so up to {MAX_CLASSES} are possible"
+        )
+
+
+def _decode_all(
+    tree: trees.Tree, order: Mapping[str, Sequence[str]], size: int | None
+) -> tuple[dict[str, np.ndarray], str]:
+    """Decode straight into the arrays of the splits, file by file, so that no image is in memory twice."""
+    place = {name: (split, index) for split, names in order.items() for index, name in enumerate(names)}
+    x: dict[str, np.ndarray] = {}
+    kinds, first, shape = set(), "", ()
+    with no_bombs():
+        for name, content in progress(tree.read(place), len(place), "decoding"):
+            image, kind = decode(content, f"{tree.path}: {name}", size)
+            kinds.add(kind)
+            if not x:
+                first, shape = name, image.shape
+                x = {split: _empty(tree.path, (len(names), *shape)) for split, names in order.items()}
+            if image.shape != shape:
+                raise UserError(
+                    f"{tree.path}: {first} is {shape[1]}x{shape[0]} pixels and {name}"
+                    f" {image.shape[1]}x{image.shape[0]}; make them agree or set data.size, to which all are resized"
+                )
+            split, index = place[name]
+            x[split][index] = image
+    return x, kinds.pop() if len(kinds) == 1 else "mixed"
+
+
+def _empty(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        return np.empty(shape, np.uint8)
+    except MemoryError:
+        raise UserError(
+            f"{path}: {shape[0]:,} images of {shape[2]}x{shape[1]} pixels do not fit into memory; set data.size"
+        ) from None
+
+
+def _name(path: Path) -> str:
+    """What the data set is called: as its archive or folder is."""
+    name = path.name or path.resolve().name
+    return next((name.removesuffix(suffix) for suffix in trees.ARCHIVES if name.endswith(suffix)), name)
+
+
+def _say_what_is_left_out(tree: trees.Tree, strays: int) -> None:
+    others = Counter(
+        PurePosixPath(name).suffix or "no suffix"
+        for name in tree.files
+        if not name.lower().endswith(SUFFIXES) and not trees.is_readme(name)
+    )
+    if others:
+        kinds = ", ".join(sorted(others))
+        print(f"{tree.path}: left out {others.total():,} files that are no PNG or JPEG ({kinds})", file=sys.stderr)
+    if strays:
+        print(f"{tree.path}: left out {strays:,} images outside of train/ and test/", file=sys.stderr)

@@ -1,0 +1,307 @@
+"""The whole DAG in a temporary clone: what it writes, what reruns when, and that it is the same to the byte."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import psutil
+import pytest
+from conftest import CIFAR10, ROOT, Project
+from ruamel.yaml import YAML
+
+FLIES = {"labels": {"yes": ["airplane", "bird"], "no": [c for c in CIFAR10 if c not in ("airplane", "bird")]}}
+
+
+def changed(project: Project) -> set[str]:
+    """The stages that would rerun because something they declare changed (not: because of a stage before them)."""
+    return set(json.loads(project.run("dvc", "status", "--json").stdout))
+
+
+def ran(output: str) -> set[str]:
+    """The stages that a `dvc repro` ran, from what it printed."""
+    return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
+
+
+def test_the_dag_writes_what_the_design_says(done):
+    raw = done.root / "data" / "raw"
+    x, y = (np.load(raw / f"{name}_train.npy", allow_pickle=False) for name in "xy")
+    assert (x.shape, x.dtype, y.shape, y.dtype) == ((120, 12, 12, 3), np.uint8, (120, 1), np.uint8)
+    held_out = np.load(raw / "validation.npy", allow_pickle=False)
+    assert held_out.dtype == np.int64
+    assert (np.diff(held_out) > 0).all()
+    assert np.bincount(y.ravel()[held_out]).tolist() == [2] * 10
+    dataset = json.loads((raw / "dataset.json").read_text())
+    assert (dataset["official"], dataset["train"], dataset["validation"], dataset["test"]) == (False, 100, 20, 40)
+    classes = json.loads((done.root / "data/labels/model2/classes.json").read_text())
+    assert classes["classes"] == ["animal", "vehicle"]
+    for task in ("model1", "model2"):
+        metrics = json.loads((done.root / f"metrics/{task}.json").read_text())
+        assert set(metrics) == {f"{split}_{kind}" for split in ("train", "val", "test") for kind in ("loss", "acc")}
+        history = (done.root / f"metrics/plots/{task}_history.csv").read_text().splitlines()
+        assert history[0] == "epoch,acc,loss,val_acc,val_loss"
+        assert len(history) == 3
+    verdict = json.loads((done.root / "metrics/main_evaluate.json").read_text())
+    per_task = [json.loads((done.root / f"metrics/model{n}.json").read_text()) for n in (1, 2)]
+    assert verdict["sum_loss"] == pytest.approx(sum(task["test_loss"] for task in per_task), rel=1e-5)
+    assert verdict["ave_acc"] == pytest.approx(sum(task["test_acc"] for task in per_task) / 2)
+    assert verdict["derived"]["model2"]["from"] == "model1"
+
+
+def test_git_is_clean_of_data_and_dvc_has_nothing_to_do(done):
+    assert done.run("git", "status", "--porcelain").stdout == ""
+    tracked = done.run("git", "ls-files").stdout.split()
+    assert not [name for name in tracked if name.endswith((".npy", ".keras", ".png", ".jpg", ".db"))]
+    assert "up to date" in done.run("dvc", "status").stdout
+
+
+# One value of each section of params.yaml -> the stages that declare it.
+CHANGES = {
+    "seed": (lambda t: t.update(seed=1), {"load_data", "train@model1", "train@model2", "main_evaluate"}),
+    "data": (lambda t: t["data"].update(validation=30), {"load_data"}),
+    "tasks": (
+        lambda t: t["tasks"]["model2"]["labels"].update(animal=["bird"], other=["cat", "deer", "dog", "frog", "horse"]),
+        {"derive_labels", "main_evaluate"},
+    ),
+    "hardware": (lambda t: t["hardware"].update(threads=2), {"train@model1", "train@model2", "main_evaluate"}),
+    "recipe in use": (
+        lambda t: t["recipes"]["compact"].update(epochs=1),
+        {"train@model1", "train@model2", "main_evaluate"},
+    ),
+    "recipe of one task": (
+        lambda t: t["tasks"]["model2"].update(recipe="article_binary"),
+        {"derive_labels", "train@model2", "main_evaluate"},
+    ),
+    "recipe not in use": (lambda t: t["recipes"]["article_binary"].update(epochs=1), {"main_evaluate"}),
+}
+
+
+@pytest.mark.parametrize("section", CHANGES)
+def test_a_changed_value_reruns_the_stages_that_declare_it(done, section):
+    change, expected = CHANGES[section]
+    before = (done.root / "params.yaml").read_text()
+    try:
+        done.edit(change)
+        assert changed(done) == expected
+    finally:
+        (done.root / "params.yaml").write_text(before)
+
+
+def test_a_third_task_trains_itself_and_nothing_else(done, tmp_path):
+    project = done.copy(tmp_path / "p")
+    project.edit(lambda tree: tree["tasks"].update(flies=FLIES | {"recipe": "compact"}))
+    output = project.run("dvc", "repro").stdout
+    assert ran(output) == {"derive_labels", "train@flies", "main_evaluate"}
+    verdict = json.loads((project.root / "metrics/main_evaluate.json").read_text())
+    assert set(verdict["tasks"]) == {"model1", "model2", "flies"}
+    assert set(verdict["derived"]) == {"model2", "flies"}
+    # Taken away again, its model is left out of the verdict, and one line says so.
+    project.edit(lambda tree: tree["tasks"].pop("flies"))
+    output = project.run("dvc", "repro").stdout
+    assert "left out, no such task in params.yaml: flies" in output
+    assert json.loads((project.root / "metrics/main_evaluate.json").read_text()) == json.loads(
+        (done.root / "metrics/main_evaluate.json").read_text()
+    )
+
+
+def test_a_second_forced_run_leaves_the_same_lock(done, tmp_path):
+    project = done.copy(tmp_path / "p")
+    project.run("dvc", "repro", "--force", "-q", DVC_EXP_NAME="another-name")
+    assert project.lock() == done.lock()
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def trainings(project: Project) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        if process.info["cwd"] == str(project.root) and "src/train.py" in (process.info["cmdline"] or []):
+            found.append(process)
+    return found
+
+
+def test_a_killed_training_leaves_no_orphan_and_ends_the_same(done, tmp_path):
+    project = done.copy(tmp_path / "p")
+    project.edit(lambda tree: tree["recipes"]["compact"].update(epochs=40))
+    whole = project.copy(tmp_path / "whole")
+    whole.run("dvc", "repro", "-q", "-s", "train@model1")
+
+    command = ["dvc", "repro", "-q", "-s", "train@model1"]
+    state = project.root / ".checkpoints" / "model1" / "state.json"
+    dvc = subprocess.Popen(command, cwd=project.root, env=project.environment)
+    wait_for(state.exists)
+    dvc.send_signal(signal.SIGKILL)
+    dvc.wait()
+    wait_for(lambda: not trainings(project))
+    assert len(json.loads(state.read_text())["history"]) < 40
+    assert "goes on after epoch" in project.run("dvc", "repro", "-s", "train@model1").stdout
+    model = "models/model1.keras"
+    assert (project.root / model).read_bytes() == (whole.root / model).read_bytes()
+    assert project.lock() == whole.lock()
+    assert not (project.root / ".checkpoints" / "model1").exists()
+
+
+def test_a_loss_of_nan_stops_the_stage_and_the_last_model_comes_back(done, tmp_path):
+    project = done.copy(tmp_path / "p")
+    before = (project.root / "models/model1.keras").read_bytes()
+    project.edit(lambda tree: tree["recipes"]["compact"]["optimizer"].update(learning_rate=1e30))
+    failed = project.run("dvc", "repro", "-s", "train@model1", check=False)
+    assert failed.returncode != 0
+    assert "error: the loss became" in failed.stderr
+    assert "`dvc checkout`" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert not (project.root / "models/model1.keras").exists()
+    project.run("git", "checkout", "-q", ".")
+    project.run("dvc", "checkout", "-q")
+    assert (project.root / "models/model1.keras").read_bytes() == before
+
+
+def test_an_experiment_in_a_temporary_folder_finds_data_and_store(done, tmp_path):
+    """`--temp` has no untracked files: the images are in the parent repository, and so is the MLflow store."""
+    project = done.copy(tmp_path / "p")
+    name = ["-n", "in-temp"]
+    project.run("dvc", "exp", "run", "--temp", *name, "-S", "recipes.compact.epochs=1", "-S", "data.validation=30")
+    shown = json.loads(project.run("dvc", "exp", "show", "--json").stdout)
+    assert "in-temp" in json.dumps(shown)
+    runs = search(project, "tags.DVC_EXP_NAME = 'in-temp'")
+    assert set(runs.experiment) == EXPERIMENTS
+
+
+EXPERIMENTS = {"load_data", "derive_labels", "model1", "model2", "main_evaluate"}
+
+
+def search(project: Project, query: str = ""):
+    """The runs in the project's own store, with the name of their experiment."""
+    mlflow.set_tracking_uri(f"sqlite:///{project.root / 'mlflow.db'}")
+    names = {e.experiment_id: e.name for e in mlflow.search_experiments() if e.name != "Default"}
+    runs = mlflow.search_runs(list(names), filter_string=query)
+    return runs.assign(experiment=runs.experiment_id.map(names))
+
+
+def test_every_stage_is_a_run_of_its_own_experiment(done):
+    runs = search(done).set_index("experiment")
+    assert sorted(runs.index) == sorted(EXPERIMENTS)
+    assert set(runs.status) == {"FINISHED"}
+    lock = done.lock()["stages"]
+    for task in ("model1", "model2"):
+        run = runs.loc[task]
+        metrics = json.loads((done.root / f"metrics/{task}.json").read_text())
+        for name in ("test_loss", "test_acc"):
+            assert run[f"metrics.{name}"] == pytest.approx(metrics[name])
+        assert run["metrics.fit_seconds"] > 0
+        assert run["metrics.images_per_second"] > 0
+        assert run["params.recipe.epochs"] == "2"
+        assert run["params.seed"] == "0"
+        for kind in ("deps", "outs"):
+            for item in lock[f"train@{task}"][kind]:
+                assert run[f"tags.{kind[:-1]}.{item['path']}"] == item["md5"]
+        assert len(run["tags.git_commit"]) == 40
+        history = mlflow.MlflowClient().get_metric_history(run.run_id, "val_acc")
+        assert [m.step for m in history] == [1, 2]
+    for name in ("sum_loss", "ave_acc", "tasks.model1.nll", "derived.model2.acc", "contradiction_rate"):
+        assert np.isfinite(runs.loc["main_evaluate"][f"metrics.{name}"])
+
+
+def test_the_way_from_the_lock_to_a_run_is_the_md5_of_its_output(done):
+    (out,) = [o for o in done.lock()["stages"]["train@model2"]["outs"] if o["path"] == "models/model2.keras"]
+    runs = search(done, f"tags.`out.models/model2.keras` = '{out['md5']}'")
+    assert runs.experiment.tolist() == ["model2"]
+    (used,) = mlflow.get_run(runs.run_id[0]).inputs.dataset_inputs
+    raw = done.lock()["stages"]["load_data"]["outs"][0]["md5"]
+    assert used.dataset.digest == raw
+
+
+def test_logged_models_answer_as_the_saved_ones(done, tensorflow):
+    runs = search(done).set_index("experiment")
+    x = np.load(done.root / "data/raw/x_test.npy", allow_pickle=False)[:6]
+    task = mlflow.pyfunc.load_model(f"runs:/{runs.loc['model2'].run_id}/model")
+    assert task.metadata.metadata["classes"] == ["animal", "vehicle"]
+    assert task.metadata.signature.inputs.inputs[0].type == np.dtype("uint8")
+    probabilities = task.predict(x)
+    joint = mlflow.pyfunc.load_model(f"runs:/{runs.loc['main_evaluate'].run_id}/joint").predict(x)
+    named = [["animal", "vehicle"][index] for index in probabilities.argmax(axis=1)]
+    assert joint["model2"].tolist() == named
+    np.testing.assert_allclose(joint["model2_probability"], probabilities.max(axis=1), rtol=1e-5)
+    assert set(joint["model1"]) <= set(CIFAR10)
+
+
+def test_the_run_id_of_mlflow_run_does_not_swallow_the_stages(done, tmp_path):
+    """`mlflow run` hands its own run to what it starts; every stage still opens its own."""
+    project = done.copy(tmp_path / "p")
+    environment = {"MLFLOW_RUN_ID": "0" * 32, "MLFLOW_EXPERIMENT_ID": "0", "MLFLOW_EXPERIMENT_NAME": "Default"}
+    project.run("dvc", "repro", "-f", "-s", "derive_labels", **environment)
+    assert search(project).experiment.value_counts()["derive_labels"] == 2
+
+
+def imported(path: Path, seen: set[Path]) -> set[Path]:
+    """The modules of the project that a file imports, anywhere in it and through others."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "mtl":
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            module = ROOT / "src" / Path(*name.split("."))
+            for found in (module.with_suffix(".py"), module / "__init__.py"):
+                if name.startswith("mtl.") and found.exists() and found not in seen:
+                    seen.add(found)
+                    imported(found, seen)
+    return seen
+
+
+NO_BYTES = {"params", "tracking", "errors", "lineage"}  # values are tracked as parameters; MLflow is no output
+
+
+@pytest.mark.parametrize("stage", ["load_data", "derive_labels", "train", "main_evaluate"])
+def test_declared_deps_are_the_real_imports(stage):
+    declared = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"][stage]
+    deps = {d for d in declared.get("do", declared)["deps"] if d.startswith("src/")}
+    real = {f"src/{stage}.py"}
+    for path in imported(ROOT / "src" / f"{stage}.py", set()):
+        relative = path.relative_to(ROOT / "src" / "mtl")
+        if relative.parts[0].removesuffix(".py") not in NO_BYTES | {"__init__"}:
+            real.add(f"src/mtl/{relative.parts[0]}")
+    assert deps == real
+
+
+LAYERS = [
+    {"cli"},
+    {"quickstart", "repro", "serving", "search", "report", "records"},
+    {"tracking", "joint", "lineage"},
+    {"training", "evaluation", "plots", "checkpoint"},
+    {"networks", "labels", "sources", "hardware", "scores"},
+    {"store", "params", "errors"},
+]
+
+
+def test_modules_import_downwards_only():
+    layer = {name: depth for depth, names in enumerate(LAYERS) for name in names}
+    for path in (ROOT / "src" / "mtl").rglob("*.py"):
+        own = path.relative_to(ROOT / "src" / "mtl").parts[0].removesuffix(".py")
+        if own == "__init__":
+            continue
+        for other in imported(path, set()):
+            name = other.relative_to(ROOT / "src" / "mtl").parts[0].removesuffix(".py")
+            assert name == "__init__" or layer[name] >= layer[own], f"{path}: imports {name}, which is above it"
+        below_tracking = layer[own] > layer["tracking"]
+        assert not (below_tracking and "import mlflow" in path.read_text()), f"{path}: only tracking knows MLflow"
+
+
+@pytest.mark.parametrize("module", ["mtl.cli", "mtl.store", "mtl.sources", "mtl.labels", "mtl.tracking"])
+def test_slow_libraries_are_imported_where_they_are_used(module):
+    code = f"import sys, {module}; sys.exit(bool({{'tensorflow', 'mlflow', 'dvc', 'keras'}} & set(sys.modules)))"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    assert subprocess.run([psutil.Process().exe(), "-c", code], env=environment).returncode == 0

@@ -1,0 +1,111 @@
+"""params.yaml: what it accepts, and the one line it gives for what it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from ruamel.yaml import YAML
+
+from mtl import params
+from mtl.errors import UserError
+
+
+def read_changed(tmp_path: Path, change) -> params.Params:
+    tree = YAML(typ="safe").load(ROOT / "params.yaml")
+    change(tree)
+    path = tmp_path / "params.yaml"
+    YAML(typ="safe").dump(tree, path)
+    return params.read(path)
+
+
+def put(path: str, value):
+    """A change that puts `value` at a dotted path."""
+
+    def change(tree):
+        *parents, last = path.split(".")
+        for key in parents:
+            tree = tree[key]
+        tree[last] = value
+
+    return change
+
+
+BAD = [
+    ("sede", 1, "sede: unknown key"),
+    ("data.valdation", 1, "data.valdation: unknown key"),
+    ("recipes.compact.optimizer.beta", 1, "recipes.compact.optimizer.beta: unknown key"),
+    ("seed", "zero", "seed: Input should be a valid integer, not 'zero'"),
+    ("seed", -1, "seed: Input should be greater than or equal to 0, not -1"),
+    ("seed", True, "seed: Input should be a valid integer, not True"),
+    ("data.source", "cifar100", "data.source: Input should be 'cifar10', 'folder' or 'generated', not 'cifar100'"),
+    ("data.size", 2, "data.size: Input should be greater than or equal to 4, not 2"),
+    ("data.validation", -5, "data.validation: Input should be greater than or equal to 0, not -5"),
+    ("data.path", None, "data.path: Input should be a valid string"),
+    ("hardware.threads", 0, "hardware.threads: Input should be greater than or equal to 1, not 0"),
+    ("hardware.strategy", "tpus", "hardware.strategy: Input should be 'auto', 'one_device' or 'mirrored', not 'tpus'"),
+    ("tasks", {}, "tasks: Dictionary should have at least 1 item"),
+    ("tasks.model1.recipe", "huge", "tasks.model1.recipe: there is no recipe 'huge'; known: "),
+    ("tasks.main_evaluate", {"labels": None, "recipe": "compact"}, "tasks.main_evaluate: this name is used by"),
+    ("tasks.Model3", {"labels": None, "recipe": "compact"}, "tasks.Model3"),
+    ("tasks.model2.labels", {"a": ["x"]}, "tasks.model2.labels: 1 group(s); a task tells between 2 and 256"),
+    ("tasks.model2.labels", {"a": ["x"], "b": []}, "tasks.model2.labels: group 'b' is empty"),
+    ("tasks.model2.labels", {"a": ["x"], "b": ["x"]}, "class 'x' is listed twice (in a, b)"),
+    ("tasks.model2.labels", {"a": ["x", "x"], "b": ["y"]}, "class 'x' is listed twice (in a)"),
+    ("recipes.compact.epochs", 0, "recipes.compact.epochs: Input should be greater than or equal to 1, not 0"),
+    ("recipes.compact.precision", "float16", "recipes.compact.precision: Input should be 'float32' or 'mixed"),
+    ("recipes.compact.optimizer.learning_rate", 0, "recipes.compact.optimizer.learning_rate: Input should be greater"),
+    ("recipes.compact.optimizer.learning_rate", float("nan"), "recipes.compact.optimizer.learning_rate: Input should"),
+    ("recipes.compact.optimizer.name", "adamax", "recipes.compact.optimizer: "),
+    ("recipes.compact.network", "my file.py", "recipes.compact.network: "),
+    ("recipes.compact.label_smoothing", 1.0, "recipes.compact.label_smoothing: Input should be less than 1"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), BAD, ids=[f"{path}={value}" for path, value, _ in BAD])
+def test_bad_value_is_one_line_that_names_the_key(tmp_path, path, value, message):
+    with pytest.raises(UserError) as caught:
+        read_changed(tmp_path, put(path, value))
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(str(tmp_path / "params.yaml"))
+    assert "\n" not in str(caught.value)
+
+
+def test_keep_best_needs_validation_images(tmp_path):
+    def change(tree):
+        tree["data"]["validation"] = 0
+        tree["recipes"]["compact"]["keep"] = "best"
+
+    with pytest.raises(UserError, match=r"recipes.compact.keep: 'best' is chosen on the validation images"):
+        read_changed(tmp_path, change)
+
+
+@pytest.mark.parametrize("text", ["seed: [", "seed: 0\nseed: 1", "\t- x", "- a\n- b", ""])
+def test_what_is_no_mapping_is_one_line(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        params.read(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_names_what_would_be_right(tmp_path):
+    with pytest.raises(UserError, match="run from the root of the repository"):
+        params.read(tmp_path / "params.yaml")
+
+
+def test_yaml_is_read_as_dvc_reads_it(tmp_path):
+    """`yes` is the name of a group and 1e-3 a number: plain PyYAML gives True and text."""
+    text = (ROOT / "params.yaml").read_text()
+    text = text.replace("learning_rate: 0.001", "learning_rate: 1e-3").replace("animal:", "yes:")
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    read = params.read(path)
+    assert list(read.tasks["model2"].labels) == ["yes", "vehicle"]
+    assert read.recipes["article_multiclass"].optimizer.learning_rate == 0.001
+
+
+def test_settings_do_not_change():
+    with pytest.raises(ValueError, match="frozen"):
+        params.read(ROOT / "params.yaml").seed = 1

@@ -1,0 +1,233 @@
+"""Networks and their training: sizes as published, resumable to the byte, and errors in one line."""
+
+from __future__ import annotations
+
+import sys
+
+import keras
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from mtl import hardware, networks, params, scores, store, training
+from mtl.errors import UserError
+from mtl.params import Augmentation, Constant, OneCycle, Recipe, Sgd
+
+pytestmark = pytest.mark.usefixtures("tensorflow")
+SHAPE = (12, 12, 3)
+SHIPPED = params.read(ROOT / "params.yaml").recipes
+
+
+def recipe(**changes) -> Recipe:
+    """A recipe of seconds."""
+    base = Recipe(
+        network="compact",
+        options=SHIPPED["compact"].options | {"widths": (8, 8)},
+        optimizer=Sgd(name="sgd", learning_rate=0.05, momentum=0.9),
+        schedule=OneCycle(name="one_cycle", warmup=0.2),
+        augmentation=Augmentation(flip=True, translate=2),
+        batch_size=16,
+        epochs=3,
+    )
+    return base.model_copy(update=changes)
+
+
+def images(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Noise around a grey that tells the two classes apart."""
+    rng = np.random.default_rng(seed)
+    y = (np.arange(count) % 2).astype(np.uint8)
+    x = rng.integers(0, 120, size=(count, *SHAPE)) + 100 * y[:, None, None, None]
+    return x.astype(np.uint8), y
+
+
+def fresh_model(used: Recipe, train: tuple[np.ndarray, np.ndarray]) -> keras.Model:
+    hardware.configure(params.Hardware(threads=1, strategy="auto"), used.precision, seed=0)
+    return networks.build(used, SHAPE, 2, train[0])
+
+
+@pytest.mark.parametrize(("name", "classes", "count"), [("multiclass", 10, 11_576_962), ("binary", 2, 9_245_222)])
+def test_published_networks_have_the_published_size(name, classes, count):
+    model = networks.build(SHIPPED[f"article_{name}"], (32, 32, 3), classes, np.zeros((4, 32, 32, 3), np.uint8))
+    assert model.count_params() == count
+    assert [layer.activation.__name__ for layer in model.layers if hasattr(layer, "kernel_size")] == ["linear"] * 3
+
+
+@pytest.mark.parametrize("size", [(32, 32, 3), (17, 40, 3)])
+def test_compact_takes_images_of_any_size_as_uint8_and_gives_probabilities(size):
+    x = np.random.default_rng(0).integers(0, 256, size=(8, *size)).astype(np.uint8)
+    model = networks.build(SHIPPED["compact"], size, 4, x)
+    p = networks.predict(model, x)
+    assert (p.shape, p.dtype, model.inputs[0].dtype) == ((8, 4), np.float32, "uint8")
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
+
+
+def test_own_network_by_module_and_function(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "import keras\n"
+        "def flat(shape, classes, units=4):\n"
+        "    inputs = keras.Input(shape, dtype='uint8')\n"
+        "    x = keras.layers.Dense(units)(keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs)))\n"
+        "    return keras.Model(inputs, keras.layers.Dense(classes, activation='softmax')(x))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    x, _ = images(4)
+    model = networks.build(recipe(network="mine:flat", options={"units": 5}), SHAPE, 2, x)
+    assert model.layers[-2].units == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": "resnet"}, "network 'resnet': unknown; use one of article, compact"),
+        ({"network": "nowhere:net"}, "network 'nowhere:net': No module named 'nowhere'"),
+        ({"network": "keras:no_such"}, "network 'keras:no_such': "),
+        ({"options": {"depth": 3}}, "network 'compact' with {'depth': 3}"),
+        ({"network": "article", "options": {"dense": (4,), "head": "softmax"}}, "network 'article' with"),
+    ],
+)
+def test_networks_that_cannot_be_built_are_one_line(changes, message):
+    with pytest.raises(UserError) as caught:
+        networks.build(recipe(**changes), SHAPE, 2, images(4)[0])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_image_is_seen_once_an_epoch_with_its_own_label():
+    x = np.arange(50, dtype=np.uint8)[:, None, None, None] * np.ones((1, *SHAPE), np.uint8)
+    targets = np.eye(50, dtype=np.float32)
+    plain = recipe(augmentation=Augmentation())
+    got = list(training.batches(x, targets, plain, seed=0))
+    assert [len(batch) for batch, _ in got[:4]] == [16, 16, 16, 2]
+    for epoch in range(3):
+        seen = np.concatenate([batch[:, 0, 0, 0] for batch, _ in got[4 * epoch : 4 * epoch + 4]])
+        said = np.concatenate([target.argmax(axis=1) for _, target in got[4 * epoch : 4 * epoch + 4]])
+        assert sorted(seen) == list(range(50))
+        assert (seen == said).all()
+
+
+def test_batches_from_a_later_epoch_are_those_of_the_whole_training():
+    x, y = images(40)
+    targets = np.eye(2, dtype=np.float32)[y]
+    whole = list(training.batches(x, targets, recipe(), seed=1))
+    rest = list(training.batches(x, targets, recipe(), seed=1, first_epoch=2))
+    for (a, b), (c, d) in zip(whole[6:], rest, strict=True):
+        assert (a == c).all()
+        assert (b == d).all()
+
+
+def test_augmentation_moves_and_mirrors_and_no_more():
+    """A moved image is the original shifted by at most two pixels, away from the border that reflection fills."""
+    x, y = images(64)
+    moved, _ = next(training.batches(x, np.eye(2, dtype=np.float32)[y], recipe(batch_size=64), seed=0))
+    assert (moved.dtype, moved.shape) == (np.uint8, (64, *SHAPE))
+    order = np.random.default_rng([0, 0]).permutation(64)
+    shifts = set()
+    for image, original in zip(moved, x[order], strict=True):
+        found = [
+            (dy, dx, flip)
+            for flip in (False, True)
+            for dy in range(-2, 3)
+            for dx in range(-2, 3)
+            if ((image[:, ::-1] if flip else image)[2:-2, 2:-2] == original[2 + dy : 10 + dy, 2 + dx : 10 + dx]).all()
+        ]
+        assert len(found) == 1
+        shifts |= set(found)
+    assert {flip for _, _, flip in shifts} == {False, True}
+    assert {dy for dy, _, _ in shifts} == set(range(-2, 3))
+
+
+def test_one_cycle_by_hand():
+    schedule = training.OneCycleSchedule(peak=2.0, warmup=0.5, steps=3)
+    assert [round(float(schedule(step)), 6) for step in range(3)] == [1.0, 2.0, 1.0]
+
+
+def test_a_batch_can_be_learnt_by_heart(tmp_path):
+    train = images(16)
+    used = recipe(epochs=30, augmentation=Augmentation(), schedule=Constant(name="constant"))
+    model = fresh_model(used, train)
+    empty = train[0][:0], train[1][:0]
+    history = training.fit(model, used, 0, train, empty, tmp_path / "t", verbose=0)
+    assert history[-1]["acc"] == 1.0
+    assert history[-1]["loss"] < history[0]["loss"] / 4
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path, precision):
+    train, validation = images(48), images(16, seed=1)
+    used = recipe(precision=precision, options=SHIPPED["compact"].options | {"widths": (8, 8)})
+
+    def kill_after_first(row):
+        if row["epoch"] == 1:
+            raise Killed
+
+    whole = fresh_model(used, train)
+    history = training.fit(whole, used, 0, train, validation, tmp_path / "whole", verbose=0)
+    with pytest.raises(Killed):
+        training.fit(
+            fresh_model(used, train), used, 0, train, validation, tmp_path / "t", on_epoch=kill_after_first, verbose=0
+        )
+    resumed, rows = fresh_model(used, train), []
+    again = training.fit(resumed, used, 0, train, validation, tmp_path / "t", on_epoch=rows.append, verbose=0)
+    assert again == history == rows
+    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_a_state_of_another_training_is_not_taken_up(tmp_path):
+    train, validation = images(32), images(16, seed=1)
+    for used in (recipe(epochs=1), recipe(epochs=1, batch_size=8)):
+        history = training.fit(fresh_model(used, train), used, 0, train, validation, tmp_path / "t", verbose=0)
+        assert len(history) == 1
+    first = training.fit(fresh_model(used, train), used, 0, train, validation, tmp_path / "other", verbose=0)
+    assert history == first
+
+
+def test_keep_best_is_the_epoch_of_the_smallest_validation_loss(tmp_path):
+    train, validation = images(48), images(16, seed=1)
+    best, last = recipe(keep="best", epochs=4), recipe(keep="last", epochs=4)
+    model = fresh_model(best, train)
+    history = training.fit(model, best, 0, train, validation, tmp_path / "t", verbose=0)
+    losses = [row["val_loss"] for row in history]
+    kept = scores.loss(networks.predict(model, validation[0]), validation[1], "categorical_crossentropy")
+    assert kept == pytest.approx(min(losses), rel=1e-4)
+    rows = [{"epoch": 1, "val_loss": 0.5}, {"epoch": 2, "val_loss": 0.3}, {"epoch": 3, "val_loss": 0.3}]
+    assert (training.best_epoch(rows, best), training.best_epoch(rows, last)) == (2, 3)
+
+
+def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
+    train = images(32)
+    used = recipe(optimizer=Sgd(name="sgd", learning_rate=1e30), schedule=Constant(name="constant"))
+    with pytest.raises(UserError, match=r"the loss became (nan|inf) in epoch \d: no model is kept"):
+        training.fit(fresh_model(used, train), used, 0, train, images(16), tmp_path / "t", verbose=0)
+
+
+def test_a_saved_model_is_the_same_bytes_and_gives_the_same_answers(tmp_path):
+    train = images(16)
+    saved = []
+    for _ in range(2):
+        model = fresh_model(recipe(precision="mixed_bfloat16"), train)
+        store.write_model(model, tmp_path / "m.keras")
+        saved.append((tmp_path / "m.keras").read_bytes())
+    assert saved[0] == saved[1]
+    loaded = store.read_model(tmp_path / "m.keras")
+    assert (networks.predict(loaded, train[0]) == networks.predict(model, train[0])).all()
+
+
+def test_a_model_with_code_inside_is_refused(tmp_path):
+    inputs = keras.Input((4,))
+    keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs)).save(tmp_path / "bad.keras")
+    with pytest.raises(UserError, match=r"bad.keras: not a Keras model that loads in safe mode"):
+        store.read_model(tmp_path / "bad.keras")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off"])
+def test_a_broken_model_file_is_one_line(tmp_path, content):
+    (tmp_path / "cut.keras").write_bytes(content)
+    with pytest.raises(UserError, match=r"cut.keras: not a Keras model") as caught:
+        store.read_model(tmp_path / "cut.keras")
+    assert "\n" not in str(caught.value)
