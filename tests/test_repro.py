@@ -16,7 +16,8 @@ import psutil
 import pytest
 import yaml
 
-from mtl.repro import device_environment, gpu_devices, repro
+from mtl.repro import repro
+from mtl.repro.devices import device_environment, gpu_devices
 
 SOURCES = str(Path(__file__).parents[1] / "src")
 DEADLINE = 60
@@ -207,7 +208,7 @@ def running(root: Path, command: str) -> Iterator[psutil.Popen]:
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
 
-    code = "from mtl import repro; repro.GRACE_SECONDS = 1; repro.command()"
+    code = "from mtl import repro; from mtl.repro import processes; processes.GRACE_SECONDS = 1; repro.command()"
     process = psutil.Popen(
         [sys.executable, "-c", code],
         cwd=root,

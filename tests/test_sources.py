@@ -321,6 +321,13 @@ def test_a_damaged_archive_is_never_taken_for_whole(tmp_path: Path, where: float
         assert same(loaded, load(whole))  # the time in the header of gzip
 
 
+def test_the_checksum_of_an_archive_is_looked_at(tmp_path: Path) -> None:
+    content = bytearray(write_tar(tmp_path / "a.tgz", FILES).read_bytes())
+    content[-8] ^= 1
+    (tmp_path / "a.tgz").write_bytes(content)
+    assert "truncated or broken archive (CRC check failed" in refusal(tmp_path)
+
+
 def test_a_cut_between_two_files_is_noticed(tmp_path: Path) -> None:
     whole = write_tar(tmp_path / "a.tar", FILES)
     with tarfile.open(whole) as archive:
