@@ -39,7 +39,7 @@ def main(task: str) -> None:
             seconds = time.perf_counter() - started
             run.log_metrics({"fit_seconds": seconds, "images_per_second": len(y[in_train]) * recipe.epochs / seconds})
 
-        store.write_model(model, store.model_path(task))
+        store.write_model(networks.plain(model), store.model_path(task))
         model = store.read_model(store.model_path(task))  # what is judged is what was saved
         metrics: dict[str, float] = {}
         for split, (images, labels) in splits.items():
@@ -52,6 +52,7 @@ def main(task: str) -> None:
         checkpoint.clear(folder)
 
         run.log_metrics({name: value for name, value in metrics.items() if name.startswith("test_")})
+        run.log_history(task, history)
         run.log_model(model, classes, splits["test"][0])
         answers = np.unique(probabilities.argmax(axis=1))
         run.log_tags({"one_class": str(len(answers) == 1).lower()})

@@ -35,9 +35,11 @@ class Server:
         self.uri = f"http://127.0.0.1:{self.port}"
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--backend-store-uri", f"sqlite:///{folder}/m.db", "--artifacts-destination", str(folder / "a")]
+        # Its workers for evaluation jobs would leave the process group, and outlive the test.
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         self.log = (folder / "log").open("wb")
         self.process = subprocess.Popen(
-            [*command, "--workers", "1"], stdout=self.log, stderr=self.log, start_new_session=True
+            [*command, "--workers", "1"], env=environment, stdout=self.log, stderr=self.log, start_new_session=True
         )
         deadline = time.monotonic() + 120
         while not self.answers():
@@ -104,6 +106,7 @@ def test_a_server_that_goes_away_costs_no_output(tmp_path, monkeypatch, capsys, 
         run.log_json({}, "late.json")
     said = capsys.readouterr().err.splitlines()
     assert said[0].startswith("MLflow: cannot log metrics: ")
+    assert mlflow.active_run() is None
     assert said[-1] == "MLflow: not logged: metrics, late.json, tags, end of the run"
 
 

@@ -129,7 +129,7 @@ class OneCycle(Settings):
 
 
 class Augmentation(Settings):
-    """Random changes of the training images: mirror left-right, move by up to `translate` pixels."""
+    """Changes of the training images: mirrored in every second epoch, moved at random by up to `translate` pixels."""
 
     flip: bool = False
     translate: Annotated[int, Field(ge=0, le=64)] = 0

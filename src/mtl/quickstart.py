@@ -43,15 +43,12 @@ def command(jobs: int | None) -> None:
 
 
 def choose_images(settings: params.Params) -> None:
-    """Link $CIFAR10_PATH into data.path, and set data.source to what can be had here.
+    """Set data.source to what can be had here; a copy in $CIFAR10_PATH is linked and taken.
 
     Raises UserError where $CIFAR10_PATH is not there.
     """
-    given = os.environ.get("CIFAR10_PATH")
-    if given:
-        link_copy(Path(given), Path(settings.data.path))
-        if settings.data.source != "cifar10":
-            set_param("data", "source", "cifar10")
+    if given := os.environ.get("CIFAR10_PATH"):
+        choose_images_from(Path(given), settings)
         return
     if settings.data.source != "cifar10":
         return
@@ -62,10 +59,17 @@ def choose_images(settings: params.Params) -> None:
         click.echo(f"images: {found}")
     elif (store.RAW / "dataset.json").exists():
         click.echo(f"images: {store.RAW}, loaded before")
-    elif cifar10.can_download(timeout=10):
+    elif cifar10.can_download():
         click.echo("images: CIFAR-10 will be downloaded (163 MB)")
     else:
         set_param("data", "source", "generated")
+
+
+def choose_images_from(copy: Path, settings: params.Params) -> None:
+    """Take CIFAR-10 from `copy`: link it into data.path and set data.source."""
+    link_copy(copy, Path(settings.data.path))
+    if settings.data.source != "cifar10":
+        set_param("data", "source", "cifar10")
 
 
 def link_copy(copy: Path, folder: Path) -> None:
@@ -93,6 +97,10 @@ def set_param(section: str, key: str, value: object) -> None:
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 200
+    # Without this, `size: null` is written back as `size:`.
+    yaml.representer.add_representer(
+        type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
     tree = yaml.load(params.PATH)
     tree[section][key] = value
     with store.replacing(params.PATH) as temporary:

@@ -151,13 +151,10 @@ def read_classes(task: str) -> dict[str, Any]:
 
 
 def write_model(model: keras.Model, path: Path) -> None:
-    """Save a Keras model without its optimizer and the time of saving: the same weights are the same bytes."""
-    import keras
-
-    bare = keras.Model(model.inputs, model.outputs, name=model.name)
+    """Save a Keras model without the time of saving: the same weights are the same bytes."""
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "model.keras"
-        bare.save(saved)
+        model.save(saved)
         write_bytes(path, _without_times(saved))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,6 @@ from mtl.store import Dataset
 if TYPE_CHECKING:
     import keras
     import numpy as np
-    from matplotlib.figure import Figure
 
 SECONDS = 5  # how long a server may take to answer
 INPUT_IMAGES = 2  # of the input example that is logged with a model
@@ -35,9 +34,9 @@ class Run:
     def __init__(self) -> None:
         self.lost: list[str] = []
 
-    def send(self, what: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """Call MLflow; note `what` as lost where that fails, or where an earlier call did."""
-        if not self.lost:
+    def send(self, what: str, call: Callable[..., Any], *args: Any, always: bool = False, **kwargs: Any) -> None:
+        """Call MLflow; note `what` as lost where that fails, or (unless `always`) where an earlier call did."""
+        if always or not self.lost:
             try:
                 call(*args, **kwargs)
                 return
@@ -70,11 +69,13 @@ class Run:
 
         self.send(name, mlflow.log_dict, content, name)
 
-    def log_figure(self, figure: Figure, name: str) -> None:
-        """Log a picture."""
+    def log_history(self, task: str, history: Sequence[Mapping[str, float]]) -> None:
+        """Log a training's learning curves as a picture."""
         import mlflow
 
-        self.send(name, mlflow.log_figure, figure, name)
+        from mtl import plots
+
+        self.send("learning curves", mlflow.log_figure, plots.learning_curves(task, history), "learning_curves.png")
 
     def log_dataset(self, dataset: Dataset) -> None:
         """Log which images the run used, with the md5 that DVC gives data/raw as digest."""
@@ -152,7 +153,8 @@ def stage_run(experiment: str, settings: Params, stage: str | None = None) -> It
         run.log_tags(_prefixed("out", lineage.hashes(stage, "outs")))
         status = "FINISHED"
     finally:
-        run.send("end of the run", mlflow.end_run, status)
+        # Always tried: a run left open would be tried again, at length, when the process exits.
+        run.send("end of the run", mlflow.end_run, status, always=True)
     if run.lost:
         print(f"MLflow: not logged: {', '.join(dict.fromkeys(run.lost))}", file=sys.stderr)
 

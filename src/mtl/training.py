@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from mtl.checkpoint import Checkpoint
 from mtl.errors import UserError
-from mtl.params import Augmentation, OneCycle, Recipe
+from mtl.params import OneCycle, Recipe
 
 Row = dict[str, Any]  # one epoch: epoch, loss, acc and, with validation images, val_loss, val_acc
 
@@ -63,30 +63,27 @@ def batches(
     Yields:
         uint8 (B, H, W, C) and float32 (B, K); the last batch of an epoch may be smaller.
     """
-    windows = _windows(images, recipe.augmentation)
+    augmentation = recipe.augmentation
+    windows = _windows(images, augmentation.translate)
+    side = np.random.default_rng(seed).integers(2, size=len(images))
     for epoch in range(first_epoch, recipe.epochs):
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(len(images))
+        rows, columns = rng.integers(2 * augmentation.translate + 1, size=(2, len(images)))
         for start in range(0, len(order), recipe.batch_size):
             chosen = order[start : start + recipe.batch_size]
-            yield _augment(windows, chosen, recipe.augmentation, rng), targets[chosen]
+            batch = windows[chosen, rows[chosen], columns[chosen]].transpose(0, 2, 3, 1)
+            if augmentation.flip:
+                # In turn rather than at random: two epochs show both sides of every image (arXiv:2404.00498).
+                mirrored = (side[chosen] + epoch) % 2 == 1
+                batch[mirrored] = batch[mirrored, :, ::-1]
+            yield batch, targets[chosen]
 
 
-def _windows(images: np.ndarray, augmentation: Augmentation) -> np.ndarray:
-    """All positions of the window on the padded images, (N, rows, columns, C, H, W), as a view."""
-    pad = augmentation.translate
+def _windows(images: np.ndarray, pad: int) -> np.ndarray:
+    """All positions of the image's frame on the padded image, (N, rows, columns, C, H, W), as a view."""
     padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect") if pad else images
     return sliding_window_view(padded, images.shape[1:3], axis=(1, 2))
-
-
-def _augment(windows: np.ndarray, chosen: np.ndarray, augmentation: Augmentation, rng: np.random.Generator) -> Any:
-    """The chosen images, uint8 (B, H, W, C), each moved and mirrored at random."""
-    rows, columns = rng.integers(2 * augmentation.translate + 1, size=(2, len(chosen)))
-    moved = windows[chosen, rows, columns].transpose(0, 2, 3, 1)
-    if augmentation.flip:
-        mirrored = rng.random(len(chosen)) < 0.5
-        moved = np.where(mirrored[:, None, None, None], moved[:, :, ::-1], moved)
-    return moved
 
 
 def fit(

@@ -1,0 +1,78 @@
+"""What the benchmarks share: the machine and its versions, results as JSON, and a table."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """Processor, its bfloat16 instructions and the cores that this process may use."""
+    from mtl import hardware
+
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "native_bfloat16": hardware.native_bfloat16(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of Python and of `packages`."""
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def child(*arguments: str, python: str = sys.executable, **environment: str) -> subprocess.Popen[str]:
+    """Start a script of this folder in a process of its own; it prints one line of JSON at its end."""
+    inherited = {"PYTHONPATH": str(ROOT / "src"), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.Popen(
+        [python, *arguments],
+        cwd=ROOT,
+        env=os.environ | inherited | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def answer(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Wait for a `child` and read its last line; ends the benchmark where the child failed."""
+    output, _ = process.communicate()
+    if process.returncode:
+        sys.exit(f"error: {' '.join(map(str, process.args))} ended with status {process.returncode}")
+    return json.loads(output.strip().splitlines()[-1])
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of the same keys as aligned text."""
+    cells = [list(rows[0])] + [
+        [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows
+    ]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
+
+
+def report(
+    name: str, rows: Sequence[Mapping[str, Any]], figures: Mapping[str, float], used: Mapping[str, str], **more: Any
+) -> None:
+    """Print the table and the figures, and write bench/results/<name>.json."""
+    print(table(rows), end="\n\n")
+    for figure, value in figures.items():
+        print(f"{figure:<22}{value:.4g}")
+    content = {"machine": machine(), "versions": used, "figures": figures, "rows": rows, **more}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

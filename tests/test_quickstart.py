@@ -1,0 +1,94 @@
+"""`make run`: where the images come from, what it says, and that a second time there is nothing to do."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from conftest import ROOT, Project, small, write_images
+
+from mtl import params, quickstart
+from mtl.errors import UserError
+
+NO_NETWORK = {f"{scheme}_proxy": "http://127.0.0.1:1" for scheme in ("http", "https", "HTTP", "HTTPS")}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty project: params.yaml and data/external, no network, no cache, no copy."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "data" / "external").mkdir(parents=True)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.delenv("CIFAR10_PATH", raising=False)
+    for name, value in NO_NETWORK.items():
+        monkeypatch.setenv(name, value)
+    return tmp_path
+
+
+def test_without_a_copy_or_a_network_the_images_are_generated(here):
+    quickstart.choose_images(params.read())
+    before, after = ((folder / "params.yaml").read_text() for folder in (ROOT, here))
+    assert params.read().data.source == "generated"
+    # Nothing else changed, comments included.
+    assert after.replace("source: generated", "source: cifar10").split() == before.split()
+
+
+def test_a_copy_is_linked_and_taken(here, tmp_path):
+    quickstart.set_param("data", "source", "generated")
+    write_images(tmp_path / "copy")
+    for _ in range(2):
+        quickstart.choose_images_from(tmp_path / "copy", params.read())
+        assert (here / "data/external/copy").resolve() == tmp_path / "copy"
+    assert params.read().data.source == "cifar10"
+    # Another copy takes the place of the first link.
+    write_images(tmp_path / "other")
+    quickstart.choose_images_from(tmp_path / "other", params.read())
+    assert [path.name for path in (here / "data/external").iterdir()] == ["other"]
+
+
+def test_a_copy_that_is_not_there_is_one_line(here):
+    with pytest.raises(UserError, match=r"CIFAR10_PATH: nowhere.tar does not exist; give an archive or a folder"):
+        quickstart.choose_images_from(quickstart.Path("nowhere.tar"), params.read())
+
+
+def test_a_copy_in_data_external_needs_no_network(here):
+    write_images(here / "data" / "external")
+    quickstart.choose_images(params.read())
+    assert params.read().data.source == "cifar10"
+
+
+def test_the_whole_run_and_a_second_one(fresh: Project, tmp_path):
+    project = fresh.copy(tmp_path / "p")
+    shutil.rmtree(project.root / "data/external/train")
+    shutil.rmtree(project.root / "data/external/test")
+    write_images(tmp_path / "my copy")
+    project.edit(lambda tree: (small(tree), tree["data"].update(source="cifar10")))
+    first = project.run("mtl", "run", "--jobs", "2", CIFAR10_PATH=str(tmp_path / "my copy"), **NO_NETWORK)
+    for text in (
+        "CIFAR-10, PNG copy, 160 of 60,000 images: 100 training, 20 validation and 40 test images",
+        "model1",
+        "model2",
+        "sum_loss",
+        "ave_acc",
+        "model2 as model1 implies it",
+        "model2 contradicts model1",
+        "mlflow ui",
+        "dvc plots show",
+        "dvc params diff",
+    ):
+        assert text in first.stdout
+    second = project.run("mtl", "run", **NO_NETWORK)
+    assert "Everything is up to date" in second.stdout + second.stderr
+    assert first.stdout.split("model1")[1].split(" s. Next")[0][:60] in second.stdout
+
+
+def test_generated_images_are_said_in_the_first_and_last_lines(fresh: Project, tmp_path, monkeypatch):
+    project = fresh.copy(tmp_path / "p")
+    project.edit(lambda tree: tree["data"].update(source="cifar10", path="data/empty"))
+    (project.root / "data/empty").mkdir()
+    project.edit(lambda tree: tree["recipes"]["compact"].update(epochs=1, batch_size=1000))
+    done = project.run("mtl", "run", **NO_NETWORK)
+    assert "GENERATED" in done.stdout.splitlines()[0]
+    assert "GENERATED" in done.stdout.splitlines()[-2]
+    assert "generated images: 14980 training, 20 validation and 2000 test images" in done.stdout
