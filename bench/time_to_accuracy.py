@@ -1,9 +1,9 @@
 """Processor seconds until the published script's best average accuracy: `python bench/time_to_accuracy.py`.
 
-For each seed both models are trained at once, one thread each, on the images of data/raw (run the DAG first), and the test
-images are looked at after each epoch. The published recipe's curves are those in bench/reference; its cost is their number
-of epochs times an epoch, measured in the same run on the same machine. `--epochs 1` measures `compact` with its whole
-schedule in one epoch: what it costs a person who wants no more than the published accuracy.
+For each seed both models are trained at once, one thread each, on the images of data/raw (run the DAG first), and the
+test images are looked at after each epoch. The published recipe's curves are those in bench/reference; its cost is the
+number of their epochs times an epoch, measured in the same run on the same machine. `--epochs 1` measures `compact`
+with its whole schedule in one epoch: what it costs a person who wants no more than the published accuracy.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Train one task with the images of data/raw and look at the test images after each epoch.
 
-`python bench/train_one.py <task> <seed> <epochs> <file>` prints the history as JSON, with the processor seconds of `fit`
-so far, and saves the test probabilities to <file>. A benchmark may look at the test images; no choice is made on them.
+`python bench/train_one.py <task> <seed> <epochs> <file>` prints the history as JSON, with the processor seconds of
+`fit` so far, and saves the test probabilities to <file>. A benchmark may look at the test images; no choice is made on
+them.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def write_images(folder: Path, classes: tuple[str, ...] = CIFAR10, train: int = 
 def small(tree: dict) -> None:
     """Parameters for a DAG of seconds on the images of `write_images`."""
     tree["data"] |= {"source": "folder", "path": "data/external", "validation": 20}
-    tree["recipes"]["compact"] |= {"epochs": 2, "batch_size": 32}
+    tree["recipes"]["compact"] |= {"epochs": 2, "batch_size": 32, "options": {"widths": [8, 8]}}
 
 
 @pytest.fixture(scope="session")

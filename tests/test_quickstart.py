@@ -35,7 +35,7 @@ def test_without_a_copy_or_a_network_the_images_are_generated(here):
 
 
 def test_a_copy_is_linked_and_taken(here, tmp_path):
-    quickstart.set_param("data", "source", "generated")
+    quickstart.set_param("data.source", "generated")
     write_images(tmp_path / "copy")
     for _ in range(2):
         quickstart.choose_images_from(tmp_path / "copy", params.read())

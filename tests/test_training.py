@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from mtl import hardware, networks, params, scores, store, training
+from mtl import hardware, networks, optimizers, params, scores, store, training
 from mtl.errors import UserError
-from mtl.params import Augmentation, Constant, OneCycle, Recipe, Sgd
+from mtl.params import Augmentation, Constant, Muon, OneCycle, Recipe, Sgd
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 SHAPE = (12, 12, 3)
@@ -22,7 +22,7 @@ def recipe(**changes) -> Recipe:
     """A recipe of seconds."""
     base = Recipe(
         network="compact",
-        options=SHIPPED["compact"].options | {"widths": (8, 8)},
+        options={"widths": (8, 8)},
         optimizer=Sgd(name="sgd", learning_rate=0.05, momentum=0.9),
         schedule=OneCycle(name="one_cycle", warmup=0.2),
         augmentation=Augmentation(flip=True, translate=2),
@@ -138,8 +138,16 @@ def test_augmentation_moves_and_mirrors_and_no_more():
 
 
 def test_one_cycle_by_hand():
-    schedule = training.OneCycleSchedule(peak=2.0, warmup=0.5, steps=3)
+    schedule = optimizers.OneCycleSchedule(peak=2.0, warmup=0.5, steps=3)
     assert [round(float(schedule(step)), 6) for step in range(3)] == [1.0, 2.0, 1.0]
+
+
+def test_muon_steps_are_orthogonal_whatever_the_gradient():
+    """All singular values of a step are near one: of its size, only the direction of the gradient is left."""
+    gradient = np.random.default_rng(0).normal(size=(3, 3, 8, 16)) * np.geomspace(0.1, 1, 16)
+    step = optimizers.ConvMuon().zeropower_via_newtonschulz5(keras.ops.convert_to_tensor(gradient, "float32"), 5)
+    values = np.linalg.svd(np.reshape(step, (72, 16)), compute_uv=False)
+    assert 0.5 < values.min() <= values.max() < 1.5
 
 
 def test_a_batch_can_be_learnt_by_heart(tmp_path):
@@ -156,10 +164,16 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path, precision):
+@pytest.mark.parametrize(
+    ("precision", "optimizer"),
+    [
+        ("float32", Sgd(name="sgd", learning_rate=0.05, momentum=0.9, weight_decay=0.01)),
+        ("mixed_bfloat16", Muon(name="muon", learning_rate=0.1, momentum=0.6, weight_decay=0.01)),
+    ],
+)
+def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path, precision, optimizer):
     train, validation = images(48), images(16, seed=1)
-    used = recipe(precision=precision, options=SHIPPED["compact"].options | {"widths": (8, 8)})
+    used = recipe(precision=precision, optimizer=optimizer)
 
     def kill_after_first(row):
         if row["epoch"] == 1:
@@ -202,7 +216,7 @@ def test_keep_best_is_the_epoch_of_the_smallest_validation_loss(tmp_path):
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
     train = images(32)
     used = recipe(optimizer=Sgd(name="sgd", learning_rate=1e30), schedule=Constant(name="constant"))
-    with pytest.raises(UserError, match=r"the loss became (nan|inf) in epoch \d: no model is kept"):
+    with pytest.raises(UserError, match=r"(val_)?loss became (nan|inf) in epoch \d: no model is kept"):
         training.fit(fresh_model(used, train), used, 0, train, images(16), tmp_path / "t", verbose=0)
 
 

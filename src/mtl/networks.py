@@ -46,7 +46,7 @@ def article(shape: Shape, classes: int, dense: Sequence[int], head: str) -> kera
     return keras.Model(inputs, outputs, name="article")
 
 
-def compact(shape: Shape, classes: int, widths: Sequence[int], scale: float) -> keras.Model:
+def compact(shape: Shape, classes: int, widths: Sequence[int]) -> keras.Model:
     """A small all-convolutional network for images of any size, after Keller Jordan's airbench (arXiv:2404.00498).
 
     A fixed layer that whitens 2×2 patches, then a block per width: conv, pool, BN, ReLU, conv, BN, ReLU. It differs
@@ -56,7 +56,6 @@ def compact(shape: Shape, classes: int, widths: Sequence[int], scale: float) -> 
         shape: height, width and channels of the images.
         classes: number of outputs.
         widths: channels of each block.
-        scale: factor on the logits.
     """
 
     def normalise(x: keras.KerasTensor) -> keras.KerasTensor:
@@ -70,8 +69,8 @@ def compact(shape: Shape, classes: int, widths: Sequence[int], scale: float) -> 
         x = layers.Conv2D(width, 3, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
         x = normalise(layers.MaxPooling2D(2)(x))
         x = normalise(layers.Conv2D(width, 3, padding="same", use_bias=False, kernel_initializer="he_normal")(x))
-    x = layers.Dense(classes, use_bias=False)(layers.GlobalMaxPooling2D()(x))
-    outputs = layers.Softmax(dtype="float32")(layers.Rescaling(scale)(x))
+    x = layers.Dense(classes, use_bias=False)(layers.GlobalAveragePooling2D()(x))
+    outputs = layers.Softmax(dtype="float32")(x)
     return keras.Model(inputs, outputs, name="compact")
 
 

@@ -115,6 +115,15 @@ class Adam(Settings):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
 
 
+class Muon(Settings):
+    """Muon for the convolutions, Adam at a tenth of its learning rate for everything else."""
+
+    name: Literal["muon"]
+    learning_rate: Rate
+    momentum: Fraction = 0.95
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+
 class Constant(Settings):
     """The same learning rate throughout."""
 
@@ -143,7 +152,7 @@ class Recipe(Settings):
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     loss: Literal["categorical_crossentropy", "binary_crossentropy"] = "categorical_crossentropy"
     label_smoothing: Fraction = 0.0
-    optimizer: Annotated[Sgd | Adam, Field(discriminator="name")]
+    optimizer: Annotated[Sgd | Adam | Muon, Field(discriminator="name")]
     schedule: Annotated[Constant | OneCycle, Field(discriminator="name")] = Constant(name="constant")
     augmentation: Augmentation = Augmentation()
     batch_size: Positive
@@ -208,7 +217,7 @@ def _first_line(error: ValidationError) -> str:
     """`tasks.model1.recipe: Field required (and 2 more)`, from pydantic's list of errors."""
     first, *more = error.errors(include_url=False)
     # Pydantic puts the tag of a union ('sgd') into the path; it is not a key of the file.
-    place = ".".join(str(part) for part in first["loc"] if part not in ("sgd", "adam", "constant", "one_cycle"))
+    place = ".".join(str(part) for part in first["loc"] if part not in ("sgd", "adam", "muon", "constant", "one_cycle"))
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = "unknown key; see the comments in params.yaml for those there are"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import click
@@ -62,14 +64,14 @@ def choose_images(settings: params.Params) -> None:
     elif cifar10.can_download():
         click.echo("images: CIFAR-10 will be downloaded (163 MB)")
     else:
-        set_param("data", "source", "generated")
+        set_param("data.source", "generated")
 
 
 def choose_images_from(copy: Path, settings: params.Params) -> None:
     """Take CIFAR-10 from `copy`: link it into data.path and set data.source."""
     link_copy(copy, Path(settings.data.path))
     if settings.data.source != "cifar10":
-        set_param("data", "source", "cifar10")
+        set_param("data.source", "cifar10")
 
 
 def link_copy(copy: Path, folder: Path) -> None:
@@ -90,8 +92,8 @@ def link_copy(copy: Path, folder: Path) -> None:
     click.echo(f"images: {link} -> {copy}")
 
 
-def set_param(section: str, key: str, value: object) -> None:
-    """Change one value in params.yaml; its comments stay."""
+def set_param(path: str, value: object) -> None:
+    """Change the value at a dotted path in params.yaml; its comments stay."""
     from ruamel.yaml import YAML
 
     yaml = YAML()
@@ -102,7 +104,8 @@ def set_param(section: str, key: str, value: object) -> None:
         type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null")
     )
     tree = yaml.load(params.PATH)
-    tree[section][key] = value
+    *sections, key = path.split(".")
+    reduce(getitem, sections, tree)[key] = value
     with store.replacing(params.PATH) as temporary:
         yaml.dump(tree, temporary)
 

@@ -13,42 +13,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.lib.stride_tricks import sliding_window_view
 
+from mtl import optimizers
 from mtl.checkpoint import Checkpoint
 from mtl.errors import UserError
-from mtl.params import OneCycle, Recipe
+from mtl.params import Recipe
 
 Row = dict[str, Any]  # one epoch: epoch, loss, acc and, with validation images, val_loss, val_acc
-
-
-class OneCycleSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear rise from 0 to `peak` over the fraction `warmup` of `steps`, then linear fall to 0."""
-
-    def __init__(self, peak: float, warmup: float, steps: int) -> None:
-        self.peak, self.warmup, self.steps = peak, warmup, steps
-
-    def get_config(self) -> dict[str, Any]:
-        return {"peak": self.peak, "warmup": self.warmup, "steps": self.steps}
-
-    def __call__(self, step: Any) -> tf.Tensor:
-        done = (tf.cast(step, tf.float32) + 1.0) / (self.steps + 1.0)
-        rise = done / max(self.warmup, 1e-9)
-        return self.peak * tf.minimum(rise, (1.0 - done) / (1.0 - self.warmup))
-
-
-def optimizer(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
-    """The optimizer of `recipe` for a training of `steps` steps. Biases and normalisations are not decayed."""
-    given = recipe.optimizer
-    rate: Any = given.learning_rate
-    if isinstance(recipe.schedule, OneCycle):
-        rate = OneCycleSchedule(given.learning_rate, recipe.schedule.warmup, steps)
-    decay = {"weight_decay": given.weight_decay or None}
-    if given.name == "sgd":
-        built = keras.optimizers.SGD(rate, given.momentum, nesterov=given.momentum > 0, **decay)
-    else:
-        built = keras.optimizers.Adam(rate, **decay)
-    if given.weight_decay:
-        built.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return built
 
 
 def batches(
@@ -112,7 +82,7 @@ def fit(
     classes = model.output_shape[-1]
     per_epoch = math.ceil(len(train[0]) / recipe.batch_size)
     model.compile(
-        optimizer=optimizer(recipe, per_epoch * recipe.epochs),
+        optimizer=optimizers.build(recipe, per_epoch * recipe.epochs),
         loss=_loss(recipe),
         metrics=[keras.metrics.CategoricalAccuracy(name="acc")],
     )
@@ -133,9 +103,10 @@ def fit(
 
     def end_epoch(epoch: int, logs: dict[str, float]) -> None:
         row: Row = {"epoch": epoch + 1, **{key: float(value) for key, value in sorted(logs.items())}}
-        if not all(math.isfinite(value) for value in row.values()):
+        broken = [(key, value) for key, value in row.items() if not math.isfinite(value)]
+        if broken:
             raise UserError(
-                f"the loss became {row['loss']} in epoch {epoch + 1}: no model is kept;"
+                f"{broken[0][0]} became {broken[0][1]} in epoch {epoch + 1}: no model is kept;"
                 " try a smaller learning_rate, or precision: float32"
             )
         checkpoint.save(model, row, keep=best_epoch([*checkpoint.history, row], recipe))
