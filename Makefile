@@ -12,13 +12,14 @@ setup: $(VENV)/installed  ## the installation alone
 
 $(VENV)/installed: requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "error: Python 3.11 to 3.13 is needed, this is %d.%d; use make PYTHON=python3.12" % sys.version_info[:2])'
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --compile --constraint constraints.txt --requirement requirements.txt
-	$(PIP) install --quiet --no-deps --editable .
+	@echo 'installing into $(VENV): about two minutes and 3 GB'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet --compile --constraint constraints.txt --requirement requirements.txt
+	@$(PIP) install --quiet --no-deps --editable .
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
-	$(PIP) install --quiet --compile --constraint constraints.txt --requirement requirements-dev.txt
+	@$(PIP) install --quiet --compile --constraint constraints.txt --requirement requirements-dev.txt
 	@touch $@
 
 lint: $(VENV)/installed-dev
@@ -26,10 +27,10 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff format --check .
 
 test: lint  ## linter and tests, within 10 minutes on 2 cores
-	$(VENV)/bin/python -m pytest -n 2 -m "not slow"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: lint  ## and those that take minutes
-	$(VENV)/bin/python -m pytest -n 2
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 constraints: $(VENV)/installed-dev  ## write down what is installed now
 	@(echo '# Every package of a working installation, so that the same set installs next year. Made by `make constraints`.'; \

@@ -26,11 +26,8 @@ def main(task: str, seed: int, epochs: int, file: str) -> None:
     settings = params.read()
     recipe = settings.recipe(task).model_copy(update={"epochs": epochs or settings.recipe(task).epochs})
     hardware.configure(settings.hardware, recipe.precision, seed)
-    kept = np.setdiff1d(
-        np.arange(len(store.read_labels(task, "train"))), store.read_array(store.RAW / "validation.npy")
-    )
-    train = store.read_images("train")[kept], store.read_labels(task, "train")[kept]
-    test = store.read_images("test"), store.read_labels(task, "test")
+    splits = store.read_splits(task)
+    train, test = splits["train"], splits["test"]
     classes = store.read_classes(task)["classes"]
     model = networks.build(recipe, train[0].shape[1:], len(classes), train[0])
     started, wall, rows = time.process_time(), time.perf_counter(), []

@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from mtl import errors, evaluation, hardware, params, store, tracking
+from mtl import errors, evaluation, hardware, models, params, store, tracking
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
         for task in settings.tasks:
             classes = store.read_classes(task)
             networks.find(settings.recipe(task).network)  # a person's own module may register its layers
-            model = store.read_model(store.model_path(task))
+            model = models.read(store.model_path(task))
             answers[task] = evaluation.Answers(
                 labels=store.read_labels(task, "test"),
                 probabilities=networks.predict(model, images),

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from mtl import checkpoint, errors, hardware, params, store, tracking
+from mtl import checkpoint, errors, hardware, models, params, store, tracking
 
 
 def main(task: str) -> None:
@@ -17,30 +17,25 @@ def main(task: str) -> None:
     from mtl import networks, scores, training
 
     with checkpoint.exclusive(task) as folder, tracking.stage_run(task, settings, f"train@{task}") as run:
-        dataset, classes = store.read_dataset(), store.read_classes(task)["classes"]
-        held_out = store.read_array(store.RAW / "validation.npy")
-        in_train = np.ones(len(store.read_labels(task, "train")), bool)
-        in_train[held_out] = False
-        x, y = store.read_images("train"), store.read_labels(task, "train")
-        splits = {
-            "train": (x[in_train], y[in_train]),
-            "val": (x[held_out], y[held_out]),
-            "test": (store.read_images("test"), store.read_labels(task, "test")),
-        }
+        dataset, classes, splits = store.read_dataset(), store.read_classes(task)["classes"], store.read_splits(task)
         run.log_dataset(dataset)
+        native = hardware.native_bfloat16()
+        run.log_tags({"native_bfloat16": str(native).lower()})
+        if recipe.precision == "mixed_bfloat16" and native is False:
+            print("this machine has no native bfloat16: the results hold, but float32 would be quicker here")
 
         hardware.configure(settings.hardware, recipe.precision, settings.seed)
         with hardware.strategy(settings.hardware).scope():
             model = networks.build(recipe, dataset.shape, len(classes), splits["train"][0])
             started = time.perf_counter()
-            history = training.fit(
+            history, epochs = training.fit(
                 model, recipe, settings.seed, splits["train"], splits["val"], folder, on_epoch=run.log_epoch
             )
             seconds = time.perf_counter() - started
-            run.log_metrics({"fit_seconds": seconds, "images_per_second": len(y[in_train]) * recipe.epochs / seconds})
+            run.log_metrics({"fit_seconds": seconds, "images_per_second": dataset.train * epochs / seconds})
 
-        store.write_model(networks.plain(model), store.model_path(task))
-        model = store.read_model(store.model_path(task))  # what is judged is what was saved
+        models.write(networks.plain(model), store.model_path(task))
+        model = models.read(store.model_path(task))  # what is judged is what was saved
         metrics: dict[str, float] = {}
         for split, (images, labels) in splits.items():
             if len(images):

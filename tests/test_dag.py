@@ -283,7 +283,7 @@ LAYERS = [
     {"quickstart", "repro", "serving", "search", "report", "records"},
     {"tracking", "joint", "lineage"},
     {"training", "evaluation", "plots", "checkpoint"},
-    {"networks", "optimizers", "labels", "sources", "hardware", "scores"},
+    {"networks", "optimizers", "models", "labels", "sources", "hardware", "scores"},
     {"store", "params", "errors"},
 ]
 

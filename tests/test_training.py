@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from mtl import hardware, networks, optimizers, params, scores, store, training
+from mtl import hardware, models, networks, optimizers, params, scores, training
 from mtl.errors import UserError
 from mtl.params import Augmentation, Constant, Muon, OneCycle, Recipe, Sgd
 
@@ -155,7 +155,7 @@ def test_a_batch_can_be_learnt_by_heart(tmp_path):
     used = recipe(epochs=30, augmentation=Augmentation(), schedule=Constant(name="constant"))
     model = fresh_model(used, train)
     empty = train[0][:0], train[1][:0]
-    history = training.fit(model, used, 0, train, empty, tmp_path / "t", verbose=0)
+    history, _ = training.fit(model, used, 0, train, empty, tmp_path / "t", verbose=0)
     assert history[-1]["acc"] == 1.0
     assert history[-1]["loss"] < history[0]["loss"] / 4
 
@@ -180,14 +180,15 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path, p
             raise Killed
 
     whole = fresh_model(used, train)
-    history = training.fit(whole, used, 0, train, validation, tmp_path / "whole", verbose=0)
+    history, _ = training.fit(whole, used, 0, train, validation, tmp_path / "whole", verbose=0)
     with pytest.raises(Killed):
         training.fit(
             fresh_model(used, train), used, 0, train, validation, tmp_path / "t", on_epoch=kill_after_first, verbose=0
         )
     resumed, rows = fresh_model(used, train), []
-    again = training.fit(resumed, used, 0, train, validation, tmp_path / "t", on_epoch=rows.append, verbose=0)
+    again, epochs = training.fit(resumed, used, 0, train, validation, tmp_path / "t", on_epoch=rows.append, verbose=0)
     assert again == history == rows
+    assert epochs == 2
     for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         assert a.tobytes() == b.tobytes()
 
@@ -195,9 +196,9 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path, p
 def test_a_state_of_another_training_is_not_taken_up(tmp_path):
     train, validation = images(32), images(16, seed=1)
     for used in (recipe(epochs=1), recipe(epochs=1, batch_size=8)):
-        history = training.fit(fresh_model(used, train), used, 0, train, validation, tmp_path / "t", verbose=0)
+        history, _ = training.fit(fresh_model(used, train), used, 0, train, validation, tmp_path / "t", verbose=0)
         assert len(history) == 1
-    first = training.fit(fresh_model(used, train), used, 0, train, validation, tmp_path / "other", verbose=0)
+    first, _ = training.fit(fresh_model(used, train), used, 0, train, validation, tmp_path / "other", verbose=0)
     assert history == first
 
 
@@ -205,7 +206,7 @@ def test_keep_best_is_the_epoch_of_the_smallest_validation_loss(tmp_path):
     train, validation = images(48), images(16, seed=1)
     best, last = recipe(keep="best", epochs=4), recipe(keep="last", epochs=4)
     model = fresh_model(best, train)
-    history = training.fit(model, best, 0, train, validation, tmp_path / "t", verbose=0)
+    history, _ = training.fit(model, best, 0, train, validation, tmp_path / "t", verbose=0)
     losses = [row["val_loss"] for row in history]
     kept = scores.loss(networks.predict(model, validation[0]), validation[1], "categorical_crossentropy")
     assert kept == pytest.approx(min(losses), rel=1e-4)
@@ -225,10 +226,10 @@ def test_a_saved_model_is_the_same_bytes_and_gives_the_same_answers(tmp_path):
     saved = []
     for _ in range(2):
         model = networks.plain(fresh_model(recipe(precision="mixed_bfloat16"), train))
-        store.write_model(model, tmp_path / "m.keras")
+        models.write(model, tmp_path / "m.keras")
         saved.append((tmp_path / "m.keras").read_bytes())
     assert saved[0] == saved[1]
-    loaded = store.read_model(tmp_path / "m.keras")
+    loaded = models.read(tmp_path / "m.keras")
     assert (networks.predict(loaded, train[0]) == networks.predict(model, train[0])).all()
 
 
@@ -236,12 +237,12 @@ def test_a_model_with_code_inside_is_refused(tmp_path):
     inputs = keras.Input((4,))
     keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs)).save(tmp_path / "bad.keras")
     with pytest.raises(UserError, match=r"bad.keras: not a Keras model that loads in safe mode"):
-        store.read_model(tmp_path / "bad.keras")
+        models.read(tmp_path / "bad.keras")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off"])
 def test_a_broken_model_file_is_one_line(tmp_path, content):
     (tmp_path / "cut.keras").write_bytes(content)
     with pytest.raises(UserError, match=r"cut.keras: not a Keras model") as caught:
-        store.read_model(tmp_path / "cut.keras")
+        models.read(tmp_path / "cut.keras")
     assert "\n" not in str(caught.value)

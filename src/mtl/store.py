@@ -6,22 +6,16 @@ import csv
 import io
 import json
 import os
-import re
 import shutil
-import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from mtl.errors import UserError, describe_os_error
-
-if TYPE_CHECKING:
-    import keras
 
 RAW = Path("data/raw")
 LABELS = Path("data/labels")
@@ -32,7 +26,6 @@ CHECKPOINTS = Path(".checkpoints")  # no DVC out: what a killed training goes on
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
-_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -140,6 +133,18 @@ def read_images(split: Split) -> np.ndarray:
     return read_array(RAW / f"x_{split}.npy")
 
 
+def read_splits(task: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Images and labels of `task` for `train` (without the held-out images), `val` (those, may be none) and `test`."""
+    images, labels = read_images("train"), read_labels(task, "train")
+    held_out = read_array(RAW / "validation.npy")
+    kept = np.setdiff1d(np.arange(len(labels)), held_out)
+    return {
+        "train": (images[kept], labels[kept]),
+        "val": (images[held_out], labels[held_out]),
+        "test": (read_images("test"), read_labels(task, "test")),
+    }
+
+
 def read_labels(task: str, split: Split) -> np.ndarray:
     """The labels of `task` for a split, uint8 (N,)."""
     return read_array(LABELS / task / f"y_{split}.npy")
@@ -148,48 +153,3 @@ def read_labels(task: str, split: Split) -> np.ndarray:
 def read_classes(task: str) -> dict[str, Any]:
     """`classes` (names in label order) and `of_class` (data set class -> name) of `task`."""
     return read_json(LABELS / task / "classes.json")
-
-
-def write_model(model: keras.Model, path: Path) -> None:
-    """Save a Keras model without the time of saving: the same weights are the same bytes."""
-    with tempfile.TemporaryDirectory() as folder:
-        saved = Path(folder) / "model.keras"
-        model.save(saved)
-        write_bytes(path, _without_times(saved))
-
-
-def _without_times(archive: Path) -> bytes:
-    """A `.keras` archive with fixed times, no date in its metadata, and no memory addresses in its configuration."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(content, "w") as new:
-        for name in sorted(old.namelist()):
-            member = old.read(name)
-            if name == "metadata.json":
-                member = json.dumps({**json.loads(member), "date_saved": ""}, sort_keys=True).encode()
-            if name == "config.json":
-                member = _numbered(member.decode()).encode()
-            new.writestr(zipfile.ZipInfo(name, _ZIP_EPOCH), member)
-    return content.getvalue()
-
-
-def _numbered(config: str) -> str:
-    """Keras marks objects that layers share by their `id()`; count them in order of appearance instead."""
-    numbers: dict[str, int] = {}
-    return re.sub(
-        r'"shared_object_id": (\d+)',
-        lambda match: f'"shared_object_id": {numbers.setdefault(match[1], len(numbers))}',
-        config,
-    )
-
-
-def read_model(path: Path) -> keras.Model:
-    """Load a Keras model in safe mode (no code out of the file). Raises UserError where that fails."""
-    import keras
-
-    if not path.exists():
-        raise UserError(f"{path} is missing: run `dvc repro`, or `dvc checkout` if it ran before")
-    try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path}: not a Keras model that loads in safe mode: {reason}") from error

@@ -65,8 +65,8 @@ def fit(
     folder: Path,
     on_epoch: Callable[[Row], None] = lambda row: None,
     verbose: int = 2,
-) -> list[Row]:
-    """Train `model` in place and return the history, one row per epoch.
+) -> tuple[list[Row], int]:
+    """Train `model` in place; return the history, one row per epoch, and how many of them were trained just now.
 
     Args:
         model: as `networks.build` gives it.
@@ -90,11 +90,12 @@ def fit(
     if checkpoint.epoch:
         print(f"goes on after epoch {checkpoint.epoch} of {recipe.epochs}, where it was stopped", flush=True)
         model.load_weights(checkpoint.weights(checkpoint.epoch))
+    before = checkpoint.epoch
     for row in checkpoint.history:
         on_epoch(row)
     targets = np.eye(classes, dtype=np.float32)[train[1]]
     stream = tf.data.Dataset.from_generator(
-        lambda: batches(train[0], targets, recipe, seed, checkpoint.epoch),
+        lambda: batches(train[0], targets, recipe, seed, before),
         output_signature=(
             tf.TensorSpec((None, *train[0].shape[1:]), tf.uint8),
             tf.TensorSpec((None, classes), tf.float32),
@@ -112,13 +113,13 @@ def fit(
         checkpoint.save(model, row, keep=best_epoch([*checkpoint.history, row], recipe))
         on_epoch(row)
 
-    if checkpoint.epoch < recipe.epochs:
+    if before < recipe.epochs:
         model.fit(
             stream,
             shuffle=False,  # the stream is shuffled already
             steps_per_epoch=per_epoch,
             epochs=recipe.epochs,
-            initial_epoch=checkpoint.epoch,
+            initial_epoch=before,
             validation_data=(validation[0], np.eye(classes, dtype=np.float32)[validation[1]])
             if len(validation[0])
             else None,
@@ -129,7 +130,7 @@ def fit(
     kept = best_epoch(checkpoint.history, recipe)
     if kept != recipe.epochs:
         model.load_weights(checkpoint.weights(kept))
-    return checkpoint.history
+    return checkpoint.history, recipe.epochs - before
 
 
 def best_epoch(history: list[Row], recipe: Recipe) -> int:

@@ -1,0 +1,102 @@
+"""Files are written whole or not at all, the same bytes every time, and read without running what is in them."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mtl import models, store
+from mtl.errors import UserError
+
+
+@pytest.fixture
+def full_disk():
+    """No file may grow beyond 4 kB: to the writer the same as a full disk, an OSError half-way."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path, full_disk):
+    path = tmp_path / "x.npy"
+    store.write_array(path, np.arange(10))
+    with pytest.raises(UserError, match=rf"cannot write {path}: .+; make room or give access there") as caught:
+        store.write_array(path, np.arange(10_000))
+    assert "\n" not in str(caught.value)
+    assert store.read_array(path).tolist() == list(range(10))
+    assert [file.name for file in tmp_path.iterdir()] == ["x.npy"]
+
+
+def test_an_error_while_writing_leaves_what_was_there(tmp_path):
+    path = tmp_path / "x.json"
+    store.write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        store.write_json(path, {"a": float("nan")})
+    with pytest.raises(RuntimeError), store.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert store.read_json(path) == {"a": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
+
+
+@given(hnp.arrays(st.sampled_from([np.uint8, np.int64, np.float32]), hnp.array_shapes()))
+def test_arrays_come_back_as_they_were(tmp_path_factory, array):
+    path = tmp_path_factory.mktemp("a") / "x.npy"
+    store.write_array(path, array)
+    back = store.read_array(path)
+    assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, array.shape, array.tobytes())
+
+
+def test_an_array_of_objects_is_not_unpickled(tmp_path):
+    np.save(tmp_path / "x.npy", np.array([print], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match=r"x.npy: not a NumPy array"):
+        store.read_array(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"no array"])
+def test_a_broken_array_is_one_line(tmp_path, content):
+    (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(UserError, match=r"x.npy: not a NumPy array .+`dvc checkout` brings it back"):
+        store.read_array(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("read", [store.read_array, store.read_json, models.read])
+def test_a_missing_file_says_what_makes_it(tmp_path, read):
+    with pytest.raises(UserError, match="gone is missing: run `dvc repro`"):
+        read(tmp_path / "gone")
+
+
+def test_json_and_csv_are_the_same_bytes_whatever_the_order(tmp_path):
+    store.write_json(tmp_path / "a.json", {"b": 1, "a": [1.5, None]})
+    store.write_json(tmp_path / "b.json", {"a": [1.5, None], "b": 1})
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    store.write_csv(tmp_path / "c.csv", [{"epoch": 1, "loss": 0.1}, {"epoch": 2, "loss": 0.25}])
+    assert (tmp_path / "c.csv").read_bytes() == b"epoch,loss\n1,0.1\n2,0.25\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (["src/train.py"], "usage: python src/train.py <task>"),
+        (["src/train.py", "model9"], "error: params.yaml: there is no task 'model9'; known: model1, model2"),
+        (["src/derive_labels.py"], "error: data/raw/dataset.json is missing: run `dvc repro`"),
+    ],
+)
+def test_a_stage_run_by_hand_says_what_is_missing(tmp_path, command, line):
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    script = [sys.executable, str(ROOT / command[0]), *command[1:]]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_"))}
+    done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    (said,) = done.stderr.splitlines()
+    assert said.startswith(line)
