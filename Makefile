@@ -36,5 +36,5 @@ constraints: $(VENV)/installed-dev  ## write down what is installed now
 	@(echo '# Every package of a working installation, so that the same set installs next year. Made by `make constraints`.'; \
 	  $(PIP) freeze --exclude-editable) > constraints.txt
 
-clean:  ## remove the installation and the caches, not the results
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .checkpoints
+clean:  ## remove the installation and the caches, not the results or what a killed training left
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -11,6 +11,7 @@ from mtl import checkpoint, errors, hardware, models, params, store, tracking
 
 def main(task: str) -> None:
     """Stage `train@<task>`."""
+    checkpoint.end_with_dvc()
     settings = params.read()
     recipe = settings.recipe(task)
     hardware.import_tensorflow()
@@ -27,6 +28,7 @@ def main(task: str) -> None:
         hardware.configure(settings.hardware, recipe.precision, settings.seed)
         with hardware.strategy(settings.hardware).scope():
             model = networks.build(recipe, dataset.shape, len(classes), splits["train"][0])
+            models.check(networks.plain(model))
             started = time.perf_counter()
             history, epochs = training.fit(
                 model, recipe, settings.seed, splits["train"], splits["val"], folder, on_epoch=run.log_epoch
@@ -36,24 +38,24 @@ def main(task: str) -> None:
 
         models.write(networks.plain(model), store.model_path(task))
         model = models.read(store.model_path(task))  # what is judged is what was saved
-        metrics: dict[str, float] = {}
+        metrics, probabilities = {}, {}
         for split, (images, labels) in splits.items():
             if len(images):
-                probabilities = networks.predict(model, images)
-                metrics[f"{split}_loss"] = scores.loss(probabilities, labels, recipe.loss)
-                metrics[f"{split}_acc"] = scores.accuracy(probabilities, labels)
+                probabilities[split] = networks.predict(model, images)
+                metrics[f"{split}_loss"] = scores.loss(probabilities[split], labels, recipe.loss)
+                metrics[f"{split}_acc"] = scores.accuracy(probabilities[split], labels)
         store.write_json(store.METRICS / f"{task}.json", metrics)
         store.write_csv(store.PLOTS / f"{task}_history.csv", history)
-        checkpoint.clear(folder)
 
         run.log_metrics({name: value for name, value in metrics.items() if name.startswith("test_")})
         run.log_history(task, history)
         run.log_model(model, classes, splits["test"][0])
-        answers = np.unique(probabilities.argmax(axis=1))
+        answers = np.unique(probabilities["test"].argmax(axis=1))
         run.log_tags({"one_class": str(len(answers) == 1).lower()})
         print(f"{task}: test loss {metrics['test_loss']:.4f}, test accuracy {metrics['test_acc']:.4f}")
         if len(answers) == 1:
             print(f"WARNING: {task} answers {classes[answers[0]]!r} for every test image: its training collapsed")
+        checkpoint.clear(folder)  # last of all: killed before, the stage starts again from here
 
 
 if __name__ == "__main__":

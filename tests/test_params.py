@@ -14,6 +14,7 @@ from mtl.errors import UserError
 
 def read_changed(tmp_path: Path, change) -> params.Params:
     tree = YAML(typ="safe").load(ROOT / "params.yaml")
+    tree["recipes"]["sgd"] = dict(tree["recipes"]["compact"])
     change(tree)
     path = tmp_path / "params.yaml"
     YAML(typ="safe").dump(tree, path)
@@ -33,6 +34,16 @@ def put(path: str, value):
 
 
 BAD = [
+    ("data.path", "", "data.path: String should match pattern"),
+    ("data.path", ".", "data.path: '.' holds the outputs of the stages; use a folder of its own"),
+    ("data.path", "data/raw", "data.path: 'data/raw' holds the outputs of the stages"),
+    ("hardware.threads", 10**12, "hardware.threads: Input should be less than or equal to 1024"),
+    ("recipes.compact.batch_size", 1e30, "recipes.compact.batch_size: Input should be"),
+    ("recipes.sgd.epochs", None, "recipes.sgd.epochs: Input should be a valid integer"),
+    ("recipes.compact.optimizer", {"learning_rate": 1.0}, "recipes.compact.optimizer: its name is missing"),
+    ("tasks.model2.labels", {"": ["x"], "b": ["y"]}, "tasks.model2.labels"),
+    ("tasks.model2.labels", {1: ["x"], "b": ["y"]}, "key 1 is not text; write it in quotes"),
+    ("se\ned", 1, "key 'se\\ned' is not text"),
     ("sede", 1, "sede: unknown key"),
     ("data.valdation", 1, "data.valdation: unknown key"),
     ("recipes.compact.optimizer.beta", 1, "recipes.compact.optimizer.beta: unknown key"),
@@ -81,7 +92,9 @@ def test_keep_best_needs_validation_images(tmp_path):
         read_changed(tmp_path, change)
 
 
-@pytest.mark.parametrize("text", ["seed: [", "seed: 0\nseed: 1", "\t- x", "- a\n- b", ""])
+@pytest.mark.parametrize(
+    "text", ["seed: [", "seed: 0\nseed: 1", "\t- x", "- a\n- b", "", "x: &a [*a]", "? [a, b]\n: 1", "[" * 5000]
+)
 def test_what_is_no_mapping_is_one_line(tmp_path, text):
     path = tmp_path / "params.yaml"
     path.write_text(text)

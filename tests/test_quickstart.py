@@ -80,7 +80,8 @@ def test_the_whole_run_and_a_second_one(fresh: Project, tmp_path):
         assert text in first.stdout
     second = project.run("mtl", "run", **NO_NETWORK)
     assert "Everything is up to date" in second.stdout + second.stderr
-    assert first.stdout.split("model1")[1].split(" s. Next")[0][:60] in second.stdout
+    table = first.stdout[first.stdout.index("task  ") :].rpartition("\n\n")[0]
+    assert table in second.stdout
 
 
 def test_generated_images_are_said_in_the_first_and_last_lines(fresh: Project, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ def recipe(**changes) -> Recipe:
     """A recipe of seconds."""
     base = Recipe(
         network="compact",
-        options={"widths": (8, 8)},
+        options={"widths": [8, 8]},
         optimizer=Sgd(name="sgd", learning_rate=0.05, momentum=0.9),
         schedule=OneCycle(name="one_cycle", warmup=0.2),
         augmentation=Augmentation(flip=True, translate=2),
@@ -83,7 +83,7 @@ def test_own_network_by_module_and_function(tmp_path, monkeypatch):
         ({"network": "nowhere:net"}, "network 'nowhere:net': No module named 'nowhere'"),
         ({"network": "keras:no_such"}, "network 'keras:no_such': "),
         ({"options": {"depth": 3}}, "network 'compact' with {'depth': 3}"),
-        ({"network": "article", "options": {"dense": (4,), "head": "softmax"}}, "network 'article' with"),
+        ({"network": "article", "options": {"dense": [4], "head": "softmax"}}, "network 'article' with"),
     ],
 )
 def test_networks_that_cannot_be_built_are_one_line(changes, message):

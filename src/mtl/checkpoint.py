@@ -30,9 +30,11 @@ class Checkpoint:
     def __init__(self, folder: Path, digest: str) -> None:
         self.folder, self.digest = folder, digest
         self._state = folder / "state.json"
-        if self._state.exists() and store.read_json(self._state)["digest"] != digest:
-            shutil.rmtree(folder)
-        rows = store.read_json(self._state)["history"] if self._state.exists() else []
+        state = store.read_json(self._state) if self._state.exists() else {"digest": None}
+        rows = state["history"] if state["digest"] == digest else []
+        if not rows or not self.weights(len(rows)).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            rows = []
         # JSON is written with sorted keys; the epoch comes first again, as in a row that was not stored.
         self.history: list[dict[str, Any]] = [{"epoch": row["epoch"], **row} for row in rows]
 
@@ -63,13 +65,12 @@ def clear(folder: Path) -> None:
 
 @contextmanager
 def exclusive(task: str) -> Iterator[Path]:
-    """Hold the lock on a task's checkpoint folder and yield the folder; end with DVC where DVC started us.
+    """Hold the lock on a task's checkpoint folder and yield the folder.
 
     Raises UserError where another training of the task holds it.
     """
     folder = store.CHECKPOINTS / task
     folder.parent.mkdir(parents=True, exist_ok=True)
-    end_with_dvc()
     try:
         with filelock.FileLock(folder.with_suffix(".lock"), timeout=LOCK_SECONDS):
             yield folder

@@ -11,16 +11,21 @@ class UserError(Exception):
     """Something a person can put right; the message is one line: where, what is wrong, what would be right."""
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def describe_os_error(error: OSError) -> str:
     """Say what the system refused, in one line (`OSError` of a short write carries no `strerror`)."""
-    reason = error.strerror or str(error) or type(error).__name__
+    reason = " ".join(error.strerror.split()) if error.strerror else one_line(error)
     return f"{error.filename}: {reason}" if error.filename else reason
 
 
 def run(main: Callable[[], object]) -> None:
     """Run a stage's `main`; end the process with one line on stderr where a person has something to mend.
 
-    Under DVC the stage's earlier outputs were removed before it started, so the line says how they come back.
+    DVC removes a stage's outputs before it starts the stage, so under DVC the line says how earlier ones come back.
     """
     try:
         main()
@@ -33,5 +38,5 @@ def run(main: Callable[[], object]) -> None:
     else:
         return
     if "DVC_STAGE" in os.environ:
-        message += " (nothing is lost: `dvc checkout` and `git restore metrics` bring the last outputs back)"
+        message += " (outputs of an earlier run: `dvc checkout`; metrics that were committed: `git restore metrics`)"
     sys.exit(f"error: {message}")

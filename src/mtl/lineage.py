@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
+
+WRITTEN_BY_RUNS = ("dvc.lock", "metrics/")
 
 
 def root() -> Path:
@@ -22,20 +25,26 @@ def hashes(stage: str, kind: str) -> dict[str, str]:
     try:
         with Repo() as repo:
             found = repo.stage.load_one(name=stage)
-            items = [item for item in getattr(found, kind) if hasattr(item, "get_hash") and item.exists]
-            return {item.def_path: value for item in items if (value := item.get_hash().value)}
+            infos = {item.def_path: item.get_hash() for item in getattr(found, kind) if item.exists}
+            return {path: info.value for path, info in infos.items() if info and info.name == "md5"}
     except (DvcException, KeyError):
         return {}
 
 
 def git() -> dict[str, str]:
-    """`git_commit` and `git_dirty` of the working directory; empty outside a git repository."""
+    """`git_commit` and `git_dirty` of the working directory; empty outside a git repository.
+
+    What a run itself changes (dvc.lock, metrics) does not make it dirty, or every run after the first stage would be.
+    """
     from dvc.scm import SCM, NoSCM, SCMError
 
     try:
         scm = SCM(os.curdir, search_parent_directories=True)
         if isinstance(scm, NoSCM):
             return {}
-        return {"git_commit": scm.get_rev(), "git_dirty": str(scm.is_dirty(untracked_files=False)).lower()}
+        staged, unstaged, _ = scm.status(untracked_files="no")
+        changed = [os.fsdecode(path) for path in itertools.chain(*staged.values(), unstaged)]
+        dirty = any(not path.startswith(WRITTEN_BY_RUNS) for path in changed)
+        return {"git_commit": scm.get_rev(), "git_dirty": str(dirty).lower()}
     except SCMError:
         return {}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl import store
-from mtl.errors import UserError
+from mtl.errors import UserError, one_line
 
 if TYPE_CHECKING:
     import keras
@@ -60,5 +60,11 @@ def read(path: Path) -> keras.Model:
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path}: not a Keras model that loads in safe mode: {reason}") from error
+        raise UserError(f"{path}: not a Keras model that loads in safe mode: {one_line(error)}") from error
+
+
+def check(model: keras.Model) -> None:
+    """Save and load `model` before hours are spent on training it. Raises UserError where it could not be kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(model, Path(folder) / f"{model.name}.keras")
+        read(Path(folder) / f"{model.name}.keras")

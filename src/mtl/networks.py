@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import tensorflow as tf
 from keras import layers
 from numpy.lib.stride_tricks import sliding_window_view
 
-from mtl.errors import UserError
+from mtl.errors import UserError, one_line
 from mtl.params import Recipe
 
 Shape = tuple[int, int, int]
@@ -96,27 +95,22 @@ class FusedBatchNormalization(layers.BatchNormalization):
 
 
 def plain(model: keras.Model) -> keras.Model:
-    """The trained `model` in layers of Keras alone, which load anywhere in safe mode; without its optimizer."""
+    """`model` in layers of Keras alone, which load anywhere in safe mode; without its optimizer.
+
+    Raises UserError where it is not built of layers (a subclass of Model), which a model file could not hold.
+    """
 
     def standard(layer: keras.Layer) -> keras.Layer:
         fused = isinstance(layer, FusedBatchNormalization)
         return (layers.BatchNormalization if fused else type(layer)).from_config(layer.get_config())
 
-    uncompiled = keras.Model(model.inputs, model.outputs, name=model.name)
-    copy = keras.models.clone_model(uncompiled, clone_function=standard)
-    copy.set_weights(model.get_weights())
+    try:
+        uncompiled = keras.Model(model.inputs, model.outputs, name=model.name)
+        copy = keras.models.clone_model(uncompiled, clone_function=standard)
+        copy.set_weights(model.get_weights())
+    except (AttributeError, TypeError, ValueError, NotImplementedError) as error:
+        raise UserError(f"network {model.name!r}: not a model that can be saved: {one_line(error)}") from error
     return copy
-
-
-def multiply_adds(model: keras.Model) -> int:
-    """Multiply-adds of one image's way through the convolutions and dense layers of `model`."""
-    total = 0
-    for layer in model.layers:
-        if isinstance(layer, layers.Conv2D):
-            total += math.prod(layer.output.shape[1:3]) * math.prod(layer.kernel.shape)
-        elif isinstance(layer, layers.Dense):
-            total += math.prod(layer.kernel.shape)
-    return total
 
 
 def whitening_kernel(images: np.ndarray, size: int = 2, epsilon: float = 5e-4) -> np.ndarray:
@@ -176,10 +170,12 @@ def build(recipe: Recipe, shape: Shape, classes: int, images: np.ndarray) -> ker
         inspect.signature(network).bind(shape, classes, **recipe.options)
         model = network(shape, classes, **recipe.options)
     except (TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"network {recipe.network!r} with {recipe.options} on images {shape}: {reason}") from error
-    if model.output_shape != (None, classes):
-        raise UserError(f"network {recipe.network!r} gives {model.output_shape}; the task needs (None, {classes})")
+        raise UserError(
+            f"network {recipe.network!r} with {recipe.options} on images {shape}: {one_line(error)}"
+        ) from error
+    given = getattr(model, "output_shape", type(model).__name__)
+    if given != (None, classes):
+        raise UserError(f"network {recipe.network!r} gives {given}; the task needs a model with (None, {classes})")
     for layer in model.layers:
         if layer.name == WHITENING:
             layer.set_weights([whitening_kernel(images)])

@@ -6,13 +6,14 @@ The file is read with the YAML 1.2 rules that DVC uses, so that `yes` is text an
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
-from mtl.errors import UserError
+from mtl.errors import UserError, one_line
 
 PATH = Path("params.yaml")
 
@@ -48,7 +49,7 @@ RESERVED = frozenset(
     ]
 )
 
-Positive = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Rate = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -62,8 +63,15 @@ class Settings(BaseModel):
 class Data(Settings):
     """Where the images come from and what is held out of them."""
 
+    @field_validator("path")
+    @classmethod
+    def _is_apart_from_the_outputs(cls, path: str) -> str:
+        if Path("data/raw").absolute().is_relative_to(os.path.normpath(Path(path).absolute())):
+            raise ValueError(f"{path!r} holds the outputs of the stages; use a folder of its own, like data/external")
+        return path
+
     source: Literal["cifar10", "folder", "generated"]
-    path: str
+    path: Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]
     size: Annotated[int, Field(ge=4, le=4096)] | None = None
     validation: Annotated[int, Field(ge=0)]
 
@@ -71,7 +79,7 @@ class Data(Settings):
 class Task(Settings):
     """One independent model: groups of classes (None: the data set's own classes) and the recipe that trains it."""
 
-    labels: dict[str, tuple[str, ...]] | None
+    labels: dict[Annotated[str, Field(min_length=1)], tuple[str, ...]] | None
     recipe: str
 
     @field_validator("labels")
@@ -94,7 +102,7 @@ class Task(Settings):
 class Hardware(Settings):
     """What the training runs on; `threads` is part of the result, so it is never taken from the machine."""
 
-    threads: Positive
+    threads: Annotated[int, Field(ge=1, le=1024)]
     strategy: Literal["auto", "one_device", "mirrored"]
 
 
@@ -148,15 +156,15 @@ class Recipe(Settings):
     """A network and how to train it."""
 
     network: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?$")]
-    options: dict[str, int | float | bool | str | tuple[int, ...]] = {}
+    options: dict[str, JsonValue] = {}
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     loss: Literal["categorical_crossentropy", "binary_crossentropy"] = "categorical_crossentropy"
     label_smoothing: Fraction = 0.0
     optimizer: Annotated[Sgd | Adam | Muon, Field(discriminator="name")]
     schedule: Annotated[Constant | OneCycle, Field(discriminator="name")] = Constant(name="constant")
     augmentation: Augmentation = Augmentation()
-    batch_size: Positive
-    epochs: Positive
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
+    epochs: Annotated[int, Field(ge=1, le=100_000)]
     keep: Literal["last", "best"] = "last"
 
 
@@ -165,9 +173,9 @@ class Params(Settings):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     data: Data
-    tasks: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Task], Field(min_length=1)]
+    tasks: Annotated[dict[Name, Task], Field(min_length=1)]
     hardware: Hardware
-    recipes: dict[str, Recipe]
+    recipes: dict[Name, Recipe]
 
     @model_validator(mode="after")
     def _tasks_fit(self) -> Params:
@@ -204,23 +212,38 @@ def read(path: Path = PATH) -> Params:
         tree = YAML(typ="safe", pure=True).load(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run from the root of the repository") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (YAMLError, UnicodeDecodeError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: not valid YAML: {one_line(error)}") from None
     try:
+        _refuse_odd_keys(path, tree)
         # JSON in strict mode: a number in quotes is refused, a list is still taken for a tuple.
         return Params.model_validate_json(json.dumps(tree, default=str), strict=True)
     except ValidationError as error:
         raise UserError(f"{path}: {_first_line(error)}") from None
+    except (RecursionError, ValueError):
+        raise UserError(f"{path}: nested without end; write it without anchors to itself") from None
+
+
+def _refuse_odd_keys(path: Path, tree: object) -> None:
+    """JSON makes text of every key, so that `1:` and `'1':` would be one."""
+    for key, value in tree.items() if isinstance(tree, dict) else ():
+        if not isinstance(key, str) or not key.isprintable():
+            raise UserError(f"{path}: key {key!r} is not text; write it in quotes")
+        _refuse_odd_keys(path, value)
 
 
 def _first_line(error: ValidationError) -> str:
     """`tasks.model1.recipe: Field required (and 2 more)`, from pydantic's list of errors."""
     first, *more = error.errors(include_url=False)
-    # Pydantic puts the tag of a union ('sgd') into the path; it is not a key of the file.
-    place = ".".join(str(part) for part in first["loc"] if part not in ("sgd", "adam", "muon", "constant", "one_cycle"))
+    # Pydantic puts the tag of a union ('sgd') into the path, behind the key that holds the union.
+    parts = [str(part) for part in first["loc"]]
+    unions = ("optimizer", "schedule")
+    place = ".".join(part for before, part in zip(["", *parts], parts, strict=False) if before not in unions)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = "unknown key; see the comments in params.yaml for those there are"
+    elif first["type"] == "union_tag_not_found":
+        message = "its name is missing, such as {name: sgd, …}; see the comments in params.yaml for those there are"
     elif first["type"] != "value_error" and isinstance(first["input"], str | int | float):
         message += f", not {first['input']!r}"
     return (f"{place}: " if place else "") + message + (f" (and {len(more)} more)" if more else "")

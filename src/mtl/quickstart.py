@@ -12,10 +12,9 @@ import click
 
 from mtl import params, repro, store
 from mtl.errors import UserError
+from mtl.repro.devices import default_jobs
 
-GENERATED = (
-    "CIFAR-10 is neither in {path} nor to be downloaded from here: this run uses GENERATED images (drawn by code)."
-)
+GENERATED = "This run uses GENERATED images (drawn by code): {why}."
 WAY_BACK = (
     "These are results on GENERATED images. For real ones: `git restore params.yaml dvc.lock metrics`, then\n"
     "`CIFAR10_PATH=<cifar-10-python.tar.gz, or a folder or tar of <split>/<class>/*> make run`."
@@ -31,12 +30,14 @@ def command(jobs: int | None) -> None:
     be had, data.source in params.yaml is set to `generated`, which the first and the last line say.
     """
     started = time.perf_counter()
-    choose_images(params.read())
+    asked = params.read()
+    choose_images(asked)
     settings = params.read()
     if settings.data.source == "generated":
-        click.secho(GENERATED.format(path=settings.data.path), fg="yellow", bold=True)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    status = repro.repro(Path.cwd(), [], jobs or max(1, cores // settings.hardware.threads))
+        nowhere = f"CIFAR-10 is neither in {settings.data.path} nor to be downloaded from here"
+        why = "params.yaml says so" if asked.data.source == "generated" else nowhere
+        click.secho(GENERATED.format(why=why), fg="yellow", bold=True)
+    status = repro.repro(Path.cwd(), [], jobs or max(1, default_jobs() // settings.hardware.threads))
     if status:
         raise SystemExit(status)
     click.echo("\n" + summary(settings, time.perf_counter() - started))
@@ -59,7 +60,7 @@ def choose_images(settings: params.Params) -> None:
     found = cifar10.find_local(settings.data.path)
     if found:
         click.echo(f"images: {found}")
-    elif (store.RAW / "dataset.json").exists():
+    elif (store.RAW / "dataset.json").exists() and store.read_dataset().source == "cifar10":
         click.echo(f"images: {store.RAW}, loaded before")
     elif cifar10.can_download():
         click.echo("images: CIFAR-10 will be downloaded (163 MB)")
@@ -82,12 +83,16 @@ def link_copy(copy: Path, folder: Path) -> None:
     link = folder / copy.name
     if link.resolve() == copy:
         return
+    if folder.resolve().is_relative_to(copy):
+        raise UserError(f"CIFAR10_PATH: {copy} is {folder} itself or holds it; leave CIFAR10_PATH out")
     folder.mkdir(parents=True, exist_ok=True)
-    for other in folder.iterdir():
-        if other.is_symlink():
-            other.unlink()
-    if link.exists():
-        raise UserError(f"CIFAR10_PATH: {link} is there already and is not a link; move it away")
+    there = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    for other in there:
+        if not other.is_symlink():
+            raise UserError(f"CIFAR10_PATH: {other} is in the way; move it away, or leave CIFAR10_PATH out to use it")
+    for other in there:
+        click.echo(f"images: no longer {other} -> {other.readlink()}")
+        other.unlink()
     link.symlink_to(copy)
     click.echo(f"images: {link} -> {copy}")
 

@@ -16,7 +16,7 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def nll(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean negative log-likelihood in nats of `labels` (N,) under rows of (N, K), normalised to sum to one."""
-    normalised = probabilities.astype(np.float64)
+    normalised = probabilities.astype(np.float64).clip(1e-30)  # two sigmoids may both be 0: that is no answer, 1 / K
     normalised /= normalised.sum(axis=1, keepdims=True)
     return float(-np.log(normalised[np.arange(len(labels)), labels].clip(EPSILON, 1 - EPSILON)).mean())
 

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -52,19 +51,16 @@ def model_path(task: str) -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` and rename it to `path` at the end: no reader sees half a file.
 
-    Works for files and folders. Raises UserError where the system refuses to write (a full disk, no rights).
+    Raises UserError where the system refuses to write (a full disk, no rights).
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        if temporary.is_dir() and path.is_dir():
-            shutil.rmtree(path)
         temporary.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {describe_os_error(error)}; make room or give access there") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
         temporary.unlink(missing_ok=True)
 
 
@@ -87,7 +83,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run `dvc repro`, or `dvc checkout` if it ran before") from None
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); `dvc checkout` brings it back") from None
+        raise UserError(f"{path}: not valid JSON ({error}); remove it and run `dvc repro`") from None
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -13,10 +13,9 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from mtl import lineage
-from mtl.errors import UserError
+from mtl.errors import UserError, one_line
 from mtl.params import Params
 from mtl.store import Dataset
 
@@ -29,20 +28,21 @@ INPUT_IMAGES = 2  # of the input example that is logged with a model
 
 
 class Run:
-    """One MLflow run. After the first call that fails nothing more is sent, and the stage goes on without it."""
+    """One MLflow run. What cannot be logged is noted; once the server is gone, nothing more is sent to it."""
 
     def __init__(self) -> None:
         self.lost: list[str] = []
+        self.away = False
 
     def send(self, what: str, call: Callable[..., Any], *args: Any, always: bool = False, **kwargs: Any) -> None:
-        """Call MLflow; note `what` as lost where that fails, or (unless `always`) where an earlier call did."""
-        if always or not self.lost:
+        """Call MLflow; note `what` as lost where that fails, or (unless `always`) where the server is gone."""
+        if always or not self.away:
             try:
                 call(*args, **kwargs)
                 return
             except Exception as error:  # the client raises what requests, SQLAlchemy or the artifact store raise
-                reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-                print(f"MLflow: cannot log {what}: {reason}; the stage goes on without it", file=sys.stderr)
+                print(f"MLflow: cannot log {what}: {_reason(error)}; the stage goes on without it", file=sys.stderr)
+                self.away = not _server_answers()
         self.lost.append(what)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -195,6 +195,8 @@ def _prepare_client() -> None:
     # MLflow's own 120 s and 7 retries would hold a stage for many minutes when a server goes away.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(6 * SECONDS))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    # It prints the address of each run with the user and password in it.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     mlflow.set_tracking_uri(uri())
@@ -207,17 +209,36 @@ def _answers() -> Iterator[None]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    parts = urlsplit(uri())
-    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    advice = "start it, or mend or unset MLFLOW_TRACKING_URI"
     try:
-        if parts.scheme in ("http", "https"):
-            requests.get(uri(), timeout=SECONDS)
+        if not _server_answers():
+            raise UserError(f"the MLflow tracking server {_shown()}: no answer; {advice}")
         yield
-    except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
-        reason = "no answer" if isinstance(error, requests.RequestException) else str(error).strip().splitlines()[0]
-        raise UserError(
-            f"the MLflow tracking server {shown}: {reason}; start it, or mend or unset MLFLOW_TRACKING_URI"
-        ) from None
+    except (MlflowException, SQLAlchemyError, requests.RequestException, ImportError, ValueError) as error:
+        raise UserError(f"the MLflow tracking server {_shown()}: {_reason(error)}; {advice}") from None
+
+
+def _server_answers() -> bool:
+    """Whether a tracking server answers at all, within SECONDS; a database is not asked."""
+    import requests
+
+    try:
+        if uri().startswith(("http:", "https:")):
+            requests.get(uri(), timeout=SECONDS)
+    except (requests.RequestException, ValueError):
+        return False
+    return True
+
+
+def _shown() -> str:
+    """The tracking URI without user and password."""
+    scheme, separator, rest = uri().partition("://")
+    return scheme + separator + rest.rpartition("@")[2]
+
+
+def _reason(error: Exception) -> str:
+    """What a failed call says, in one line, without the password that MLflow quotes with the address."""
+    return one_line(error).replace(uri(), _shown())[:300]
 
 
 def _experiment(name: str) -> str:

@@ -105,6 +105,8 @@ def fit(
     def end_epoch(epoch: int, logs: dict[str, float]) -> None:
         row: Row = {"epoch": epoch + 1, **{key: float(value) for key, value in sorted(logs.items())}}
         broken = [(key, value) for key, value in row.items() if not math.isfinite(value)]
+        if not all(np.isfinite(weights).all() for weights in model.get_weights()):
+            broken.append(("a weight", "nan or inf"))
         if broken:
             raise UserError(
                 f"{broken[0][0]} became {broken[0][1]} in epoch {epoch + 1}: no model is kept;"
@@ -151,8 +153,11 @@ def _loss(recipe: Recipe) -> keras.Loss:
 def _digest(model: keras.Model, recipe: Recipe, seed: int, *arrays: tuple[np.ndarray, np.ndarray]) -> str:
     """Digest of all that decides a training's result, so that a state is never taken up by another training."""
     digest = hashlib.blake2b(digest_size=16)
-    for text in (model.to_json(), recipe.model_dump_json(), str(seed), Path(__file__).read_text(encoding="utf-8")):
+    hardware = tf.config.threading.get_intra_op_parallelism_threads(), tf.distribute.get_strategy().num_replicas_in_sync
+    for text in (model.to_json(), recipe.model_dump_json(), str(seed), str(hardware)):
         digest.update(text.encode())
+    for module in ("training", "optimizers", "networks", "hardware"):
+        digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
     for array in (*model.get_weights(), *(array for pair in arrays for array in pair)):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
