@@ -18,16 +18,16 @@ def network(classes: int, widths: list[int]) -> nn.Sequential:
     """The layers of `networks.compact`, with a frozen first layer of random weights."""
     first = nn.Conv2d(3, 24, 2, bias=False)
     first.weight.requires_grad_(False)
-    layers: list[nn.Module] = [first, nn.ReLU()]
+    layers: list[nn.Module] = [first, nn.SiLU()]
     before = 24
     for width in widths:
         layers += [
             nn.Conv2d(before, width, 3, padding=1, bias=False),
             nn.MaxPool2d(2),
             nn.BatchNorm2d(width),
-            nn.ReLU(),
+            nn.SiLU(),
         ]
-        layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.SiLU()]
         before = width
     return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(before, classes, bias=False))
 

@@ -97,17 +97,36 @@ def test_a_server_that_is_away_stops_the_stage_in_one_line(done: Project, tmp_pa
 
 def test_a_server_that_goes_away_costs_no_output(tmp_path, monkeypatch, capsys, server):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri.replace("//", "//user:secret@"))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with tracking.stage_run("load_data", params.read(ROOT / "params.yaml")) as run:
         run.log_metrics({"a": 1.0})
         server.kill()
         run.log_metrics({"b": 1.0})
         run.log_json({}, "late.json")
-    said = capsys.readouterr().err.splitlines()
+    everything = capsys.readouterr()
+    assert "secret" not in everything.out + everything.err
+    said = everything.err.splitlines()
     assert said[0].startswith("MLflow: cannot log metrics: ")
     assert mlflow.active_run() is None
     assert said[-1] == "MLflow: not logged: metrics, late.json, tags, end of the run"
+
+
+def test_one_thing_that_cannot_be_logged_costs_that_thing_alone(tmp_path, monkeypatch, capsys):
+    """An older server knows no logged models: their 404 must not silence the metrics."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def refused():
+        raise mlflow.MlflowException("404: no such endpoint")
+
+    with tracking.stage_run("load_data", params.read(ROOT / "params.yaml")) as run:
+        run.send("model", refused)
+        run.log_metrics({"a": 1.0})
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (logged,) = client.search_runs([client.get_experiment_by_name("load_data").experiment_id])
+    assert logged.data.metrics == {"a": 1.0}
+    assert capsys.readouterr().err.splitlines()[-1] == "MLflow: not logged: model"
 
 
 def test_a_stage_that_fails_is_a_failed_run(tmp_path, monkeypatch):

@@ -48,8 +48,8 @@ def article(shape: Shape, classes: int, dense: Sequence[int], head: str) -> kera
 def compact(shape: Shape, classes: int, widths: Sequence[int]) -> keras.Model:
     """A small all-convolutional network for images of any size, after Keller Jordan's airbench (arXiv:2404.00498).
 
-    A fixed layer that whitens 2×2 patches, then a block per width: conv, pool, BN, ReLU, conv, BN, ReLU. It differs
-    from airbench in ReLU for GELU, which costs a CPU ten times as much, and in its widths.
+    A fixed layer that whitens 2×2 patches, then a block per width: conv, pool, BN, SiLU, conv, BN, SiLU. It differs
+    from airbench in its widths and in SiLU for GELU, which takes a CPU twice as long.
 
     Args:
         shape: height, width and channels of the images.
@@ -58,12 +58,12 @@ def compact(shape: Shape, classes: int, widths: Sequence[int]) -> keras.Model:
     """
 
     def normalise(x: keras.KerasTensor) -> keras.KerasTensor:
-        return layers.ReLU()(FusedBatchNormalization(momentum=0.6, epsilon=1e-5, scale=False)(x))
+        return layers.Activation("silu")(FusedBatchNormalization(momentum=0.6, epsilon=1e-5, scale=False)(x))
 
     inputs = keras.Input(shape, dtype="uint8")
     x = layers.Rescaling(1 / 128, offset=-1.0)(inputs)
     x = layers.Conv2D(2 * 4 * shape[-1], 2, use_bias=False, trainable=False, name=WHITENING)(x)
-    x = layers.ReLU()(x)
+    x = layers.Activation("silu")(x)
     for width in widths:
         x = layers.Conv2D(width, 3, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
         x = normalise(layers.MaxPooling2D(2)(x))
