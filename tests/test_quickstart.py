@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
-from conftest import ROOT, Project, small, write_images
+from conftest import ROOT, Project, clone, small, write_images
 
 from mtl import params, quickstart
 from mtl.errors import UserError
@@ -82,6 +83,32 @@ def test_the_whole_run_and_a_second_one(fresh: Project, tmp_path):
     assert "Everything is up to date" in second.stdout + second.stderr
     table = first.stdout[first.stdout.index("task  ") :].rpartition("\n\n")[0]
     assert table in second.stdout
+
+
+@pytest.mark.slow
+def test_the_shipped_recipe_on_generated_images_is_neither_lost_nor_perfect(tmp_path_factory):
+    """What a newcomer without copy and network gets; and the same lock when it is all done again."""
+    project = clone(tmp_path_factory.mktemp("generated"))
+    project.run("mtl", "run", **NO_NETWORK)
+    verdict = json.loads((project.root / "metrics/main_evaluate.json").read_text())
+    assert 0.9 < verdict["tasks"]["model1"]["acc"] < 1
+    assert 0.9 < verdict["tasks"]["model2"]["acc"] < 1
+    lock = project.lock()
+    project.run("mtl", "repro", "--force", "--jobs", "2")
+    assert project.lock() == lock
+
+
+@pytest.mark.slow
+def test_the_published_recipes_run_as_an_experiment(tmp_path_factory):
+    """Two epochs on all images, as the README says it for fifty."""
+    project = clone(tmp_path_factory.mktemp("published"))
+    sets = ["data.source=generated", "data.validation=0"]
+    for task, name in (("model1", "article_multiclass"), ("model2", "article_binary")):
+        sets += [f"tasks.{task}.recipe={name}", f"recipes.{name}.epochs=2"]
+    project.run("dvc", "exp", "run", *(part for each in sets for part in ("-S", each)))
+    verdict = json.loads((project.root / "metrics/main_evaluate.json").read_text())
+    assert set(verdict["tasks"]) == {"model1", "model2"}
+    assert not (project.root / "metrics/model1.json").read_text().count("val_")
 
 
 def test_generated_images_are_said_in_the_first_and_last_lines(fresh: Project, tmp_path, monkeypatch):
