@@ -5,11 +5,12 @@ A server that does not answer when a stage starts stops the stage; one that goes
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,7 @@ class Run:
 
         self.send(
             "model",
-            mlflow.tensorflow.log_model,
+            _without_bars(mlflow.tensorflow.log_model),
             model,
             name="model",
             signature=_signature(images, len(classes)),
@@ -109,7 +110,7 @@ class Run:
 
         self.send(
             "joint model",
-            mlflow.pyfunc.log_model,
+            _without_bars(mlflow.pyfunc.log_model),
             name="joint",
             python_model=Path(__file__).with_name("joint.py"),
             artifacts={"models": str(folder)},
@@ -260,6 +261,16 @@ def _experiment(name: str) -> str:
             if found is None:
                 raise
             return found.experiment_id
+
+
+def _without_bars(call: Callable[..., Any]) -> Callable[..., Any]:
+    """`call` without the progress bars that Keras prints while MLflow tries the input example."""
+
+    def quiet(*args: Any, **kwargs: Any) -> Any:
+        with redirect_stdout(io.StringIO()):
+            return call(*args, **kwargs)
+
+    return quiet
 
 
 def _signature(images: np.ndarray, classes: int | None) -> Any:
