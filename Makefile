@@ -3,10 +3,13 @@ VENV := .venv
 PYTHON ?= python3
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: run setup test test-all lint constraints clean
+.PHONY: run serve setup test test-all lint constraints clean
 
 run: setup  ## the whole DAG, on the images that can be had here (CIFAR10_PATH=<copy> for a local one)
 	@$(VENV)/bin/mtl run
+
+serve: $(VENV)/installed  ## all models on http://127.0.0.1:8000, with a page to try them
+	@$(VENV)/bin/mtl serve
 
 setup: $(VENV)/installed  ## the installation alone
 
@@ -18,7 +21,7 @@ $(VENV)/installed: requirements.txt constraints.txt pyproject.toml
 	@$(PIP) install --quiet --no-deps --editable .
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt requirements-onnx.txt
 	@$(PIP) install --quiet --compile --constraint constraints.txt --requirement requirements-dev.txt
 	@touch $@
 

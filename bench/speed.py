@@ -1,6 +1,7 @@
 """One contender of bench/training.py: train a network for some steps in this process, print images per second.
 
-`python bench/speed.py fit <recipe> <classes> <precision> <steps>`: a recipe, through this project's own `training.fit`.
+`python bench/speed.py fit <recipe> <classes> <steps> <JSON of what to change in the recipe>`: a recipe, through this
+project's own `training.fit`.
 `python bench/speed.py script <recipe> <classes> <steps>`: the published network in a plain `model.fit` script.
 `python bench/speed.py script_cpu <recipe> <classes> <steps>`: the same per second of processor time.
 `python bench/speed.py matmul <dtype>`: GFLOP/s of a 4096² product, with all threads.
@@ -22,7 +23,7 @@ from mtl import hardware, params
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(8192, 32, 32, 3)).astype(np.uint8)
 
 
-def fit(name: str, classes: int, precision: str, steps: int) -> float:
+def fit(name: str, classes: int, steps: int, change: str) -> float:
     """Images per second of `training.fit`: epochs of `steps` steps, the first (compilation) left out."""
     hardware.import_tensorflow()
     from mtl import networks, training
@@ -30,7 +31,7 @@ def fit(name: str, classes: int, precision: str, steps: int) -> float:
     settings = params.read()
     recipe = settings.recipes[name]
     count = min(len(IMAGES), steps * recipe.batch_size)
-    recipe = recipe.model_copy(update={"precision": precision or recipe.precision, "epochs": 3})
+    recipe = params.Recipe.model_validate(recipe.model_dump() | json.loads(change) | {"epochs": 3})
     hardware.configure(settings.hardware, recipe.precision, seed=0)
     labels = (np.arange(count) % classes).astype(np.uint8)
     model = networks.build(recipe, (32, 32, 3), classes, IMAGES)

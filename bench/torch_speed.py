@@ -29,7 +29,7 @@ def network(classes: int, widths: list[int]) -> nn.Sequential:
         ]
         layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.SiLU()]
         before = width
-    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(before, classes, bias=False))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes, bias=False))
 
 
 def main(classes: int, batch: int, steps: int, *widths: int) -> float:

@@ -1,14 +1,13 @@
 """Train one task with the images of data/raw and look at the test images after each epoch.
 
-`python bench/train_one.py <task> <seed> <epochs> <file>` prints the history as JSON, with the processor seconds of
-`fit` so far, and saves the test probabilities to <file>. A benchmark may look at the test images; no choice is made on
-them.
+Prints the history as JSON, with the processor seconds of `fit` so far, and saves the test probabilities to a file. A
+benchmark may look at the test images; no choice is made on them.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,17 +17,28 @@ import numpy as np
 from mtl import hardware, params, scores, store
 
 
-def main(task: str, seed: int, epochs: int, file: str) -> None:
+def main() -> None:
     """Train on the images that are not held out, as the stage does."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task")
+    parser.add_argument("seed", type=int)
+    parser.add_argument("file", help="where the test probabilities go")
+    parser.add_argument("--change", type=json.loads, default={}, help="JSON of what to change in the recipe")
+    parser.add_argument("--images", type=int, help="train on the first so many of a shuffled order")
+    options = parser.parse_args()
     hardware.import_tensorflow()
     from mtl import networks, training
 
     settings = params.read()
-    recipe = settings.recipe(task).model_copy(update={"epochs": epochs or settings.recipe(task).epochs})
-    hardware.configure(settings.hardware, recipe.precision, seed)
-    splits = store.read_splits(task)
+    recipe = settings.recipe(options.task)
+    recipe = params.Recipe.model_validate(recipe.model_dump() | options.change)
+    hardware.configure(settings.hardware, recipe.precision, options.seed)
+    splits = store.read_splits(options.task)
     train, test = splits["train"], splits["test"]
-    classes = store.read_classes(task)["classes"]
+    if options.images:
+        chosen = np.random.default_rng(options.seed).permutation(len(train[0]))[: options.images]
+        train = (train[0][chosen], train[1][chosen])
+    classes = store.read_classes(options.task)["classes"]
     model = networks.build(recipe, train[0].shape[1:], len(classes), train[0])
     started, wall, rows = time.process_time(), time.perf_counter(), []
 
@@ -37,11 +47,11 @@ def main(task: str, seed: int, epochs: int, file: str) -> None:
         rows.append({"epoch": row["epoch"], "test_acc": row["val_acc"], **spent})
 
     with tempfile.TemporaryDirectory() as folder:
-        training.fit(model, recipe, seed, train, test, Path(folder), note, verbose=0)
+        training.fit(model, recipe, options.seed, train, test, Path(folder), note, verbose=0)
     probabilities = networks.predict(model, test[0])
-    np.save(file, probabilities)
+    np.save(options.file, probabilities)
     print(json.dumps({"rows": rows, "test_acc": scores.accuracy(probabilities, test[1])}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+    main()

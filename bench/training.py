@@ -8,44 +8,29 @@ an interpreter with torch==2.13.0 (bench/requirements.txt). Its images are ready
 from __future__ import annotations
 
 import argparse
-import math
+import json
 import statistics
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import common
 import numpy as np
 
-if TYPE_CHECKING:
-    import keras
-
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(64, 32, 32, 3)).astype(np.uint8)
 PUBLISHED = (("article_multiclass", 10), ("article_binary", 2))
 COMPACT = (("compact", 10), ("compact", 2))
-STEPS = {"compact": "16", "article_multiclass": "12", "article_binary": "12"}
+STEPS = {"compact": "8", "article_multiclass": "12", "article_binary": "12"}
 
 
-def multiply_adds(model: keras.Model) -> int:
-    """Multiply-adds of one image's way through the convolutions and dense layers of `model`."""
-    import keras
-
-    total = 0
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Conv2D):
-            total += math.prod(layer.output.shape[1:3]) * math.prod(layer.kernel.shape)
-        elif isinstance(layer, keras.layers.Dense):
-            total += math.prod(layer.kernel.shape)
-    return total
-
-
-def fit(model: tuple[str, int], precision: str) -> tuple[str, ...]:
+def fit(model: tuple[str, int], change: Mapping[str, Any]) -> tuple[str, ...]:
     """Arguments of bench/speed.py for one model trained by this project."""
-    return ("bench/speed.py", "fit", model[0], str(model[1]), precision, STEPS[model[0]])
+    return ("bench/speed.py", "fit", model[0], str(model[1]), STEPS[model[0]], json.dumps(change))
 
 
-def at_once(models: tuple[tuple[str, int], ...], precision: str) -> float:
+def at_once(models: tuple[tuple[str, int], ...], change: Mapping[str, Any]) -> float:
     """Images per second of both models in two processes of one thread."""
-    children = [common.child(*fit(model, precision)) for model in models]
+    children = [common.child(*fit(model, change)) for model in models]
     return 2 * min(common.answer(child)["value"] for child in children)
 
 
@@ -68,7 +53,8 @@ def main() -> None:
 
     recipes = params.read().recipes
     widths = [str(width) for width in recipes["compact"].options["widths"]]
-    torch = [("bench/torch_speed.py", str(n), str(recipes["compact"].batch_size), "16", *widths) for n in (10, 2)]
+    batch = str(recipes["compact"].batch_size)
+    torch = [("bench/torch_speed.py", str(n), batch, STEPS["compact"], *widths) for n in (10, 2)]
     contenders = {
         "matmul float32, GFLOP/s": lambda: common.answer(common.child("bench/speed.py", "matmul", "float32"))["value"],
         "matmul bfloat16, GFLOP/s": lambda: common.answer(common.child("bench/speed.py", "matmul", "bfloat16"))[
@@ -77,10 +63,10 @@ def main() -> None:
         "published, plain script, float32, in turn": lambda: in_turn(
             *(("bench/speed.py", "script", name, str(n), STEPS[name]) for name, n in PUBLISHED)
         ),
-        "published, this project, float32, at once": lambda: at_once(PUBLISHED, "float32"),
-        "published, this project, bfloat16, at once": lambda: at_once(PUBLISHED, "mixed_bfloat16"),
-        "compact, this project, float32, at once": lambda: at_once(COMPACT, "float32"),
-        "compact, this project, bfloat16, at once": lambda: at_once(COMPACT, "mixed_bfloat16"),
+        "published, this project, float32, at once": lambda: at_once(PUBLISHED, {}),
+        "published, this project, bfloat16, at once": lambda: at_once(PUBLISHED, common.PUBLISHED_HERE),
+        "compact, this project, float32, at once": lambda: at_once(COMPACT, {"precision": "float32"}),
+        "compact, this project, bfloat16, at once": lambda: at_once(COMPACT, {}),
         "compact, PyTorch, bfloat16, in turn": lambda: in_turn(*torch, python=options.torch),
     }
     if not options.torch:
@@ -96,7 +82,7 @@ def main() -> None:
         models = COMPACT if name.startswith("compact") else PUBLISHED
         built = [networks.build(recipes[recipe], (32, 32, 3), n, IMAGES) for recipe, n in models]
         # A multiply-add is two operations; the two passes back take twice the one forward.
-        operations = statistics.mean(3 * 2 * multiply_adds(model) for model in built)
+        operations = statistics.mean(3 * 2 * networks.multiply_adds(model) for model in built)
         peak = median[f"matmul {'bfloat16' if 'bfloat16' in name else 'float32'}, GFLOP/s"] * 1e9
         rows.append(
             {

@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from mtl import errors, evaluation, hardware, models, params, store, tracking
+from mtl import errors, evaluation, gallery, hardware, models, params, plots, store, tracking
 
 
 def main() -> None:
@@ -15,13 +15,13 @@ def main() -> None:
 
     with tracking.stage_run("main_evaluate", settings) as run, tempfile.TemporaryDirectory() as folder:
         hardware.configure(settings.hardware, "float32", settings.seed)
-        run.log_dataset(store.read_dataset())
-        images = store.read_images("test")
+        dataset, images = store.read_dataset(), store.read_images("test")
+        run.log_dataset(dataset)
         answers, joint = {}, {}
         for task in settings.tasks:
             classes = store.read_classes(task)
             networks.find(settings.recipe(task).network)  # a person's own module may register its layers
-            model = models.read(store.model_path(task))
+            model = models.read_for(classes["classes"], dataset.shape, store.model_path(task))
             answers[task] = evaluation.Answers(
                 labels=store.read_labels(task, "test"),
                 probabilities=networks.predict(model, images),
@@ -36,9 +36,25 @@ def main() -> None:
             print(f"left out, no such task in {params.PATH}: {', '.join(gone)}")
 
         verdict = evaluation.judge(answers)
+        alone = [task for task in answers if task not in verdict.get("derived", {})]
+        if alone:
+            print(f"no derived answer, as no other task's labels imply theirs: {', '.join(alone)}")
+        truth = [dataset.classes[label] for label in store.read_array(store.RAW / "y_test.npy").ravel()]
+        tables, galleries = evaluation.tables(answers), gallery.draw(answers, images, truth)
+
         store.write_json(store.METRICS / "main_evaluate.json", verdict)
+        for kind in (*tables, "gallery"):
+            shutil.rmtree(store.PLOTS / kind, ignore_errors=True)  # run by hand, those of a former task would stay
+        for kind, of_task in tables.items():
+            for task, rows in of_task.items():
+                store.write_csv(store.PLOTS / kind / f"{task}.csv", rows)
+        for name, figure in galleries.items():
+            store.write_bytes(store.PLOTS / "gallery" / f"{name}.png", plots.png(figure))
+
         run.log_metrics(evaluation.flat(verdict))
+        run.log_figures(plots.of_tables(tables) | {f"gallery/{name}": figure for name, figure in galleries.items()})
         store.write_json(Path(folder) / "classes.json", joint)
+        store.write_json(Path(folder) / "of_class.json", {task: a.of_class for task, a in answers.items()})
         run.log_joint_model(Path(folder), images)
         print(f"sum_loss {verdict['sum_loss']:.4f}, ave_acc {verdict['ave_acc']:.4f}")
 

@@ -36,7 +36,7 @@ def main(task: str) -> None:
             seconds = time.perf_counter() - started
             run.log_metrics({"fit_seconds": seconds, "images_per_second": dataset.train * epochs / seconds})
 
-        models.write(networks.plain(model), store.model_path(task))
+        models.write(networks.plain(model), store.model_path(task), classes)
         model = models.read(store.model_path(task))  # what is judged is what was saved
         metrics, probabilities = {}, {}
         for split, (images, labels) in splits.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mtl import evaluation, scores
+from mtl.errors import UserError
 from mtl.evaluation import Answers
 
 OF_FINE = {"cat": "cat", "dog": "dog", "ship": "ship"}
@@ -68,9 +70,78 @@ def test_verdict_by_hand():
     assert verdict["sum_loss"] == pytest.approx(sum(losses))
     assert verdict["ave_acc"] == pytest.approx((0.5 + 0.75) / 2)
     # Summed: animal .75, .75, .5 (a tie goes to the first), .6: three of four right.
-    assert verdict["derived"]["model2"] == {"from": "model1", "acc": 0.75, "contradiction_rate": 0.5}
+    derived = verdict["derived"]["model2"]
+    assert (derived["from"], derived["acc"], derived["contradiction_rate"]) == ("model1", 0.75, 0.5)
+    # Its own model is wrong on image 2 alone, the sums on image 3 alone.
+    assert (derived["only_own"], derived["only_derived"], derived["gain"], derived["p_value"]) == (1, 1, 0, 1)
     # model1 names cat, cat, ship, ship; model2 animal, vehicle, vehicle, animal: they differ on images 2 and 4.
     assert verdict["contradiction_rate"] == 0.5
+    # Images 1 and 3 are right everywhere; of 2 and 4 model2 has the last, model1 (on its own labels) none.
+    assert derived["agree"] == {"images": 2, "acc": 1, "from_acc": 1}
+    assert derived["contradict"] == {"images": 2, "acc": 0.5, "from_acc": 0}
+
+
+def test_models_that_never_contradict_each_other_have_no_accuracy_there():
+    agreeing = [[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.1, 0.9]]
+    verdict = evaluation.judge({"model1": fine(FINE), "model2": coarse(agreeing)})
+    assert verdict["derived"]["model2"]["contradict"] == {"images": 0, "acc": None, "from_acc": None}
+    assert "derived.model2.contradict.acc" not in evaluation.flat(verdict)
+
+
+def test_nll_ratio_is_one_for_a_model_that_knows_the_frequencies_alone():
+    labels = (0, 0, 1, 0)
+    knows_frequencies = evaluation.judge({"model2": coarse([[0.75, 0.25]] * 4, labels)})["tasks"]["model2"]
+    assert knows_frequencies["nll_ratio"] == pytest.approx(1)
+    better = evaluation.judge({"model2": coarse([[0.9, 0.1]] * 2 + [[0.1, 0.9], [0.9, 0.1]], labels)})
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert better["tasks"]["model2"]["nll_ratio"] == pytest.approx(-math.log(0.9) / entropy, rel=1e-6)
+    assert evaluation.judge({"model2": coarse(COARSE, [0] * 4)})["tasks"]["model2"]["nll_ratio"] is None
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ({"model2": coarse(COARSE, (0, 0, 1))}, "model2: the model's answers have shape (4, 2) for 3 images and 2 cl"),
+        ({"model2": coarse(FINE)}, "model2: the model's answers have shape (4, 3) for 4 images and 2 classes"),
+        ({"model2": coarse(np.zeros((0, 2)), ())}, "model2: the model's answers have shape (0, 2) for 0 images"),
+        ({"model2": coarse(COARSE, (0, 1, 2, 0))}, "model2: label 2 is beyond its 2 classes"),
+        (
+            {"model2": coarse([[-1.5, 3]] * 4)},
+            "model2: the model's outputs are from -1.5 to 3 and must be probabilities",
+        ),
+        ({"model2": coarse([[0.5, math.nan]] * 4)}, "model2: the model's outputs are from nan to nan"),
+        (
+            {"model1": fine(FINE), "model2": coarse(COARSE[:3], (0, 0, 1))},
+            "model1 and model2: labels of different images or classes",
+        ),
+    ],
+)
+def test_answers_that_do_not_fit_their_task_are_one_line(answers, message):
+    with pytest.raises(UserError, match="^" + re.escape(message)):
+        evaluation.judge(answers)
+
+
+def test_galleries_are_led_by_the_surest():
+    a, b = fine(FINE), coarse(COARSE)
+    assert evaluation.mistakes(a, 9).tolist() == [1, 3]  # 50 and 40 % sure
+    assert evaluation.mistakes(a, 1).tolist() == [1]
+    # Image 2: the less sure of the two is 50 % sure; image 4: 40 %.
+    assert evaluation.contradictions(a, b, evaluation.implied(a, b), 9).tolist() == [1, 3]
+
+
+def test_tables_name_the_task_and_its_classes():
+    tables = evaluation.tables({"model1": fine(FINE), "model2": coarse(COARSE)})
+    assert tables["confusion"]["model2"] == [
+        {"task": "model2", "actual": "animal", "predicted": "animal", "images": 2, "share": 2 / 3},
+        {"task": "model2", "actual": "animal", "predicted": "vehicle", "images": 1, "share": 1 / 3},
+        {"task": "model2", "actual": "vehicle", "predicted": "animal", "images": 0, "share": 0},
+        {"task": "model2", "actual": "vehicle", "predicted": "vehicle", "images": 1, "share": 1},
+    ]
+    assert [(row["class"], row["images"], row["acc"]) for row in tables["per_class"]["model1"]] == [
+        ("cat", 2, 0.5),
+        ("dog", 1, 0),
+        ("ship", 1, 1),
+    ]
 
 
 def test_a_model_with_one_answer_is_called_out():
@@ -109,5 +180,28 @@ def test_order_of_the_images_does_not_matter(p, seed):
     assert scores.accuracy(p, y) == scores.accuracy(p[order], y[order])
 
 
+@given(PROBABILITIES, hnp.arrays(np.float64, (7, 2), elements=st.floats(0, 1)), st.lists(st.integers(0, 3), min_size=7))
+def test_the_parts_of_a_verdict_agree(p, q, labels):
+    of_fine = {c: c for c in "abcd"}
+    of_coarse = {"a": "x", "b": "y", "c": "x", "d": "y"}
+    y = np.array(labels[:7])
+    verdict = evaluation.judge(
+        {
+            "fine": Answers(y, p, tuple("abcd"), of_fine, "categorical_crossentropy"),
+            "coarse": Answers(y % 2, q, ("x", "y"), of_coarse, "binary_crossentropy"),
+        }
+    )
+    derived, own = verdict["derived"]["coarse"], verdict["tasks"]["coarse"]
+    assert derived["agree"]["images"] + derived["contradict"]["images"] == 7
+    assert derived["contradict"]["images"] / 7 == pytest.approx(verdict["contradiction_rate"])
+    assert derived["gain"] == pytest.approx(own["acc"] - derived["acc"])
+    assert derived["gain_low"] <= derived["gain"] <= derived["gain_high"]
+    parts = [derived[part] for part in ("agree", "contradict")]
+    assert sum(part["images"] * (part["acc"] or 0) for part in parts) == pytest.approx(7 * own["acc"])
+    for task in verdict["tasks"].values():
+        assert 0 <= task["acc_low"] <= task["acc"] <= task["acc_high"] <= 1
+        assert 0 <= task["ece"] <= 1
+
+
 def test_flat_names_numbers_with_dots():
-    assert evaluation.flat({"a": {"b": 1.5, "c": "text"}, "d": 2}) == {"a.b": 1.5, "d": 2}
+    assert evaluation.flat({"a": {"b": 1.5, "c": "text", "e": None}, "d": 2}) == {"a.b": 1.5, "d": 2}

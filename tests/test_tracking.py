@@ -150,3 +150,28 @@ def test_a_run_holds_the_parameters_of_its_stage():
     assert train["recipe.optimizer.learning_rate"] == settings.recipe("model2").optimizer.learning_rate
     assert train["task.labels.animal"] == settings.tasks["model2"].labels["animal"]
     assert train["hardware.threads"] == 1
+
+
+def test_a_server_that_goes_away_costs_a_study_no_trial(tmp_path, monkeypatch, server):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with tracking.study_run("model1", "an id", {"seed": 0}) as (study, parent):
+        pass
+    with tracking.study_run("model1", "an id", {"seed": 0}) as (_, again):
+        assert again == parent
+    with tracking.study_run("model1", "another id", {"seed": 0}) as (_, other):
+        assert other != parent
+    first, known = tracking.trial_run(parent, "trial 0", {"trial": "0"})
+    first.end("FINISHED")
+    assert mlflow.get_run(known).data.tags["mlflow.parentRunId"] == parent
+    assert first.lost == []
+    server.kill()
+    run, unknown = tracking.trial_run(parent, "trial 1", {"trial": "1"})
+    run.log_epoch({"epoch": 1, "loss": 1.0})
+    run.end("FINISHED")
+    study.end_other(known, "it was killed")
+    assert unknown is None
+    assert run.lost == ["run", "metrics"]
+    assert study.lost == ["end of a killed run"]
+    assert mlflow.active_run() is None

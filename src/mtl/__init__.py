@@ -1,1 +1,15 @@
 """Multi-task learning with independent models: the library the DVC stages are made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mtl.registry.predictor import Predictor
+
+
+def load(uri: str) -> Predictor:
+    """Load models from MLflow, `mtl.load("models:/joint@champion")`; see `mtl.registry.predictor.load`."""
+    from mtl.registry import predictor
+
+    return predictor.load(uri)

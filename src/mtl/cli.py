@@ -6,7 +6,8 @@ import sys
 
 import click
 
-from mtl import errors, quickstart, repro
+from mtl import errors, export, quickstart, registry, report, repro, request, runs, search
+from mtl.serving import command as serving
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -16,7 +17,16 @@ def cli() -> None:
 
 
 cli.add_command(quickstart.command, "run")
+cli.add_command(report.command, "report")
 cli.add_command(repro.command, "repro")
+cli.add_command(request.command, "request")
+cli.add_command(export.command, "export")
+cli.add_command(runs.runs)
+cli.add_command(runs.uri)
+cli.add_command(registry.promote, "promote")
+cli.add_command(registry.rollback, "rollback")
+cli.add_command(serving.command, "serve")
+cli.add_command(search.command, "tune")
 
 
 def main() -> None:

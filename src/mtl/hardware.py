@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mtl.params import Hardware
 
@@ -73,3 +74,16 @@ def native_bfloat16() -> bool | None:
     except OSError:
         return None
     return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
+
+
+def machine() -> dict[str, Any]:
+    """Processor, its bfloat16 instructions and the cores that this process may use: what a measured time belongs to."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "native_bfloat16": native_bfloat16(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }

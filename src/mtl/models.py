@@ -7,6 +7,7 @@ import json
 import re
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,22 +20,26 @@ if TYPE_CHECKING:
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def write(model: keras.Model, path: Path) -> None:
-    """Save a Keras model without the time of saving: the same weights are the same bytes."""
+def write(model: keras.Model, path: Path, classes: Sequence[str] = ()) -> None:
+    """Save a Keras model without the time of saving: the same weights are the same bytes.
+
+    The names of its outputs, `classes`, go into the archive's metadata.json, which Keras does not read.
+    """
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "model.keras"
         model.save(saved)
-        store.write_bytes(path, _without_times(saved))
+        store.write_bytes(path, _without_times(saved, classes))
 
 
-def _without_times(archive: Path) -> bytes:
+def _without_times(archive: Path, classes: Sequence[str]) -> bytes:
     """A `.keras` archive with fixed times, no date in its metadata, and no memory addresses in its configuration."""
     content = io.BytesIO()
     with zipfile.ZipFile(archive) as old, zipfile.ZipFile(content, "w") as new:
         for name in sorted(old.namelist()):
             member = old.read(name)
             if name == "metadata.json":
-                member = json.dumps({**json.loads(member), "date_saved": ""}, sort_keys=True).encode()
+                metadata = {**json.loads(member), "date_saved": "", "classes": list(classes)}
+                member = json.dumps(metadata, sort_keys=True).encode()
             if name == "config.json":
                 member = _numbered(member.decode()).encode()
             new.writestr(zipfile.ZipInfo(name, _ZIP_EPOCH), member)
@@ -61,6 +66,35 @@ def read(path: Path) -> keras.Model:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a Keras model that loads in safe mode: {one_line(error)}") from error
+
+
+def read_for(classes: Sequence[str], shape: tuple[int, ...], path: Path) -> keras.Model:
+    """Load the model of a task that tells `classes` apart, on images of `shape` (H, W, C).
+
+    Raises UserError where the file is missing or broken, or is the model of other classes or of other images.
+    """
+    model = read(path)
+    names = _classes(path)
+    if not names:
+        raise UserError(f"{path} does not say which classes it tells apart; `dvc repro` trains it anew")
+    if names != list(classes) or model.output_shape[-1] != len(classes):
+        raise UserError(
+            f"{path} tells {_shortly(names)} apart with {model.output_shape[-1]} outputs and the labels are"
+            f" {_shortly(classes)}: another task's model, or an older one; `dvc repro` trains it anew"
+        )
+    if model.input_shape[1:] != shape:
+        raise UserError(f"{path} takes images {model.input_shape[1:]}, these are {shape}; `dvc repro` trains it anew")
+    return model
+
+
+def _classes(path: Path) -> list[str]:
+    """The names that `write` put into the archive; none where Keras alone wrote it."""
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read("metadata.json")).get("classes", [])
+
+
+def _shortly(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" … ({len(names)})" if len(names) > 10 else "")
 
 
 def check(model: keras.Model) -> None:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers
-from numpy.lib.stride_tricks import sliding_window_view
 
+from mtl import blocks
 from mtl.errors import UserError, one_line
 from mtl.params import Recipe
 
 Shape = tuple[int, int, int]
-WHITENING = "whitening"  # name of the layer whose kernel comes from the training images
 
 
 def article(shape: Shape, classes: int, dense: Sequence[int], head: str) -> keras.Model:
@@ -45,7 +43,7 @@ def article(shape: Shape, classes: int, dense: Sequence[int], head: str) -> kera
     return keras.Model(inputs, outputs, name="article")
 
 
-def compact(shape: Shape, classes: int, widths: Sequence[int]) -> keras.Model:
+def compact(shape: Shape, classes: int, widths: Sequence[int], heads: Sequence[int] | None = None) -> keras.Model:
     """A small all-convolutional network for images of any size, after Keller Jordan's airbench (arXiv:2404.00498).
 
     A fixed layer that whitens 2×2 patches, then a block per width: conv, pool, BN, SiLU, conv, BN, SiLU. It differs
@@ -55,43 +53,20 @@ def compact(shape: Shape, classes: int, widths: Sequence[int]) -> keras.Model:
         shape: height, width and channels of the images.
         classes: number of outputs.
         widths: channels of each block.
+        heads: outputs of each of several tasks that share all blocks (hard parameter sharing, Caruana 1997); their
+            probabilities stand side by side in the output, whose size is the sum. None: one task.
+
+    Raises:
+        ValueError: `heads` do not add up to `classes`.
     """
-
-    def normalise(x: keras.KerasTensor) -> keras.KerasTensor:
-        return layers.Activation("silu")(FusedBatchNormalization(momentum=0.6, epsilon=1e-5, scale=False)(x))
-
+    sizes = [classes] if heads is None else list(heads)
+    if sum(sizes) != classes:
+        raise ValueError(f"heads of {sizes} outputs do not add up to {classes}")
     inputs = keras.Input(shape, dtype="uint8")
-    x = layers.Rescaling(1 / 128, offset=-1.0)(inputs)
-    x = layers.Conv2D(2 * 4 * shape[-1], 2, use_bias=False, trainable=False, name=WHITENING)(x)
-    x = layers.Activation("silu")(x)
-    for width in widths:
-        x = layers.Conv2D(width, 3, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
-        x = normalise(layers.MaxPooling2D(2)(x))
-        x = normalise(layers.Conv2D(width, 3, padding="same", use_bias=False, kernel_initializer="he_normal")(x))
-    x = layers.Dense(classes, use_bias=False)(layers.GlobalAveragePooling2D()(x))
-    outputs = layers.Softmax(dtype="float32")(x)
-    return keras.Model(inputs, outputs, name="compact")
-
-
-class FusedBatchNormalization(layers.BatchNormalization):
-    """Batch normalisation without scale, in training one bfloat16 kernel instead of a chain of float32 ones.
-
-    It has the weights and the configuration of the Keras layer, which takes its place when the model is saved.
-    """
-
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        if not training:
-            return super().call(inputs, training=training, mask=mask)
-        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs,
-            tf.ones_like(self.moving_mean),
-            tf.convert_to_tensor(self.beta),
-            epsilon=self.epsilon,
-            is_training=True,
-        )
-        for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving * self.momentum + now * (1 - self.momentum))
-        return outputs
+    features = blocks.trunk(inputs, widths)
+    outputs = [blocks.head(features, size) for size in sizes]
+    joined = outputs[0] if len(outputs) == 1 else layers.Concatenate(dtype="float32")(outputs)
+    return keras.Model(inputs, joined, name="compact")
 
 
 def plain(model: keras.Model) -> keras.Model:
@@ -101,7 +76,7 @@ def plain(model: keras.Model) -> keras.Model:
     """
 
     def standard(layer: keras.Layer) -> keras.Layer:
-        fused = isinstance(layer, FusedBatchNormalization)
+        fused = isinstance(layer, blocks.FusedBatchNormalization)
         return (layers.BatchNormalization if fused else type(layer)).from_config(layer.get_config())
 
     try:
@@ -111,25 +86,6 @@ def plain(model: keras.Model) -> keras.Model:
     except (AttributeError, TypeError, ValueError, NotImplementedError) as error:
         raise UserError(f"network {model.name!r}: not a model that can be saved: {one_line(error)}") from error
     return copy
-
-
-def whitening_kernel(images: np.ndarray, size: int = 2, epsilon: float = 5e-4) -> np.ndarray:
-    """A convolution kernel that makes the patches of `images` uncorrelated, with unit variance, and its negative.
-
-    The eigenvectors of the patches' covariance, divided by the root of their eigenvalues (Page, How to train your
-    ResNet, 2018). Pixels are taken as `compact` rescales them.
-
-    Args:
-        images: uint8 (N, H, W, C); the first 5,000 are used.
-
-    Returns:
-        float32 (size, size, C, 2·size²·C).
-    """
-    windows = sliding_window_view(images[:5000] / np.float32(128) - 1, (size, size), axis=(1, 2))
-    patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, size * size * images.shape[-1])
-    values, vectors = np.linalg.eigh(np.cov(patches, rowvar=False))
-    kernel = (vectors / np.sqrt(values + epsilon)).reshape(size, size, images.shape[-1], -1)
-    return np.concatenate([kernel, -kernel], axis=-1).astype(np.float32)
 
 
 NETWORKS: dict[str, Callable[..., keras.Model]] = {"article": article, "compact": compact}
@@ -177,11 +133,22 @@ def build(recipe: Recipe, shape: Shape, classes: int, images: np.ndarray) -> ker
     if given != (None, classes):
         raise UserError(f"network {recipe.network!r} gives {given}; the task needs a model with (None, {classes})")
     for layer in model.layers:
-        if layer.name == WHITENING:
-            layer.set_weights([whitening_kernel(images)])
+        if layer.name == blocks.WHITENING:
+            layer.set_weights([blocks.whitening_kernel(images)])
     return model
 
 
 def predict(model: keras.Model, images: np.ndarray, batch_size: int = 500) -> np.ndarray:
     """Probabilities, float32 (N, K), of `images`, uint8 (N, H, W, C)."""
     return model.predict(images, batch_size=batch_size, verbose=0)
+
+
+def multiply_adds(model: keras.Model) -> int:
+    """Multiply-adds of one image's way forward through the convolutions and dense layers of `model`."""
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, layers.Conv2D):
+            total += math.prod(layer.output.shape[1:3]) * math.prod(layer.kernel.shape)
+        elif isinstance(layer, layers.Dense):
+            total += math.prod(layer.kernel.shape)
+    return total

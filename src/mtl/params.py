@@ -9,11 +9,14 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
 from mtl.errors import UserError, one_line
+from mtl.gate import Gate
+from mtl.settings import Settings
+from mtl.tune_settings import Tune
 
 PATH = Path("params.yaml")
 
@@ -54,10 +57,7 @@ Rate = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Settings(BaseModel):
-    """A section of params.yaml: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+S = TypeVar("S", bound=Settings)
 
 
 class Data(Settings):
@@ -156,7 +156,7 @@ class Recipe(Settings):
     """A network and how to train it."""
 
     network: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?$")]
-    options: dict[str, JsonValue] = {}
+    options: dict[str, JsonValue] = Field(default_factory=dict)
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     loss: Literal["categorical_crossentropy", "binary_crossentropy"] = "categorical_crossentropy"
     label_smoothing: Fraction = 0.0
@@ -176,6 +176,8 @@ class Params(Settings):
     tasks: Annotated[dict[Name, Task], Field(min_length=1)]
     hardware: Hardware
     recipes: dict[Name, Recipe]
+    promote: Gate | None = None
+    tune: Tune | None = None
 
     @model_validator(mode="after")
     def _tasks_fit(self) -> Params:
@@ -205,6 +207,11 @@ class Params(Settings):
 
 def read(path: Path = PATH) -> Params:
     """Read and validate params.yaml; raises UserError with one line that names the key and what would be right."""
+    return read_as(Params, path)
+
+
+def read_as(kind: type[S], path: Path) -> S:
+    """Read and validate a file of parameters; raises UserError as `read` does."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -216,12 +223,17 @@ def read(path: Path = PATH) -> Params:
         raise UserError(f"{path}: not valid YAML: {one_line(error)}") from None
     try:
         _refuse_odd_keys(path, tree)
-        # JSON in strict mode: a number in quotes is refused, a list is still taken for a tuple.
-        return Params.model_validate_json(json.dumps(tree, default=str), strict=True)
+        return validate(tree, kind)
     except ValidationError as error:
-        raise UserError(f"{path}: {_first_line(error)}") from None
+        raise UserError(f"{path}: {first_line(error)}") from None
     except (RecursionError, ValueError):
         raise UserError(f"{path}: nested without end; write it without anchors to itself") from None
+
+
+def validate(tree: object, kind: type[S] = Params) -> S:
+    """The types of what params.yaml holds; raises pydantic's ValidationError, which `first_line` puts into one line."""
+    # JSON in strict mode: a number in quotes is refused, a list is still taken for a tuple.
+    return kind.model_validate_json(json.dumps(tree, default=str), strict=True)
 
 
 def _refuse_odd_keys(path: Path, tree: object) -> None:
@@ -232,13 +244,13 @@ def _refuse_odd_keys(path: Path, tree: object) -> None:
         _refuse_odd_keys(path, value)
 
 
-def _first_line(error: ValidationError) -> str:
+def first_line(error: ValidationError) -> str:
     """`tasks.model1.recipe: Field required (and 2 more)`, from pydantic's list of errors."""
     first, *more = error.errors(include_url=False)
-    # Pydantic puts the tag of a union ('sgd') into the path, behind the key that holds the union.
+    # Pydantic puts the tag of a union ('sgd') into the path, behind the key (or the index) that holds the union.
     parts = [str(part) for part in first["loc"]]
-    unions = ("optimizer", "schedule")
-    place = ".".join(part for before, part in zip(["", *parts], parts, strict=False) if before not in unions)
+    tagged = [before in ("optimizer", "schedule") or before.isdigit() for before in ["", *parts]]
+    place = ".".join(part for part, tag in zip(parts, tagged, strict=False) if not tag)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = "unknown key; see the comments in params.yaml for those there are"

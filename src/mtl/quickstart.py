@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 
 import click
 
 from mtl import params, repro, store
+from mtl.edits import set_param
 from mtl.errors import UserError
 from mtl.repro.devices import default_jobs
 
@@ -95,24 +94,6 @@ def link_copy(copy: Path, folder: Path) -> None:
         other.unlink()
     link.symlink_to(copy)
     click.echo(f"images: {link} -> {copy}")
-
-
-def set_param(path: str, value: object) -> None:
-    """Change the value at a dotted path in params.yaml; its comments stay."""
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 200
-    # Without this, `size: null` is written back as `size:`.
-    yaml.representer.add_representer(
-        type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
-    tree = yaml.load(params.PATH)
-    *sections, key = path.split(".")
-    reduce(getitem, sections, tree)[key] = value
-    with store.replacing(params.PATH) as temporary:
-        yaml.dump(tree, temporary)
 
 
 def summary(settings: params.Params, seconds: float) -> str:

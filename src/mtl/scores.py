@@ -14,11 +14,16 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(probabilities.argmax(axis=1) == labels))
 
 
+def normalise(probabilities: np.ndarray) -> np.ndarray:
+    """Rows of `probabilities` (N, K) scaled to sum to one, float64; a row of zeros is no answer, 1 / K each."""
+    positive = probabilities.astype(np.float64).clip(1e-30)
+    return positive / positive.sum(axis=1, keepdims=True)
+
+
 def nll(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean negative log-likelihood in nats of `labels` (N,) under rows of (N, K), normalised to sum to one."""
-    normalised = probabilities.astype(np.float64).clip(1e-30)  # two sigmoids may both be 0: that is no answer, 1 / K
-    normalised /= normalised.sum(axis=1, keepdims=True)
-    return float(-np.log(normalised[np.arange(len(labels)), labels].clip(EPSILON, 1 - EPSILON)).mean())
+    p = normalise(probabilities)[np.arange(len(labels)), labels]
+    return float(-np.log(p.clip(EPSILON, 1 - EPSILON)).mean())
 
 
 def loss(

@@ -129,16 +129,32 @@ def read_images(split: Split) -> np.ndarray:
     return read_array(RAW / f"x_{split}.npy")
 
 
-def read_splits(task: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Images and labels of `task` for `train` (without the held-out images), `val` (those, may be none) and `test`."""
-    images, labels = read_images("train"), read_labels(task, "train")
+def read_splits(*tasks: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Images and labels for `train` (without the held-out images), `val` (those, may be none) and `test`.
+
+    The labels are uint8 (N,), of several tasks (N, T).
+    """
+
+    def read(split: Split) -> np.ndarray:
+        labels = [read_labels(task, split) for task in tasks]
+        return labels[0] if len(tasks) == 1 else np.stack(labels, axis=1)
+
+    images, labels = read_images("train"), read("train")
     held_out = read_array(RAW / "validation.npy")
     kept = np.setdiff1d(np.arange(len(labels)), held_out)
     return {
         "train": (images[kept], labels[kept]),
         "val": (images[held_out], labels[held_out]),
-        "test": (read_images("test"), read_labels(task, "test")),
+        "test": (read_images("test"), read("test")),
     }
+
+
+def labelled_tasks() -> list[str]:
+    """The names of the tasks that data/labels holds, sorted. Raises UserError where there is none."""
+    names = sorted(path.parent.name for path in LABELS.glob("*/classes.json"))
+    if not names:
+        raise UserError(f"{LABELS} is missing: run `dvc repro`, or `dvc checkout` if it ran before")
+    return names
 
 
 def read_labels(task: str, split: Split) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from mtl import optimizers
 from mtl.checkpoint import Checkpoint
 from mtl.errors import UserError
+from mtl.heads import Head, accuracy, one_hot, summed
 from mtl.params import Recipe
 
 Row = dict[str, Any]  # one epoch: epoch, loss, acc and, with validation images, val_loss, val_acc
@@ -65,26 +66,29 @@ def fit(
     folder: Path,
     on_epoch: Callable[[Row], None] = lambda row: None,
     verbose: int = 2,
+    heads: Sequence[Head] = (),
 ) -> tuple[list[Row], int]:
     """Train `model` in place; return the history, one row per epoch, and how many of them were trained just now.
 
     Args:
         model: as `networks.build` gives it.
-        train: images uint8 (N, H, W, C) and labels uint8 (N,).
+        train: images uint8 (N, H, W, C) and labels uint8 (N,), or (N, T) for T heads.
         validation: likewise; may be empty, then rows have no `val_…` and `keep: best` is refused by params.
         folder: where the state of a killed training is; the same training goes on from it.
         on_epoch: called with each row, those of a resumed training first.
+        heads: of a network that answers several tasks; the loss is the weighted sum over them, `acc` their mean.
 
     Raises:
         UserError: the loss became NaN or infinite.
     """
-    checkpoint = Checkpoint(folder, _digest(model, recipe, seed, train, validation))
+    checkpoint = Checkpoint(folder, _digest(model, recipe, seed, heads, train, validation))
     classes = model.output_shape[-1]
+    heads = heads or [Head(classes)]
     per_epoch = math.ceil(len(train[0]) / recipe.batch_size)
     model.compile(
         optimizer=optimizers.build(recipe, per_epoch * recipe.epochs),
-        loss=_loss(recipe),
-        metrics=[keras.metrics.CategoricalAccuracy(name="acc")],
+        loss=summed(_loss(recipe), heads),
+        metrics=[accuracy(heads)],
     )
     model.optimizer.build(model.trainable_variables)
     if checkpoint.epoch:
@@ -93,7 +97,7 @@ def fit(
     before = checkpoint.epoch
     for row in checkpoint.history:
         on_epoch(row)
-    targets = np.eye(classes, dtype=np.float32)[train[1]]
+    targets = one_hot(train[1], heads)
     stream = tf.data.Dataset.from_generator(
         lambda: batches(train[0], targets, recipe, seed, before),
         output_signature=(
@@ -122,9 +126,7 @@ def fit(
             steps_per_epoch=per_epoch,
             epochs=recipe.epochs,
             initial_epoch=before,
-            validation_data=(validation[0], np.eye(classes, dtype=np.float32)[validation[1]])
-            if len(validation[0])
-            else None,
+            validation_data=(validation[0], one_hot(validation[1], heads)) if len(validation[0]) else None,
             validation_batch_size=500,
             callbacks=[keras.callbacks.TerminateOnNaN(), keras.callbacks.LambdaCallback(on_epoch_end=end_epoch)],
             verbose=verbose,
@@ -150,13 +152,15 @@ def _loss(recipe: Recipe) -> keras.Loss:
     return losses[recipe.loss](label_smoothing=recipe.label_smoothing)
 
 
-def _digest(model: keras.Model, recipe: Recipe, seed: int, *arrays: tuple[np.ndarray, np.ndarray]) -> str:
+def _digest(
+    model: keras.Model, recipe: Recipe, seed: int, heads: Sequence[Head], *arrays: tuple[np.ndarray, np.ndarray]
+) -> str:
     """Digest of all that decides a training's result, so that a state is never taken up by another training."""
     digest = hashlib.blake2b(digest_size=16)
     hardware = tf.config.threading.get_intra_op_parallelism_threads(), tf.distribute.get_strategy().num_replicas_in_sync
-    for text in (model.to_json(), recipe.model_dump_json(), str(seed), str(hardware)):
+    for text in (model.to_json(), recipe.model_dump_json(), str(seed), str(hardware), str(heads)):
         digest.update(text.encode())
-    for module in ("training", "optimizers", "networks", "hardware"):
+    for module in ("training", "optimizers", "networks", "blocks", "heads", "hardware"):
         digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
     for array in (*model.get_weights(), *(array for pair in arrays for array in pair)):
         digest.update(np.ascontiguousarray(array).data)

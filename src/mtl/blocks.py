@@ -1,0 +1,76 @@
+"""What the compact networks are built from: a trunk of convolutional blocks, heads, whitening."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+from numpy.lib.stride_tricks import sliding_window_view
+
+WHITENING = "whitening"  # name of the layer whose kernel comes from the training images
+
+
+class FusedBatchNormalization(layers.BatchNormalization):
+    """Batch normalisation without scale, in training one bfloat16 kernel instead of a chain of float32 ones.
+
+    It has the weights and the configuration of the Keras layer, which takes its place when the model is saved.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if not training:
+            return super().call(inputs, training=training, mask=mask)
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs,
+            tf.ones_like(self.moving_mean),
+            tf.convert_to_tensor(self.beta),
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + now * (1 - self.momentum))
+        return outputs
+
+
+def _normalise(x: keras.KerasTensor) -> keras.KerasTensor:
+    return layers.Activation("silu")(FusedBatchNormalization(momentum=0.6, epsilon=1e-5, scale=False)(x))
+
+
+def trunk(inputs: keras.KerasTensor, widths: Sequence[int]) -> keras.KerasTensor:
+    """Features (N, h, w, widths[-1]) of uint8 images (N, H, W, C): whitening, then a block per width."""
+    x = layers.Rescaling(1 / 128, offset=-1.0)(inputs)
+    x = layers.Conv2D(2 * 4 * inputs.shape[-1], 2, use_bias=False, trainable=False, name=WHITENING)(x)
+    x = layers.Activation("silu")(x)
+    for width in widths:
+        x = layers.Conv2D(width, 3, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
+        x = _normalise(layers.MaxPooling2D(2)(x))
+        x = _normalise(layers.Conv2D(width, 3, padding="same", use_bias=False, kernel_initializer="he_normal")(x))
+    return x
+
+
+def head(features: keras.KerasTensor, classes: int) -> keras.KerasTensor:
+    """Probabilities, float32 (N, classes), of the features (N, h, w, C) of a trunk."""
+    x = layers.Dense(classes, use_bias=False)(layers.GlobalAveragePooling2D()(features))
+    return layers.Softmax(dtype="float32")(x)
+
+
+def whitening_kernel(images: np.ndarray, size: int = 2, epsilon: float = 5e-4) -> np.ndarray:
+    """A convolution kernel that makes the patches of `images` uncorrelated, with unit variance, and its negative.
+
+    The eigenvectors of the patches' covariance, divided by the root of their eigenvalues (Page, How to train your
+    ResNet, 2018). Pixels are taken as `compact` rescales them.
+
+    Args:
+        images: uint8 (N, H, W, C); the first 5,000 are used.
+
+    Returns:
+        float32 (size, size, C, 2·size²·C).
+    """
+    windows = sliding_window_view(images[:5000] / np.float32(128) - 1, (size, size), axis=(1, 2))
+    patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, size * size * images.shape[-1])
+    values, vectors = np.linalg.eigh(np.cov(patches, rowvar=False))
+    kernel = (vectors / np.sqrt(values + epsilon)).reshape(size, size, images.shape[-1], -1)
+    return np.concatenate([kernel, -kernel], axis=-1).astype(np.float32)

@@ -1,0 +1,98 @@
+"""`mtl export`: the model of a task as a SavedModel for TensorFlow Serving, or as ONNX."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import numpy as np
+
+from mtl import params, store
+from mtl.errors import UserError, one_line
+from mtl.export import formats
+
+EXPORTS = Path("exports")
+TOLERANCE = 1e-4  # how far an exported model's probabilities may be from those of the Keras model
+CHECKED = 100  # test images on which that is looked at
+
+
+@click.command
+@click.argument("task")
+@click.option("--format", "kind", type=click.Choice(["saved_model", "onnx"]), default="saved_model", show_default=True)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="Folder of the SavedModel, or the ONNX file. Default: exports/TASK/1, or exports/TASK.onnx.",
+)
+@click.option("--force", is_flag=True, help="Replace an earlier export.")
+def command(task: str, kind: str, output: Path | None, force: bool) -> None:
+    """Export the model of TASK for serving without Keras; `exports/TASK` is what TensorFlow Serving loads.
+
+    A SavedModel computes in the precision of the model. It has the signatures serving_default (`images`: uint8 batch)
+    and serving_bytes (`image_bytes`: PNG or JPEG files). ONNX takes `images` and computes in float32. Both answer
+    `probabilities`, which are compared with those of the Keras model before the export is kept.
+    """
+    recipe = params.read().recipe(task)
+    output = output or (EXPORTS / task / "1" if kind == "saved_model" else EXPORTS / f"{task}.onnx")
+    if kind == "onnx":
+        formats.require_onnx()
+    with placing(output, force) as new:
+        from mtl import hardware
+
+        hardware.import_tensorflow()
+        from mtl import models, networks
+
+        networks.find(recipe.network)  # a person's own module may register its layers
+        model = models.read(store.model_path(task))
+        classes, images = store.read_classes(task)["classes"], store.read_images("test")[:CHECKED]
+        if model.input_shape[1:] != images.shape[1:] or model.output_shape[1:] != (len(classes),):
+            raise UserError(f"{store.model_path(task)}: not trained on the data and labels that are here; `dvc repro`")
+        expected = networks.predict(model, images)
+        try:
+            if kind == "onnx":
+                model = formats.in_float32(model)
+                formats.write_onnx(model, classes, new)
+                got = formats.load_onnx(new)(images)
+            else:
+                formats.write_saved_model(model, classes, new)
+                got = formats.load_saved_model(new)(images)
+        except UserError:
+            raise
+        except Exception as error:  # what converters raise on a stranger's network is not limited to a few types
+            raise UserError(f"{task}: cannot be exported as {kind}: {one_line(error)[:300]}") from error
+        difference = float(np.abs(got - networks.predict(model, images)).max())
+        if not difference <= TOLERANCE:
+            raise UserError(f"{task}: as {kind} it answers otherwise, by up to {difference:.2g}; nothing was written")
+    click.echo(f"{output}: within {difference:.1e} of the Keras model on {len(images)} test images")
+    if kind == "onnx" and recipe.precision != "float32":
+        own = float(np.abs(got - expected).max())
+        click.echo(f"It computes in float32: within {own:.1e} of the Keras model in its own {recipe.precision}")
+
+
+@contextmanager
+def placing(target: Path, force: bool) -> Iterator[Path]:
+    """Yield a path beside `target` for a new export, which takes the place of `target` at the end.
+
+    Raises UserError where something is there already, and with `force`, where that is no export.
+    """
+    if target.exists() or target.is_symlink():
+        if not force:
+            raise UserError(f"{target} is there already; give another --output, or --force to replace it")
+        if not (target / "saved_model.pb").is_file() and not (target.is_file() and target.suffix == ".onnx"):
+            raise UserError(f"{target} is neither a SavedModel nor an .onnx file, and stays; give another --output")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent) as folder:
+        new, old = Path(folder) / "new", Path(folder) / "old"
+        yield new
+        if target.exists():
+            target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise

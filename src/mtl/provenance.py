@@ -1,0 +1,108 @@
+"""From what dvc.lock holds to the MLflow run that made it, that run's model, and the versions it became.
+
+The way goes through the md5 that every run carries as tags, so it holds after a restore from DVC's run cache too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mtl.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+
+@dataclass(frozen=True)
+class Out:
+    """An output of a stage as dvc.lock has it."""
+
+    stage: str
+    path: str
+    md5: str
+
+
+def outs(rev: str | None = None) -> list[Out]:
+    """The outs in dvc.lock, here or at a git revision. Raises UserError where there is no such file, or another."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.scm import SCMError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    where, advice = (f" at {rev}", "give another --rev") if rev else ("", "`dvc repro` writes it")
+    try:
+        with Repo(rev=rev) as repo, repo.fs.open(repo.fs.join(repo.root_dir, "dvc.lock"), encoding="utf-8") as file:
+            stages = YAML(typ="safe", pure=True).load(file)["stages"]
+        entries = [(name, out) for name, stage in stages.items() for out in stage.get("outs", ())]
+        return [Out(name, out["path"], out["md5"]) for name, out in entries if "md5" in out]
+    except (DvcException, SCMError, OSError) as error:
+        raise UserError(f"dvc.lock{where} cannot be read: {one_line(error)}; {advice}") from None
+    except (YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"dvc.lock{where} is not what DVC writes ({one_line(error)}); {advice}") from None
+
+
+def runs_that_made(client: MlflowClient, path: str, md5: str) -> list[Run]:
+    """The runs that made the out `path` with this md5, the newest first."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return client.search_runs(experiments, f"tags.`out.{path}` = '{md5}'", order_by=["start_time DESC"])
+
+
+def run_of_version(client: MlflowClient, version: str) -> Run:
+    """The run behind `<name>/<number>` or `<name>@<alias>` of the registry. Raises UserError where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    name, at, alias = version.partition("@")
+    if not at:
+        name, _, number = version.rpartition("/")
+    try:
+        if not name:
+            raise UserError(f"{version!r} is no version of a model; give <name>/<number> or <name>@<alias>")
+        found = client.get_model_version_by_alias(name, alias) if at else client.get_model_version(name, number)
+        return client.get_run(found.run_id)
+    except MlflowException as error:
+        raise UserError(f"{version}: {one_line(error)}; give <name>/<number> or <name>@<alias>") from None
+
+
+def model_uri(run: Run) -> str | None:
+    """`models:/<id>` of the model that `run` logged, which `mlflow models serve` takes; None where it logged none."""
+    models = run.outputs.model_outputs if run.outputs else []
+    return f"models:/{models[-1].model_id}" if models else None
+
+
+def versions(client: MlflowClient, runs: Sequence[Run]) -> list[str]:
+    """The registered versions that the models of `runs` became, each with its aliases: `name/3 @champion`."""
+    found = []
+    for run in runs:
+        for version in client.search_model_versions(f"run_id = '{run.info.run_id}'"):
+            aliases = client.get_registered_model(version.name).aliases
+            names = [f" @{alias}" for alias, number in sorted(aliases.items()) if str(number) == str(version.version)]
+            found.append(f"{version.name}/{version.version}{''.join(names)}")
+    return found
+
+
+def describe(client: MlflowClient, run: Run) -> dict[str, Any]:
+    """What a run says of itself: experiment, data set, commit, parameters, model."""
+    tags, data = run.data.tags, run.inputs.dataset_inputs if run.inputs else []
+    return {
+        "run": run.info.run_id,
+        "experiment": client.get_experiment(run.info.experiment_id).name,
+        "dataset": data[0].dataset.name if data else None,
+        "dataset_md5": data[0].dataset.digest if data else None,
+        "git_commit": tags.get("git_commit"),
+        "git_dirty": tags.get("git_dirty") == "true",
+        "dvc_experiment": tags.get("DVC_EXP_NAME"),
+        "params": dict(run.data.params),
+        "model": model_uri(run),
+    }
+
+
+def inputs(run: Run) -> Iterator[tuple[str, str]]:
+    """Path and md5 of what `run` read, without code."""
+    for tag, md5 in sorted(run.data.tags.items()):
+        kind, _, path = tag.partition(".")
+        if kind == "dep" and not path.startswith("src/"):
+            yield path, md5

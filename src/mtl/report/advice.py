@@ -1,0 +1,146 @@
+"""For each task: keep its own model, derive its answer, or share a network, by a rule that is stated here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mtl.report import statistics
+from mtl.report.metrics import StudyResults, Verdict
+from mtl.report.statistics import Interval
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known about one task.
+
+    Attributes:
+        collapsed: its own model gives every image the same label.
+        base: the task whose model implies its answer; None where no task does.
+        gain: accuracy of its own model minus that of the implied answer, in points (per cent of the images).
+        shared: Δ of the shared over the independent network, in per cent.
+        shared_over_derived: Δ of the shared network over the arrangement that spends all training on one task.
+        derived: Δ of that arrangement over the independent network.
+        seeds: how many the study has.
+    """
+
+    collapsed: bool = False
+    base: str | None = None
+    gain: Interval | None = None
+    shared: Interval | None = None
+    shared_over_derived: Interval | None = None
+    derived: Interval | None = None
+    seeds: int = 0
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do, whether the evidence excludes the opposite at 95 %, why, and what would settle it (or nothing)."""
+
+    action: Literal["keep", "derive", "share", "repair"]
+    sure: bool
+    because: str
+    settle: str = ""
+
+
+def gather(task: str, verdict: Verdict | None, study: StudyResults | None) -> Evidence:
+    """The evidence on `task` in the two metrics files."""
+    derived = verdict.derived.get(task) if verdict else None
+    gain = None
+    if derived is not None and derived.gain is not None:
+        if derived.gain_low is None or derived.gain_high is None:
+            gain = Interval(100 * derived.gain)
+        else:
+            gain = Interval(100 * derived.gain, 100 * derived.gain_low, 100 * derived.gain_high)
+    known = {}
+    if study is not None:
+        pairs = {
+            "shared": ("shared", "independent"),
+            "shared_over_derived": ("shared", "derived"),
+            "derived": ("derived", "independent"),
+        }
+        known = {
+            name: statistics.over_seeds(statistics.gains(study, arrangement, task, over))
+            for name, (arrangement, over) in pairs.items()
+        }
+        known["seeds"] = len(statistics.by_seed(study, "independent"))
+    base = derived.base if derived else None
+    if verdict is None and study is not None and known["derived"] and task != study.base:
+        base = study.base
+    collapsed = bool(verdict and task in verdict.tasks and verdict.tasks[task].one_class)
+    return Evidence(collapsed, base, gain, **known)
+
+
+def advise(e: Evidence) -> Advice:
+    """The rule, in its order:
+
+    1. A model that gives every image the same label is repaired first.
+    2. Share, where the shared network is clearly better (its whole 95 % interval above 0) than the independent one,
+       and than one that had all the training for itself: else it is the training that helped, and not the sharing.
+    3. Derive, where another task implies the answer and the task's own model is not clearly better on the test
+       images, or, where that was not measured, in the study: the derived answer costs nothing. Sure where its own model
+       is clearly no better.
+    4. Keep. Sure where the study shows that sharing is clearly no better.
+    """
+    if e.collapsed:
+        return Advice("repair", True, "its own model gives every image the same label", "another training")
+    shared, alone = _sign(e.shared), _sign(e.shared_over_derived)
+    if shared > 0 and (alone > 0 or (e.base is None and e.shared_over_derived is None)):
+        return Advice("share", True, "a shared network is better at equal training compute")
+    if e.base is not None:
+        own = _sign(_own_over_derived(e))
+        if own < 0:
+            return Advice("derive", True, f"its own model is no better than what {e.base} implies")
+        if own == 0:
+            because = f"its own model is not clearly better than what {e.base} implies, which costs nothing"
+            tested = e.gain is not None and e.gain.bounded
+            return Advice("derive", False, because, "more test images" if tested else "`dvc repro`, which tests that,")
+        because = f"its own model is better than what {e.base} implies"
+    else:
+        because = "no other task implies its answer"
+    if e.shared is None:
+        return Advice("keep", False, f"{because}; sharing was not tried", "the study")
+    # Where sharing beats the independent network, it is the one with all the training that it is held against.
+    than = " than one network with all the training for itself" if shared > 0 or (shared == 0 and alone < 0) else ""
+    if shared < 0 or alone < 0:
+        return Advice("keep", True, f"{because}, and sharing is no better{than}")
+    return Advice("keep", False, f"{because}, and sharing is not clearly better{than}", "more seeds in the study")
+
+
+def sentence(task: str, e: Evidence) -> str:
+    """The advice on `task` in one sentence, with its figures."""
+    advice = advise(e)
+    what = {
+        "keep": "keep its own model",
+        "derive": f"derive it from {e.base}",
+        "share": "share one network with the other tasks",
+        "repair": "train it again before judging it",
+    }[advice.action]
+    seeds = f", {e.seeds} seed{'s' * (e.seeds != 1)}"
+    figures = [
+        *_figure(f"own − {e.base}'s", e.gain, "points", ""),
+        *_figure("derived over independent Δ", e.derived, "%", seeds),
+        *_figure("shared over independent Δ", e.shared, "%", seeds),
+        *_figure("shared over derived Δ", e.shared_over_derived, "%", seeds),
+    ]
+    evidence = f" ({'; '.join(figures)})" if figures else ""
+    settle = f"; {advice.settle} would settle it" if advice.settle and not advice.sure else ""
+    return f"{task}: {what}, {'sure' if advice.sure else 'not sure'}: {advice.because}{evidence}{settle}."
+
+
+def _own_over_derived(e: Evidence) -> Interval | None:
+    """The gain on the test images, or where it has no interval that of the study."""
+    if (e.gain is not None and e.gain.bounded) or e.derived is None:
+        return e.gain
+    return e.derived.negated
+
+
+def _sign(interval: Interval | None) -> int:
+    return 0 if interval is None else interval.sign
+
+
+def _figure(name: str, interval: Interval | None, unit: str, more: str) -> list[str]:
+    if interval is None:
+        return []
+    bounds = f", 95 % {interval.low:+.2f} to {interval.high:+.2f}{more}" if interval.bounded else ", no interval"
+    return [f"{name} {interval.value:+.2f} {unit}{bounds}"]

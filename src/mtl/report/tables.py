@@ -1,0 +1,102 @@
+"""The tables of the verdict and of the study: rows of text, the header first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean, stdev
+
+from mtl.report import statistics
+from mtl.report.metrics import StudyResults, Verdict
+from mtl.report.statistics import Interval
+
+Table = list[list[str]]
+NONE = "–"
+
+
+def verdict(v: Verdict) -> Table:
+    """A row per task, and one of what is said over all of them."""
+    derived = ["derived from", "derived accuracy", "own − derived (95 %)", "p"]
+    rows = [["task", "accuracy (95 %)", "loss", "nll", "nll ratio", "ECE", *derived]]
+    for task, got in v.tasks.items():
+        acc = f"{got.acc:.4f}{_range(got.acc_low, got.acc_high, '.4f')}"
+        ratio, ece = _number(got.nll_ratio, ".4f"), _number(got.ece, ".4f")
+        rows.append([task, acc, f"{got.loss:.4f}", f"{got.nll:.4f}", ratio, ece])
+        if task in v.derived:
+            d = v.derived[task]
+            gain = NONE if d.gain is None else f"{d.gain:+.4f}{_range(d.gain_low, d.gain_high, '+.4f')}"
+            rows[-1] += [d.base, f"{d.acc:.4f}", gain, _number(d.p_value, ".2g")]
+        else:
+            rows[-1] += [NONE] * len(derived)
+    rows.append(["ave_acc, sum_loss", f"{v.ave_acc:.4f}", f"{v.sum_loss:.4f}", *[""] * (3 + len(derived))])
+    return rows
+
+
+def contradictions(v: Verdict) -> list[str]:
+    """A sentence for each task that another one implies, where the two are known to contradict each other."""
+    lines = []
+    for task, got in v.derived.items():
+        there = got.contradict
+        if there is not None and there.acc is not None and there.from_acc is not None:
+            right = (
+                f"{task} is right on {there.acc:.1%} of them, {got.base} (on its own labels) on {there.from_acc:.1%}"
+            )
+            lines.append(
+                f"{task} contradicts {got.base} on {there.images:,} images ({got.contradiction_rate:.2%}): {right}."
+            )
+    return lines
+
+
+def study(s: StudyResults) -> Table:
+    """A row per arrangement and task, and one per arrangement with its mean gain and what it cost."""
+    costs = ["multiply-adds", "parameters", "images seen", "training, CPU s", "CPU ms per image"]
+    rows = [["arrangement", "task", "accuracy", "nll", "Δ, % (95 %)", *costs]]
+    for arrangement in dict.fromkeys(run.arrangement for run in s.runs):
+        runs = list(statistics.by_seed(s, arrangement).values())
+        own = arrangement == "independent"
+        for task in s.tasks:
+            scores = [run.tasks[task] for run in runs if task in run.tasks]
+            figures = [_mean_sd([score.acc for score in scores]), _mean_sd([score.nll for score in scores])]
+            gain = NONE if own else _gain(statistics.gains(s, arrangement, task))
+            rows.append([arrangement, task, *figures, gain, *[""] * len(costs)])
+        gain = NONE if own else _gain(statistics.mean_gains(s, arrangement))
+        processor = [run.cpu_seconds for run in runs if run.cpu_seconds is not None]
+        spent = f"{mean(processor):.0f}" if processor else NONE
+        took = [run.milliseconds_per_image for run in runs if run.milliseconds_per_image is not None]
+        cost = [f"{runs[0].multiply_adds:.4e}", f"{runs[0].parameters:,}", f"{runs[0].images_seen:,}", spent]
+        rows.append([arrangement, "all", "", "", gain, *cost, f"{min(took):.3f}" if took else NONE])
+    return rows
+
+
+def text(table: Table) -> str:
+    """Aligned columns for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    return "\n".join([lines[0], "  ".join("─" * width for width in widths), *lines[1:]])
+
+
+def markdown(table: Table) -> str:
+    """A table for a README."""
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
+    return "\n".join([lines[0], "|" + "---|" * len(table[0]), *lines[1:]])
+
+
+def _range(low: float | None, high: float | None, form: str) -> str:
+    return "" if low is None or high is None else f" ({low:{form}} to {high:{form}})"
+
+
+def _number(value: float | None, form: str) -> str:
+    return NONE if value is None else f"{value:{form}}"
+
+
+def _mean_sd(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.4f}" if values else NONE
+    return f"{mean(values):.4f} ± {stdev(values):.4f}"
+
+
+def _gain(values: Sequence[float]) -> str:
+    interval: Interval | None = statistics.over_seeds(values)
+    if interval is None:
+        return NONE
+    bounds = _range(interval.low, interval.high, "+.2f") if interval.bounded else ""
+    return f"{interval.value:+.2f}{bounds}"

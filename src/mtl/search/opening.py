@@ -1,0 +1,143 @@
+"""Which study a `mtl tune` works on: the one that is there, a new one, or one that goes on from an old one."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+import optuna
+
+from mtl import edits, params, store
+from mtl.errors import UserError
+from mtl.params import PATH, Params
+from mtl.search import ranges, space
+from mtl.search.display import best
+from mtl.search.drawing import Values, carried, contains, grid, values_of
+from mtl.search.space import Space
+from mtl.search.storage import create, load, names, open_storage, shown
+
+SETUP_SECONDS = 30.0  # for another process to queue the first trials of a study
+
+
+@dataclass(frozen=True)
+class Found:
+    """A study, what it searches, and the URL of its storage."""
+
+    study: optuna.Study
+    space: Space
+    url: str
+
+
+def checked_settings(task: str | None) -> Params:
+    """params.yaml; raises UserError where there is no such task or nothing to judge trials by."""
+    settings = params.read()
+    if task is not None:
+        settings.task(task)
+    if store.read_dataset().validation == 0:
+        raise UserError(f"{PATH}: data.validation is 0: trials are judged on validation images; hold some out")
+    return settings
+
+
+def open_study(settings: Params, tasks: Sequence[str], url: str, stem: str, name: str | None, old: str | None) -> Found:
+    """Join the study of these tasks, or make it.
+
+    Args:
+        settings: params.yaml.
+        tasks: what the study trains.
+        url: of the storage.
+        stem: of the study's name: `stem`, or of later ones `stem-2`, …
+        name: of the study, where it is not the latest of its stem.
+        old: name of a study to make a new one from.
+
+    Raises:
+        UserError: the study's space is not the one that params.yaml declares now, or there is no study `old`.
+    """
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise UserError(f"--name {name!r}: a study's name is letters, digits, _, . and -")
+    searched = space.read(settings, tasks)
+    storage = open_storage(url)
+    there = names(storage)
+    latest = max((_count(known, stem), known) for known in [stem, *there] if _count(known, stem))
+    carry: list[Values] = []
+    if old is not None:
+        learned = load(storage, old)
+        if name in there:
+            raise UserError(f"--name {name}: there is such a study already; give the new one another name")
+        name = name or f"{stem}-{max(latest[0], int(stem in there)) + 1}"
+        searched = _learn(learned, searched)
+        found = best(learned)
+        carry = [values] if found and (values := carried(found, searched.parameters)) else []
+    name = name or latest[1]
+    now = searched.definition()
+    study = None if name in there else create(storage, name, searched, now, _starts(searched, carry))
+    study = study or load(storage, name)
+    before = _definition(study)
+    if before != now:
+        changes = "; ".join(space.difference(before, now))
+        raise UserError(
+            f"study {name!r} in {shown(url)} was begun with something else: {changes}. Undo that in {PATH}, or begin a"
+            f" new study from what it learned: --continue {name}"
+        )
+    return Found(study, searched, url)
+
+
+def _count(name: str, stem: str) -> int:
+    """1 for `stem`, 2 for `stem-2`, …; 0 for other names."""
+    match = re.fullmatch(rf"{re.escape(stem)}(?:-([1-9]\d*))?", name)
+    return int(match[1] or 1) if match else 0
+
+
+def _definition(study: optuna.Study) -> dict:
+    """What a study was begun with; another process may be about to write it."""
+    deadline = time.monotonic() + SETUP_SECONDS
+    while "definition" not in (attributes := study.user_attrs):
+        if time.monotonic() > deadline:
+            raise UserError(f"study {study.study_name!r} was never begun as a whole; give another one with --name")
+        time.sleep(0.2)
+    return attributes["definition"]
+
+
+def _starts(searched: Space, carry: Sequence[Values]) -> list[Values]:
+    """The trials that are queued at the start: params.yaml as it is, the best of an old study; of a grid, all."""
+    present = searched.present()
+    inside = all(contains(searched.parameters[path], value) for path, value in present.items())
+    points = grid(searched.parameters) if searched.tune.algorithm == "grid" else []
+    starts: list[Values] = []
+    for values in [*([present] if inside else []), *carry, *points]:
+        if values not in starts:
+            starts.append(values)
+    return starts
+
+
+def _learn(old: optuna.Study, searched: Space) -> Space:
+    """The space of a new study: params.yaml's where it was changed, else with other ranges, written into params.yaml.
+
+    Raises UserError where the old study has no complete trial.
+    """
+    complete = old.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    if not complete:
+        raise UserError(f"study {old.study_name!r} has no complete trial to learn from; go on with it first")
+    before, now = old.user_attrs.get("definition", {}), searched.definition()
+    if any(line.startswith("tune.recipes.") for line in space.difference(before, now)):
+        click.echo(f"the ranges are those of {PATH}, which differ from those of {old.study_name}")
+        return searched
+    sign = -1 if searched.tune.goal == "maximize" else 1
+    ranked = sorted(complete, key=lambda trial: (sign * trial.value, trial.number))
+    new = ranges.changed(
+        searched.parameters,
+        [values_of(trial, searched.parameters) for trial in ranked],
+        lambda path, value: space.accepts(searched, path, value),
+    )
+    edited = {}
+    for index, (path, parameter) in enumerate(searched.parameters.items()):
+        if path in new:
+            low, high = new[path]
+            click.echo(f"{PATH}: {path}: {parameter.min:g} … {parameter.max:g} -> {low:g} … {high:g}")
+            edited |= {f"tune.parameters.{index}.min": low, f"tune.parameters.{index}.max": high}
+    if not edited:
+        raise UserError(f"study {old.study_name!r} changes no range: go on with it, with a larger tune.max_trials")
+    edits.set_params(edited)
+    return space.read(params.read(), searched.tasks)

@@ -1,0 +1,195 @@
+"""What a study found: the best parameters as a table, its pages, its trials as a CSV, and how to get them again."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from mtl import store
+from mtl.edits import holds
+from mtl.params import PATH
+from mtl.search import ranges, studies
+from mtl.search.display import best
+from mtl.search.drawing import probes, values_of
+from mtl.search.space import Space
+from mtl.tune_settings import Double, Integer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+REASONS = 5  # how many failures are named
+
+
+def epochs(study: optuna.Study) -> int:
+    """How many epochs the finished trials took, over all their tasks."""
+    return sum(trial.last_step or 0 for trial in study.get_trials(deepcopy=False, states=studies.FINISHED))
+
+
+def importances(study: optuna.Study) -> dict[str, float]:
+    """How much of the metric's variance each parameter explains (fANOVA, Hutter et al. 2014); empty where none can."""
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return optuna.importance.get_param_importances(study, evaluator=evaluator)
+        except (ValueError, RuntimeError):  # fewer than two complete trials, or all with the same value
+            return {}
+
+
+def table(study: optuna.Study, space: Space, found: FrozenTrial) -> Table:
+    """The best parameters beside those in params.yaml, their ranges and their importance."""
+    from rich.table import Table
+
+    present, weights = space.present(), importances(study)
+    made = Table("parameter", "best", PATH.name, "searched", "importance", box=None, pad_edge=False)
+    for path, value in values_of(found, space.parameters).items():
+        parameter = space.parameters[path]
+        ends = isinstance(parameter, Double | Integer)
+        searched = f"{parameter.min:g} … {parameter.max:g}" if ends else ", ".join(map(str, probes(parameter)))
+        scale = ", log" if ends and parameter.scale == "log" else ""
+        weight = f"{weights[path]:.2f}" if path in weights else "-"
+        made.add_row(path.removeprefix("recipes."), _text(value), _text(present[path]), searched + scale, weight)
+    return made
+
+
+def _text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def words(study: optuna.Study, space: Space, found: FrozenTrial) -> list[str]:
+    """What the table does not say: against the recipe as it stands, at the edge of a range, failures."""
+    metric, counts = space.tune.metric, studies.counts(study)
+    said = [
+        f"{counts[TrialState.COMPLETE]} trials trained to their end, {counts[TrialState.PRUNED]} stopped early:"
+        f" {epochs(study)} epochs"
+    ]
+    baseline = next((t for t in study.get_trials(states=(TrialState.COMPLETE,)) if t.user_attrs.get("baseline")), None)
+    if baseline is None:
+        said.append(f"{PATH} as it was at the start lies outside the ranges: it is not among the trials")
+    elif baseline.number == found.number:
+        said.append(f"No trial is better than {PATH} as it was at the start: it stands ({metric} {found.value:.4f})")
+    else:
+        said.append(f"{metric} {found.value:.4f}, against {baseline.value:.4f} of {PATH} as it was at the start")
+    for path, value in values_of(found, space.parameters).items():
+        if end := ranges.edge(space.parameters[path], value):
+            said.append(f"{path}: the best value, {_text(value)}, lies at the {end} of what was searched")
+    failed = studies.failures(study)
+    said += [f"trial {trial.number} failed: {reason}" for trial, reason in failed[:REASONS]]
+    if len(failed) > REASONS:
+        said.append(f"{len(failed) - REASONS} more failed")
+    if lost := sum(bool(trial.user_attrs.get("not_logged")) for trial in study.get_trials(deepcopy=False)):
+        said.append(f"MLflow: {lost} trials were not logged as a whole")
+    return said
+
+
+def command(space: Space, values: dict[str, Any]) -> str:
+    """The `dvc exp run` that trains with `values` and the trials' epochs."""
+    written = space.settings.model_dump(mode="json", exclude_unset=True)
+    line = ["dvc exp run", *(f"train@{task}" for task in space.tasks)]
+    for path, value in {**space.budget, **values}.items():
+        added = "" if holds(written, path) else "++"  # Hydra's word for a key that the file leaves to its default
+        line.append(f"-S {shlex.quote(f'{added}{path}={override(value)}')}")
+    return " ".join(line)
+
+
+def override(value: Any) -> str:
+    """A value in the grammar of Hydra, which `dvc exp run -S` reads."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(override, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if not isinstance(value, str):
+        return repr(value)
+    plain = re.fullmatch(r"[A-Za-z_][\w:.-]*", value) and value.lower() not in ("null", "true", "false", "nan", "inf")
+    # A backslash stands for itself, except before a quote.
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
+    return value if plain else f"'{escaped}'"
+
+
+def write(study: optuna.Study, space: Space, folder: Path) -> None:
+    """Write the pages (history, parallel coordinates, slices), the trials as a CSV and their curves as a picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = _with_short_names(study, space)
+    pages = {
+        "history": optuna.visualization.plot_optimization_history,
+        "parallel_coordinates": optuna.visualization.plot_parallel_coordinate,
+        "slices": optuna.visualization.plot_slice,
+    }
+    for name, draw in pages.items():
+        # The script that draws lies beside the pages, once: they open without a network.
+        draw(shown, target_name=space.tune.metric).write_html(folder / f"{name}.html", include_plotlyjs="directory")
+    store.write_csv(folder / "trials.csv", rows(study, space))
+    curves(study, space).savefig(folder / "curves.png", dpi=120)
+
+
+def _with_short_names(study: optuna.Study, space: Space) -> optuna.Study:
+    """A copy with `momentum` for `recipes.compact.optimizer.momentum`: Optuna's plots cut names after 17 characters."""
+    ends = [path.rpartition(".")[2] for path in space.parameters]
+    short = {path: end if ends.count(end) == 1 else path for path, end in zip(space.parameters, ends, strict=True)}
+    copy = optuna.create_study(direction=study.direction, study_name=study.study_name)
+    for trial in study.get_trials(deepcopy=False, states=studies.FINISHED):
+        copy.add_trial(
+            optuna.create_trial(
+                state=trial.state,
+                value=trial.value,
+                params={short[path]: value for path, value in trial.params.items()},
+                distributions={short[path]: drawn for path, drawn in trial.distributions.items()},
+                intermediate_values=trial.intermediate_values,
+            )
+        )
+    return copy
+
+
+def rows(study: optuna.Study, space: Space) -> list[dict[str, Any]]:
+    """A row per finished or failed trial: its number, how it ended, its metric, epochs and parameters."""
+    failed = {trial.number: reason for trial, reason in studies.failures(study)}
+    made = []
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state in studies.FINISHED or trial.number in failed:
+            values = values_of(trial, space.parameters)
+            why = failed.get(trial.number) or trial.user_attrs.get("reason")
+            made.append(
+                {
+                    "trial": trial.number,
+                    "state": trial.state.name.lower(),
+                    space.tune.metric: trial.value if trial.state == TrialState.COMPLETE else None,
+                    "epochs": trial.last_step or 0,
+                    **{path: values.get(path) for path in space.parameters},
+                    "reason": why,
+                }
+            )
+    return made
+
+
+def curves(study: optuna.Study, space: Space) -> Figure:
+    """The learning curves of all trials: grey where stopped early, the best in front."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    found = best(study)
+    for trial in study.get_trials(deepcopy=False, states=studies.FINISHED):
+        steps = sorted(trial.intermediate_values)
+        is_best = found is not None and trial.number == found.number
+        whole = trial.state == TrialState.COMPLETE
+        axes.plot(
+            steps,
+            [trial.intermediate_values[step] for step in steps],
+            marker=".",
+            color="tab:red" if is_best else "tab:blue" if whole else "0.7",
+            linewidth=2 if is_best else 1,
+            zorder=3 if is_best else 2 if whole else 1,
+            label="best" if is_best else None,
+        )
+    axes.set(xlabel="epoch", ylabel=space.tune.metric, title=f"{study.study_name}: trials, grey ones stopped early")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+    return figure

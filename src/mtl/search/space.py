@@ -1,0 +1,157 @@
+"""What a study searches: the parameters of `tune:` by their full path, and the params.yaml that a trial stands for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from mtl import store
+from mtl.edits import get, holds, put
+from mtl.errors import UserError
+from mtl.params import PATH, Params, first_line, validate
+from mtl.search.drawing import Values, grid_size, probes
+from mtl.tracking import flat
+from mtl.tune_settings import Parameter, Tune
+
+MOST_POINTS = 10_000  # of a grid: they are all queued when its study is made
+
+
+@dataclass(frozen=True)
+class Space:
+    """The tasks of a study, params.yaml as its trials start from it, and the parameters by full path."""
+
+    tasks: tuple[str, ...]
+    settings: Params
+    tune: Tune
+    parameters: dict[str, Parameter]
+
+    @property
+    def recipes(self) -> list[str]:
+        """The recipes of the tasks, each once."""
+        return list(dict.fromkeys(self.settings.tasks[task].recipe for task in self.tasks))
+
+    @property
+    def budget(self) -> Values:
+        """What a trial changes beside what is searched: the reduced epochs."""
+        paths = {f"recipes.{recipe}.epochs" for recipe in self.recipes} - set(self.parameters)
+        return dict.fromkeys(sorted(paths), self.tune.epochs) if self.tune.epochs else {}
+
+    def present(self) -> Values:
+        """The values of the searched parameters in params.yaml as it is."""
+        tree = self.settings.model_dump(mode="json")
+        return {path: get(tree, path) for path in self.parameters}
+
+    def changed(self, values: Mapping[str, Any]) -> Params:
+        """params.yaml with `values` and the reduced epochs; raises UserError where a recipe refuses a value."""
+        tree = self.settings.model_dump(mode="json")
+        for path, value in {**self.budget, **values}.items():
+            put(tree, path, value)
+        try:
+            return validate(tree)
+        except ValidationError as error:
+            raise UserError(first_line(error)) from None
+
+    def definition(self) -> Values:
+        """All that must stay the same while a study runs, or its trials could not be compared; flat."""
+        tree = self.settings.model_dump(mode="json")
+        held = {f"recipes.{recipe}": tree["recipes"][recipe] for recipe in self.recipes}
+        base = dict(flat({"seed": tree["seed"], "threads": tree["hardware"]["threads"], **held}))
+        base = {path: value for path, value in base.items() if path not in {**self.budget, **self.parameters}}
+        tune = {key: getattr(self.tune, key) for key in ("metric", "goal", "epochs")}
+        tune["grid"] = self.tune.algorithm == "grid"
+        for path, parameter in self.parameters.items():
+            declared = parameter.model_dump(mode="json", exclude={"name"})
+            tune |= {f"{path}.{key}": value for key, value in declared.items()}
+        return {**{f"tune.{key}": value for key, value in tune.items()}, **base, "images": _digest(self.tasks)}
+
+
+def read(settings: Params, tasks: Sequence[str]) -> Space:
+    """The space that `tune:` declares for `tasks`.
+
+    Raises UserError where there is no such section, for an unknown path, and for a parameter all of whose values the
+    recipe refuses.
+    """
+    tune = settings.tune
+    if tune is None:
+        raise UserError(f"{PATH}: there is no section tune; README.md shows one")
+    recipes = list(dict.fromkeys(settings.task(task).recipe for task in tasks))
+    parameters = {_full(parameter.name, recipes): parameter for parameter in tune.parameters}
+    if len(parameters) < len(tune.parameters):
+        raise UserError(f"{PATH}: tune.parameters: a parameter is declared twice, once by its full path; leave one")
+    if tune.algorithm == "grid" and (points := grid_size(parameters)) > MOST_POINTS:
+        raise UserError(f"{PATH}: tune: a grid of {points} points; give fewer values ({MOST_POINTS}), or random or tpe")
+    space = Space(tuple(tasks), settings, tune, parameters)
+    tree = settings.model_dump(mode="json")
+    for path, parameter in parameters.items():
+        if not holds(tree, path):
+            section = path.rpartition(".")[0]
+            raise UserError(f"{PATH}: tune.parameters: {parameter.name}: {_known(tree, section)}")
+        refused = [reason for value in probes(parameter) if (reason := _refusal(space, {path: value}))]
+        if len(refused) == len(probes(parameter)):
+            raise UserError(f"{PATH}: tune.parameters: {parameter.name}: no value is accepted: {refused[0]}")
+    smoothed = any(path.endswith((".label_smoothing", ".loss")) for path in parameters)
+    if tune.metric == "val_loss" and smoothed and tune.early_stopping != "none":
+        raise UserError(
+            f"{PATH}: tune: label_smoothing and loss change the val_loss that early stopping compares;"
+            " take metric: val_acc, or early_stopping: none"
+        )
+    return space
+
+
+def _full(name: str, recipes: Sequence[str]) -> str:
+    """The full path of a parameter; a short one is of the one recipe that the tasks share."""
+    if not name.startswith("recipes."):
+        if len(recipes) > 1:
+            raise UserError(
+                f"{PATH}: tune.parameters: {name}: the tasks have several recipes; write recipes.{recipes[0]}.{name}"
+            )
+        return f"recipes.{recipes[0]}.{name}"
+    recipe = name.split(".")[1]
+    if recipe not in recipes:
+        raise UserError(
+            f"{PATH}: tune.parameters: {name}: recipe {recipe!r} is not of this study: {', '.join(recipes)}"
+        )
+    return name
+
+
+def _known(tree: Any, section: str) -> str:
+    """What is wrong with a path whose last part is not in `section`."""
+    there = get(tree, section) if holds(tree, section) else None
+    known = f"known in {section}: {', '.join(there)}" if isinstance(there, dict) else "see recipes in params.yaml"
+    return f"unknown path; {known}"
+
+
+def _refusal(space: Space, values: Values) -> str | None:
+    try:
+        space.changed(values)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def accepts(space: Space, path: str, value: Any) -> bool:
+    """Whether the recipe takes `value` at `path`, everything else being as it is."""
+    return _refusal(space, {path: value}) is None
+
+
+def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """`tune.….max: 0.5 -> 0.8` for all that two definitions do not share."""
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    return [f"{key}: {before.get(key, 'not there')} -> {after.get(key, 'not there')}" for key in keys]
+
+
+def _digest(tasks: Sequence[str]) -> str:
+    """Digest of the training and validation images and of the tasks' labels; the test images are not opened."""
+    digest = hashlib.blake2b(digest_size=8)
+    paths = [store.RAW / "x_train.npy", store.RAW / "validation.npy"]
+    for path in [*paths, *(store.LABELS / task / "y_train.npy" for task in tasks)]:
+        try:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "blake2b").digest())
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing: run `dvc repro`, or `dvc checkout` if it ran before") from None
+    return digest.hexdigest()

@@ -1,0 +1,98 @@
+"""Where studies live: SQLite in the repository, or a database that several machines share."""
+
+from __future__ import annotations
+
+import uuid
+import warnings
+from collections.abc import Sequence
+
+import optuna
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.storages import RDBStorage
+from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
+
+from mtl.errors import UserError, one_line
+from mtl.search.drawing import Values, encode
+from mtl.search.space import Space
+from mtl.search.studies import HEARTBEAT_SECONDS, queue_again
+
+
+def open_storage(url: str) -> RDBStorage:
+    """Open, or make, the storage behind an SQLAlchemy URL. Raises UserError where that fails."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        try:
+            return _storage(url)
+        except SQLAlchemyError:  # another process may have been making the same tables
+            return _storage(url)
+    except (SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
+        reason = one_line(error).replace(url, shown(url))[:300]
+        raise UserError(f"the storage {shown(url)}: {reason}; start it, or mend --storage") from None
+
+
+def _storage(url: str) -> RDBStorage:
+    sqlite = url.startswith("sqlite")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # the heartbeat
+        storage = RDBStorage(
+            url,
+            engine_kwargs={"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True},
+            heartbeat_interval=HEARTBEAT_SECONDS,
+            heartbeat_stale_trial_callback=lambda study, trial: queue_again(
+                study, trial, "its machine gave no more sign"
+            ),
+        )
+    if sqlite:
+        # Optuna reads a trial's state and then changes it. SQLite has no row locks: without a write lock from the
+        # start of the transaction, two processes could both take the same trial.
+        event.listen(storage.engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
+        event.listen(storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        storage.engine.dispose()
+    return storage
+
+
+def shown(url: str) -> str:
+    """A URL without user and password."""
+    scheme, separator, rest = url.partition("://")
+    return scheme + separator + rest.rpartition("@")[2]
+
+
+def names(storage: RDBStorage) -> list[str]:
+    """The names of all studies."""
+    return [summary.study_name for summary in optuna.get_all_study_summaries(storage, include_best_trial=False)]
+
+
+def load(storage: RDBStorage, name: str) -> optuna.Study:
+    """The study called `name`; raises UserError where there is none."""
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        known = ", ".join(names(storage)) or "none"
+        raise UserError(f"there is no study {name!r} in {shown(storage.url)}; known: {known}") from None
+
+
+def create(
+    storage: RDBStorage, name: str, space: Space, definition: Values, starts: Sequence[Values]
+) -> optuna.Study | None:
+    """Make a study and queue its first trials; None where another process made it first.
+
+    Args:
+        storage: where it lives.
+        name: its name.
+        space: what is space.
+        starts: parameters of the first trials. The first of them is the recipe as it stands, which is never stopped
+            early, so that there is something to compare the best with.
+    """
+    goal = space.tune.goal
+    try:
+        study = optuna.create_study(study_name=name, storage=storage, direction=goal)
+    except DuplicatedStudyError:
+        return None
+    baseline = space.present()
+    for values in starts:
+        encoded = {path: encode(value) for path, value in values.items()}
+        study.enqueue_trial(encoded, user_attrs={"queued": encoded, "baseline": values == baseline})
+    study.set_user_attr("id", uuid.uuid4().hex)
+    study.set_user_attr("definition", definition)  # last: a study that has it is whole
+    return study

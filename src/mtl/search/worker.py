@@ -1,0 +1,173 @@
+"""The process that trains trials, one after the other, until the study is over. TensorFlow is imported here alone."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+
+from mtl import checkpoint, hardware, store, tracking
+from mtl.errors import one_line
+from mtl.params import Params
+from mtl.search import studies
+from mtl.search.drawing import pruner, sampler, suggest
+from mtl.search.space import Space
+from mtl.search.storage import load, open_storage
+
+Arrays = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]  # task -> split -> images and labels
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker is told: the storage, the study in it, what is searched, the study's MLflow run, where to log.
+
+    `environment` holds what gives it a GPU of its own, where there are several.
+    """
+
+    storage: str
+    study: str
+    space: Space
+    parent_run: str
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def work(given: Work) -> None:
+    """Do trials until there is none left to do; the whole output goes to `given.log`."""
+    # Ctrl-C reaches every process of the terminal; the one that started us decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with_parent()
+    with given.log.open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    sys.stdout.reconfigure(line_buffering=True)
+    os.environ.update(given.environment)
+    hardware.import_tensorflow()
+    tracking.prepare_client()
+    arrays = read_arrays(given.space.tasks)
+    study = load(open_storage(given.storage), given.study)
+    study.pruner = pruner(given.space.tune)
+    studies.work_on(study, given.space.tune, partial(_objective, given, arrays))
+
+
+def _end_with_parent() -> None:
+    """End when the process that started us is gone, however it went."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    if parent is not None:
+        threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+
+
+def read_arrays(tasks: tuple[str, ...]) -> Arrays:
+    """The training and the validation images with the labels of each task; the test images are not opened."""
+    images, held_out = store.read_images("train"), store.read_array(store.RAW / "validation.npy")
+    kept = np.setdiff1d(np.arange(len(images)), held_out)
+    split = {"train": (kept, images[kept]), "val": (held_out, images[held_out])}
+    labels = {task: store.read_labels(task, "train") for task in tasks}
+    return {task: {name: (pixels, labels[task][chosen]) for name, (chosen, pixels) in split.items()} for task in tasks}
+
+
+def _objective(given: Work, arrays: Arrays, trial: optuna.Trial) -> float:
+    """One trial: draw, train, judge; what it does and how it ends is in its MLflow run too."""
+    space = given.space
+    # A sampler of its own makes the draw a function of the trial's number and not of the process.
+    trial.study.sampler = sampler(space.tune, space.settings.seed, trial.number)
+    values = suggest(trial, space.parameters)
+    name = f"{given.study} trial {trial.number}"
+    run, run_id = tracking.trial_run(given.parent_run, name, {"study": given.study, "trial": str(trial.number)})
+    trial.set_user_attr("mlflow_run", run_id)
+    run.log_params(values)
+    status, state, reason = "FAILED", "failed", ""
+    try:
+        value = _judge(space, space.changed(values), arrays, trial, run)
+        run.log_metrics({space.tune.metric: value})
+        status, state = "FINISHED", "complete"
+        return value
+    except optuna.TrialPruned as stopped:
+        status, state, reason = "KILLED", "pruned", str(stopped)
+        raise
+    except Exception as error:
+        reason = one_line(error)[:500]
+        raise
+    finally:
+        trial.set_user_attr("reason", reason)
+        run.log_tags({"state": state, "reason": reason})
+        run.end(status)
+        trial.set_user_attr("not_logged", sorted(set(run.lost)))
+
+
+def _judge(space: Space, settings: Params, arrays: Arrays, trial: optuna.Trial, run: tracking.Run) -> float:
+    """Train the model of each task and return the mean of the metric over them."""
+    for task in space.tasks:
+        run.log_params({_named(space, task, key): value for key, value in tracking.used_params(task, settings).items()})
+    ends = list(itertools.accumulate(settings.recipe(task).epochs for task in space.tasks))
+    folder = store.CHECKPOINTS / "tune" / trial.study.study_name / str(studies.first_number(trial))
+    done: list[float] = []
+
+    def on_epoch(row: Mapping[str, Any]) -> None:
+        task = space.tasks[len(done)]
+        run.log_epoch({key if key == "epoch" else _named(space, task, key): value for key, value in row.items()})
+        step = row["epoch"] + ([0, *ends][len(done)])
+        # The mean over the tasks so far: trials are compared at the same step, so at the same task.
+        value = (sum(done) + row[space.tune.metric]) / (len(done) + 1)
+        trial.report(value, step)
+        # Asked of the baseline too, so that the others are compared with it.
+        if step < ends[-1] and trial.should_prune() and not trial.user_attrs.get("baseline"):
+            stopped_by = f"{space.tune.early_stopping}: {space.tune.metric} {value:.4f}"
+            raise optuna.TrialPruned(f"{stopped_by} after epoch {step} of {ends[-1]}")
+
+    try:
+        for task in space.tasks:
+            done.append(fit(task, settings, arrays[task], folder / task, on_epoch)[space.tune.metric])
+    finally:
+        checkpoint.clear(folder)  # only a killed trial leaves its state, and goes on from it
+    return sum(done) / len(done)
+
+
+def _named(space: Space, task: str, key: str) -> str:
+    """The name of a task's metric or parameter: with the task in it where there are several."""
+    if len(space.tasks) == 1:
+        return key
+    return f"val_{task}_{key.removeprefix('val_')}" if key.startswith("val_") else f"{task}_{key}"
+
+
+def fit(
+    task: str,
+    settings: Params,
+    splits: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    folder: Path,
+    on_epoch: Callable[[Mapping[str, Any]], None],
+) -> dict[str, float]:
+    """Train a task's model as the stage `train` does; return `val_acc` and `val_loss` of the model that it keeps."""
+    import keras
+
+    from mtl import networks, scores, training
+
+    recipe = settings.recipe(task)
+    keras.backend.clear_session()
+    hardware.configure(settings.hardware, recipe.precision, settings.seed)
+    images, labels = splits["val"]
+    with hardware.strategy(settings.hardware).scope():
+        classes = len(store.read_classes(task)["classes"])
+        model = networks.build(recipe, images.shape[1:], classes, splits["train"][0])
+        training.fit(model, recipe, settings.seed, splits["train"], splits["val"], folder, on_epoch)
+    probabilities = networks.predict(networks.plain(model), images)
+    return {
+        "val_acc": scores.accuracy(probabilities, labels),
+        "val_loss": scores.loss(probabilities, labels, recipe.loss),
+    }

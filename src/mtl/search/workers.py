@@ -1,0 +1,118 @@
+"""The processes of a study on this machine: started, watched, replaced, stopped at the end of the budget."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import NamedTuple
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from mtl.errors import UserError
+from mtl.repro.devices import device_environment, gpu_devices
+from mtl.repro.display import tail
+from mtl.repro.processes import on_signals
+from mtl.search import studies
+from mtl.search.worker import Work, work
+
+POLL_SECONDS = 0.5
+
+
+class Stop(NamedTuple):
+    """What stopped a study before it was over, and the exit status that says so."""
+
+    reason: str
+    status: int
+
+
+def lead(
+    study: optuna.Study,
+    given: Work,
+    jobs: int,
+    deadline: float | None,
+    on_poll: Callable[[], None],
+    on_end: Callable[[FrozenTrial, str], None],
+) -> Stop | None:
+    """Keep `jobs` processes at work until the study is over.
+
+    Args:
+        study: the study.
+        given: what each process is told.
+        jobs: how many at once.
+        deadline: on time.monotonic()'s clock; then trials are stopped, and begun again by the next `mtl tune`.
+        on_poll: called a few times a second.
+        on_end: called with each trial that was ended from outside, and why.
+
+    Returns:
+        None where the study is over, else what stopped it.
+
+    Raises:
+        UserError: a process ended before it did any trial.
+    """
+    tune = given.space.tune
+    processes: dict[int, SpawnProcess] = {}
+    devices = gpu_devices(os.environ)
+    signals: list[int] = []
+    with on_signals(lambda number, _: signals.append(number)):
+        try:
+            while not studies.is_over(study, tune):
+                if signals:
+                    return Stop(signal.Signals(signals[0]).name, 128 + signals[0])
+                if deadline is not None and time.monotonic() > deadline:
+                    return Stop("the time is up", 0)
+                for slot in [slot for slot, process in processes.items() if not process.is_alive()]:
+                    gone = processes.pop(slot)
+                    if gone.exitcode:
+                        bury(study, gone.pid, gone.exitcode, given.log, on_end)
+                for slot in set(range(jobs)) - set(processes):
+                    processes[slot] = _start(replace(given, environment=device_environment(slot, devices)))
+                for trial in studies.recover(study, but=[process.pid for process in processes.values()]):
+                    on_end(trial, "its process was gone; it is done again")
+                on_poll()
+                time.sleep(POLL_SECONDS)
+        finally:
+            for process in processes.values():
+                process.kill()
+            for process in processes.values():
+                process.join()
+            for trial in studies.recover(study):
+                on_end(trial, "stopped; the next `mtl tune` does it again")
+    return None
+
+
+def _start(given: Work) -> SpawnProcess:
+    # Not forked: TensorFlow and MLflow have threads and locks that do not survive it.
+    process = multiprocessing.get_context("spawn").Process(target=work, args=(given,), daemon=True)
+    process.start()
+    return process
+
+
+def bury(study: optuna.Study, pid: int, code: int, log: Path, on_end: Callable[[FrozenTrial, str], None]) -> None:
+    """Mark the trial of a process that crashed as failed; its parameters may be the cause, so it is not done again.
+
+    Args:
+        study: the study.
+        pid: of the process, on this host.
+        code: its exit status, or the number of the signal that ended it with a minus.
+        log: where it wrote.
+        on_end: called with the trial and the reason.
+
+    Raises:
+        UserError: it never came to a trial, so that the next one would not either.
+    """
+    how = f"{signal.Signals(-code).name}; out of memory?" if code < 0 else f"exit status {code}"
+    reason = f"its process ended ({how})"
+    theirs = [trial for trial in study.get_trials(deepcopy=False) if studies.owner(trial) == (studies.HOST, pid)]
+    for trial in theirs:
+        if trial.state == TrialState.RUNNING and studies.end(study, trial, reason, again=False):
+            on_end(trial, reason)
+    if not theirs:
+        last = "".join(tail(log, 1)) if log.exists() else ""
+        raise UserError(f"a process of the study ended ({how}): {last or 'nothing was said'}; all of it is in {log}")

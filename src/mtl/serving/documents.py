@@ -1,0 +1,126 @@
+"""What /openapi.json says: written by hand, since bodies are read without a model class in between, for speed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from mtl.serving.gateway import Gateway
+
+TEXT, NUMBER = {"type": "string"}, {"type": "number"}
+
+
+def _object(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": required | optional, "required": list(required)}
+
+
+def _list(items: Any, **limits: int) -> dict[str, Any]:
+    return {"type": "array", "items": items, **limits}
+
+
+def _reference(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def schemas(shape: tuple[int, int, int], batch: int) -> dict[str, Any]:
+    """The schemas of all bodies, for images of `shape` and up to `batch` of them."""
+    pixel = {"type": "integer", "minimum": 0, "maximum": 255}
+    cut_off = {"type": "number", "exclusiveMinimum": -1, "exclusiveMaximum": 256}  # MLflow takes fractions
+
+    def images(channel: dict[str, Any]) -> dict[str, Any]:
+        for size in reversed(shape):
+            channel = _list(channel, minItems=size, maxItems=size)
+        return _list(channel, minItems=1, maxItems=batch)
+
+    rows = _list(_list(NUMBER))
+    size = shape[0] * shape[1] * shape[2]
+    flat = _list(
+        _list(_list(cut_off, minItems=size, maxItems=size), minItems=1, maxItems=1), minItems=1, maxItems=batch
+    )
+    sizes = {"type": "array", "prefixItems": [{"const": 1}, *({"const": size} for size in shape)], "minItems": 4}
+    sizes |= {"maxItems": 4, "items": {"type": "integer"}}
+    tensor = {"name": {"const": "images"}, "datatype": {"const": "UINT8"}, "shape": sizes}
+    tensor["data"] = _list(pixel, minItems=size, maxItems=size)
+    table = {**_object({"data": flat}), "additionalProperties": False}
+    output = _object({"name": TEXT, "datatype": TEXT, "shape": _list({"type": "integer"})}, data=_list(NUMBER))
+    nested, whole = [[_object({key: images(kind)}) for key in ("instances", "inputs")] for kind in (cut_off, pixel)]
+    answer = _object({"label": TEXT, "probability": NUMBER})
+    return {
+        "Invocations": {"oneOf": [*nested, _object({"dataframe_split": table})]},
+        "Predictions": _object({"predictions": rows}),
+        "MlflowError": _object({"error_code": TEXT, "message": TEXT}),
+        "PredictRequest": {"oneOf": whole},
+        "PredictResponse": {"anyOf": [_object({"predictions": rows}), _object({"outputs": rows})]},
+        "InferRequest": _object({"inputs": _list(_object(tensor), minItems=1, maxItems=1)}, id=TEXT),
+        "InferResponse": _object({"model_name": TEXT, "model_version": TEXT, "outputs": _list(output)}, id=TEXT),
+        "JointAnswer": _object(
+            {
+                "id": TEXT,
+                "answers": {"type": "object", "additionalProperties": answer},
+                "contradiction": {"type": "boolean"},
+                "contradictions": _list(TEXT),
+            }
+        ),
+        "Truth": _object({"id": TEXT, "class": TEXT}),
+        "Judgement": _object(
+            {
+                "right": {"type": "object", "additionalProperties": {"type": "boolean"}},
+                "accuracy": {"type": "object", "additionalProperties": NUMBER},
+            }
+        ),
+        "Error": _object({"error": TEXT}),
+        "Anything": {},
+    }
+
+
+def _responses(answer: str, error: str) -> dict[Any, Any]:
+    refused = {
+        "description": "Refused, with the reason",
+        "content": {"application/json": {"schema": _reference(error)}},
+    }
+    fine = {"description": "Answered", "content": {"application/json": {"schema": _reference(answer)}}}
+    return {200: fine, "4XX": refused, 503: {**refused, "description": "Busy; try again after Retry-After seconds"}}
+
+
+def operation(request: str, answer: str, error: str, *kinds: str) -> dict[str, Any]:
+    """Arguments for a route that takes a body: JSON of the schema `request`, or a file of the content types `kinds`."""
+    binary = {"type": "string", "format": "binary"}
+    content = {kind: {"schema": binary} for kind in kinds} or {"application/json": {"schema": _reference(request)}}
+    extra = {"requestBody": {"required": True, "content": content}}
+    return {"responses": _responses(answer, error), "openapi_extra": extra, "response_model": None}
+
+
+def reading(answer: str = "Anything") -> dict[str, Any]:
+    """Arguments for a route without a body."""
+    return {"responses": _responses(answer, "Error"), "response_model": None}
+
+
+def plain(summary: str, kind: str = "application/json") -> dict[str, Any]:
+    """Arguments for a route whose answer is text of the content type `kind`."""
+    responses = _responses("Anything", "Error")
+    responses[200] = {"description": summary, "content": {kind: {"schema": TEXT if kind == "text/plain" else {}}}}
+    return {"summary": summary, "responses": responses, "response_model": None}
+
+
+def describe(app: FastAPI, gateway: Gateway, secured: bool) -> None:
+    """Let the document of `app` name the tasks that are served now, the shape of their images, and the bearer token."""
+    original = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        app.openapi_schema = None
+        document = original()
+        if gateway.ready:
+            document["components"] = {"schemas": schemas(gateway.shape, gateway.limits.batch)}
+        if secured:
+            document.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            document["security"] = [{"token": []}]
+        for path in document["paths"].values():
+            for method in path.values():
+                method["responses"].pop("422", None)
+                for parameter in method.get("parameters", []):
+                    if parameter["name"] == "task" and gateway.ready:
+                        parameter["schema"]["enum"] = list(gateway.tasks)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,159 @@
+"""The set of models that is served now, and how it is replaced without losing a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mtl.errors import UserError
+from mtl.serving.batching import Batcher
+from mtl.serving.loading import SIZES, Labels, Loaded
+from mtl.serving.metrics import Metrics
+from mtl.serving.pixels import Shape
+from mtl.serving.refusals import Refused, busy, of_shape
+
+log = logging.getLogger("uvicorn.error")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one client may ask for.
+
+    Attributes:
+        body: bytes of a request's body.
+        batch: images in a request.
+        pixels: of an uploaded image, before it is resized.
+        queue: images that may wait for one model.
+        seconds: that a body may take to arrive.
+        deadline: seconds that a batch may wait to grow.
+    """
+
+    body: int = 8 * 2**20
+    batch: int = 256
+    pixels: int = 20_000_000
+    queue: int = 1024
+    seconds: float = 10.0
+    deadline: float = 0.005
+
+
+@dataclass(frozen=True)
+class Served:
+    """A loaded model with its batcher."""
+
+    model: Loaded
+    batcher: Batcher
+
+
+class Gateway:
+    """Answers for all tasks, by the models that `load` gave last.
+
+    `load` is run in a thread, and may take seconds; what it raises on a reload leaves the models as they are. `settle`
+    is called when new models have taken the place of old ones.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Mapping[str, Loaded]],
+        limits: Limits,
+        metrics: Metrics,
+        settle: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.limits, self.metrics = limits, metrics
+        self._load, self._settle, self._served = load, settle, dict[str, Served]()
+        self._loading = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Load the models for the first time; until then every request is told to wait. Raises UserError."""
+        async with self._loading:
+            await self._replace()
+
+    async def reload(self) -> bool:
+        """Load the models anew and let new requests go to them; says whether that worked."""
+        async with self._loading:
+            try:
+                await self._replace()
+            except Exception as error:  # a bad file must not end a server that answers
+                log.error("models not reloaded: %s", error if isinstance(error, UserError) else repr(error))
+                self.metrics.reloads.labels("failed").inc()
+                return False
+        log.info("models reloaded: %s", ", ".join(self._served))
+        self.metrics.reloads.labels("done").inc()
+        return True
+
+    async def _replace(self) -> None:
+        loaded = await asyncio.to_thread(self._load)
+        old = self._served
+        self._served = {task: Served(model, self._batcher(model)) for task, model in loaded.items()}
+        await asyncio.gather(*(served.batcher.close() for served in old.values()))
+        old.clear()
+        self._settle()
+
+    def _batcher(self, model: Loaded) -> Batcher:
+        def queued() -> float:
+            served = self._served.get(model.task)
+            return served.batcher.waiting if served else 0
+
+        observe = self.metrics.observer(model.task, model.labels, queued)
+        return Batcher(model.compute, SIZES[-1], self.limits.deadline, self.limits.queue, observe)
+
+    async def close(self) -> None:
+        """Answer what is waiting, and stop."""
+        async with self._loading:
+            await asyncio.gather(*(served.batcher.close() for served in self._served.values()))
+
+    @property
+    def ready(self) -> bool:
+        """Whether the models are loaded and warm."""
+        return bool(self._served)
+
+    @property
+    def tasks(self) -> dict[str, Labels]:
+        """The labels of each task that is served."""
+        return {task: served.model.labels for task, served in self._served.items()}
+
+    @property
+    def shape(self) -> Shape:
+        """Height, width and channels of the images that every model takes; raises Refused (503) before start."""
+        return self._any().model.shape
+
+    @property
+    def version(self) -> str:
+        """The version of the models, which were loaded together."""
+        return self._any().model.version
+
+    def model(self, task: str) -> Loaded:
+        """The model of `task`; raises Refused: 404 where there is none, 503 before start."""
+        return self._find(task).model
+
+    async def predict(self, task: str, images: np.ndarray) -> np.ndarray:
+        """Probabilities, float32 (N, K), of images, uint8 (N, H, W, C). Raises Refused."""
+        if len(images) > self.limits.batch:
+            raise of_shape(f"{len(images)} images in one request; at most {self.limits.batch}")
+        served = self._find(task)
+        if images.shape[1:] != served.model.shape:  # they were read for the model before a reload
+            raise busy("the models have just changed; try again")
+        return await served.batcher(images)
+
+    async def predict_all(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """The same of every task."""
+        served = dict(self._served)
+        if images.shape[1:] != self.shape:
+            raise busy("the models have just changed; try again")
+        answers = await asyncio.gather(*(one.batcher(images) for one in served.values()))
+        return dict(zip(served, answers, strict=True))
+
+    def _find(self, task: str) -> Served:
+        self._any()
+        if task not in self._served:
+            known = ", ".join(self._served)
+            raise Refused(f"there is no model {task!r}; there are {known}", 404, "RESOURCE_DOES_NOT_EXIST")
+        return self._served[task]
+
+    def _any(self) -> Served:
+        if not self._served:
+            raise busy("the models are being loaded")
+        return next(iter(self._served.values()))

@@ -1,0 +1,86 @@
+"""What Prometheus reads at /metrics."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from scipy.spatial.distance import jensenshannon
+
+from mtl.serving.loading import SIZES, Labels
+
+WINDOW = 1000  # predictions that the drift is measured on
+LATENCIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+
+class Metrics:
+    """Counters of one gateway, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        made = {"registry": self.registry}
+        self.requests = Counter("mtl_requests", "Answered requests", ["route", "method", "status"], **made)
+        self.latency = Histogram(
+            "mtl_request_seconds", "From the first byte to the answer", ["route"], buckets=LATENCIES, **made
+        )
+        self.batches = Histogram("mtl_batch_images", "Images in a batch", ["task"], buckets=SIZES, **made)
+        self.queue = Gauge("mtl_queue_images", "Images that wait for a batch", ["task"], **made)
+        self.predicted = Counter("mtl_predictions", "Predicted classes", ["task", "label"], **made)
+        self.drift = Gauge(
+            "mtl_prediction_drift",
+            f"Jensen-Shannon distance (0 to 1) of the last {WINDOW} predicted classes from the training labels",
+            ["task"],
+            **made,
+        )
+        self.joint = Counter("mtl_joint_answers", "Answers of /predict", **made)
+        self.contradictions = Counter("mtl_contradictions", "Answers of /predict in which the models disagree", **made)
+        self.contradiction_rate = Gauge(
+            "mtl_contradiction_rate", "Contradictions among the answers of /predict", **made
+        )
+        self.accuracy = Gauge("mtl_feedback_accuracy", "Right answers among those with feedback", ["task"], **made)
+        self.judged = Gauge("mtl_feedback_answers", "Answers with feedback", ["task"], **made)
+        self.reloads = Counter("mtl_reloads", "Loadings of the models after the first", ["result"], **made)
+        self._joint = [0, 0]
+
+    def observer(self, task: str, labels: Labels, queued: Callable[[], float]) -> Callable[[np.ndarray], None]:
+        """A function to be told every batch's probabilities, float32 (N, K); `queued` gives the length of the queue."""
+        counters = [self.predicted.labels(task, name) for name in labels.classes]
+        batches, recent = self.batches.labels(task), deque(maxlen=WINDOW)
+        self.queue.labels(task).set_function(queued)
+        if labels.frequencies is not None:
+            self.drift.labels(task).set_function(lambda: drift(list(recent), labels.frequencies))
+
+        def observe(probabilities: np.ndarray) -> None:
+            predicted = probabilities.argmax(axis=1)
+            batches.observe(len(predicted))
+            recent.extend(predicted)
+            for label, count in enumerate(np.bincount(predicted)):
+                if count:
+                    counters[label].inc(count)
+
+        return observe
+
+    def observe_joint(self, contradiction: bool) -> None:
+        """Count one answer of /predict."""
+        self.joint.inc()
+        self._joint[0] += 1
+        if contradiction:
+            self.contradictions.inc()
+            self._joint[1] += 1
+        self.contradiction_rate.set(self._joint[1] / self._joint[0])
+
+    def page(self, accuracy: Iterable[tuple[str, tuple[float, int]]]) -> bytes:
+        """The page in Prometheus' text format."""
+        for task, (right, count) in accuracy:
+            self.accuracy.labels(task).set(right)
+            self.judged.labels(task).set(count)
+        return generate_latest(self.registry)
+
+
+def drift(predicted: list[int], frequencies: np.ndarray) -> float:
+    """Jensen-Shannon distance, base 2, of predicted labels from the training labels' frequencies (K,); NaN of none."""
+    if not predicted:
+        return float("nan")
+    return float(jensenshannon(np.bincount(predicted, minlength=len(frequencies)), frequencies, base=2))

@@ -1,0 +1,109 @@
+"""The server's life: load, listen, reload on SIGHUP or when the alias moves, drain on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import uvicorn
+
+from mtl.errors import UserError
+from mtl.serving import application, loading, registry
+from mtl.serving.feedback import Feedback
+from mtl.serving.gateway import Gateway, Limits
+from mtl.serving.loading import Loaded
+from mtl.serving.metrics import Metrics
+
+ALIAS_SECONDS = 5.0  # between two looks at where an alias points
+DRAIN_SECONDS = 30  # for requests that are being answered when SIGTERM comes
+
+log = logging.getLogger("uvicorn.error")
+
+
+def loader(source: str) -> tuple[Callable[[], Mapping[str, Loaded]], Callable[[], str | None]]:
+    """How to load `source`, and how to ask which version its alias points at (None: it has no alias)."""
+    if source.startswith("models:/"):
+        return lambda: registry.load(source), lambda: registry.current_version(source)
+    loads = 0
+
+    def load() -> Mapping[str, Loaded]:
+        nonlocal loads
+        loads += 1
+        return loading.from_folder(Path(source), version=str(loads))
+
+    return load, lambda: None
+
+
+async def serve(source: str, host: str, port: int, feedback: Path, limits: Limits, token: str | None) -> None:
+    """Listen, load the models, answer until SIGTERM or SIGINT, and drain.
+
+    Raises UserError: nothing to listen on, or no models that can be served.
+    """
+    load, alias = loader(source)
+    gateway = Gateway(load, limits, Metrics(), settle)
+    app = application.build(gateway, Feedback(feedback), token)
+    listener = _listen(host, port)
+    config = uvicorn.Config(app, access_log=False, server_header=False, timeout_graceful_shutdown=DRAIN_SECONDS)
+    server = uvicorn.Server(config)
+    # uvicorn raises the signal again when it has drained, which would end the process as if it had been killed.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[object]] = set()  # the loop itself would let go of them while they run
+
+    def keep(task: asyncio.Task[object]) -> None:
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, lambda: keep(loop.create_task(gateway.reload())))
+    listening = loop.create_task(server.serve(sockets=[listener]))
+    try:
+        await gateway.start()
+        log.info("serving %s on http://%s:%d", ", ".join(gateway.tasks), host, listener.getsockname()[1])
+        keep(loop.create_task(_watch(gateway, alias)))
+        await listening
+    finally:
+        server.should_exit = True
+        await listening
+        for task in list(tasks):
+            task.cancel()
+
+
+def settle() -> None:
+    """Collect what old models left, and spare the collector the new ones.
+
+    Lists of numbers set it off often, and each of its full passes over TensorFlow's objects would hold all requests for
+    a fifth of a second.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; raises UserError where the address cannot be had."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]
+        raise UserError(f"cannot listen on {host}:{port}: {reason}; choose another --host or --port") from None
+
+
+async def _watch(gateway: Gateway, alias: Callable[[], str | None]) -> None:
+    """Reload when the alias points at another version; one that cannot be loaded is tried once."""
+    tried = None
+    while True:
+        with suppress(UserError):  # a registry that is away for a while is no reason to stop answering
+            now = await asyncio.to_thread(alias)
+            if now is None:
+                return
+            if now not in (gateway.version, tried):
+                tried = now
+                await gateway.reload()
+        await asyncio.sleep(ALIAS_SECONDS)

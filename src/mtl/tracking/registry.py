@@ -1,0 +1,207 @@
+"""MLflow's model registry: versions that say which bytes they hold, and the one alias that counts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtl import lineage
+from mtl.errors import UserError
+from mtl.tracking.server import answers, prepare_client, shown, uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+
+JOINT = "joint"  # the registered name of the joint model; a task's model has the task's name
+CHAMPION = "champion"
+HOLDS = ("models/", "data/labels/")  # tags of a version that begin so are what it holds: path in dvc.lock -> its md5
+PREVIOUS = "previous"  # tag of a version: the one that was champion before it
+ROLLED_BACK = "rolled_back"  # tag of a version that `mtl rollback` took the alias from
+
+_URI = re.compile(r"models:/(?:(?P<id>m-[0-9a-f]{32})|(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+)))")
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model; `run_id` is the run that logged it."""
+
+    name: str
+    number: str
+    run_id: str
+    tags: dict[str, str]
+
+    def __str__(self) -> str:
+        return f"{self.name} version {self.number}"
+
+
+@contextmanager
+def connection() -> Iterator[MlflowClient]:
+    """A client of the store. What fails in it becomes one line that names the server."""
+    import mlflow
+
+    default = lineage.root() / "mlflow.db"
+    if uri() == f"sqlite:///{default}" and not default.exists():
+        raise UserError(f"{default}: no such file; run `dvc repro`, or set MLFLOW_TRACKING_URI to a server")
+    with answers():
+        yield mlflow.MlflowClient(uri(), uri())
+
+
+def logged_model(experiment: str, name: str, tags: Mapping[str, str]) -> LoggedModel | None:
+    """The model `name` of the newest finished run of `experiment` that has these tags; None where there is none."""
+    query = ["attributes.status = 'FINISHED'", *(f"tags.`{key}` = '{value}'" for key, value in tags.items())]
+    with connection() as client:
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            return None
+        ids = [found.experiment_id]
+        for run in client.search_runs(ids, " and ".join(query), order_by=["attributes.start_time DESC"]):
+            models = client.search_logged_models(ids, f"source_run_id = '{run.info.run_id}' and name = '{name}'")
+            if models:
+                return models[0]
+    return None
+
+
+def versions(name: str) -> list[Version]:
+    """All versions of a registered model, oldest first; none where the name is not registered."""
+    with connection() as client:
+        found = client.search_model_versions(f"name = '{name}'")
+    # A database gives numbers, a server text.
+    return [Version(v.name, str(v.version), v.run_id, v.tags) for v in sorted(found, key=lambda v: int(v.version))]
+
+
+def holding(name: str, holds: Mapping[str, str]) -> Version | None:
+    """The first version of `name` that holds exactly these bytes (path -> md5)."""
+    same = (version for version in versions(name) if held(version) == holds)
+    return next(same, None)
+
+
+def held(version: Version) -> dict[str, str]:
+    """Which bytes a version holds: path in dvc.lock -> its md5."""
+    return {path: md5 for path, md5 in version.tags.items() if path.startswith(HOLDS)}
+
+
+def register(name: str, model: LoggedModel, holds: Mapping[str, str], tags: Mapping[str, str]) -> Version:
+    """The version of `name` that holds these bytes: the one there is, else a new one of the logged model."""
+    import mlflow
+
+    there = holding(name, holds)
+    if there is not None:
+        return there
+    with connection(), redirect_stderr(StringIO()):  # it says there what it does
+        prepare_client()
+        made = mlflow.register_model(f"models:/{model.model_id}", name, tags={**tags, **holds})
+    return version(name, str(made.version))
+
+
+def aliases(name: str) -> dict[str, str]:
+    """The aliases of a registered model and the versions they point at; empty where the name is not registered."""
+    with connection() as client:
+        found = client.search_registered_models(f"name = '{name}'")
+        return {alias: str(version) for model in found for alias, version in model.aliases.items()}
+
+
+def champion(name: str = JOINT) -> Version | None:
+    """The version that holds the alias `champion`."""
+    number = aliases(name).get(CHAMPION)
+    return None if number is None else version(name, number)
+
+
+def version(name: str, number: str) -> Version:
+    """A version by its number. Raises UserError where there is none, naming those there are."""
+    there = {found.number: found for found in versions(name)}
+    if not there:
+        raise UserError(f"{shown()}: no registered model {name!r}; `mtl promote` registers the models")
+    if number not in there:
+        raise UserError(f"{shown()}: {name} has no version {number!r}; known: {', '.join(there)}")
+    return there[number]
+
+
+def move_champion(to: Version, expected: str | None, *, back: bool = False) -> None:
+    """Move the alias `champion` to a version, and write down which one it had before (unless it goes `back`).
+
+    MLflow cannot compare and set in one step. So the alias is looked at right before and right after; between two
+    machines the later move holds, and the earlier one says so. The alias always names one whole version.
+
+    Raises UserError where the alias does not point at the version `expected` (None: nowhere), before or after.
+    """
+    with connection() as client:
+        now = aliases(to.name).get(CHAMPION)
+        if now != expected:
+            raise UserError(
+                f"{to.name}@{CHAMPION} was moved from {_named(expected)} to {_named(now)} meanwhile; try again"
+            )
+        if expected is not None and not back:
+            client.set_model_version_tag(to.name, to.number, PREVIOUS, expected)
+        client.set_registered_model_alias(to.name, CHAMPION, to.number)
+        now = aliases(to.name).get(CHAMPION)
+        if now != to.number:
+            raise UserError(f"{to.name}@{CHAMPION} was moved to {_named(now)} at the same moment: that holds")
+        if expected is not None and back:
+            client.set_model_version_tag(to.name, expected, ROLLED_BACK, "true")
+        client.delete_model_version_tag(to.name, to.number, ROLLED_BACK)
+
+
+def _named(number: str | None) -> str:
+    return "no version" if number is None else f"version {number}"
+
+
+def download(model: str, folder: Path) -> Path:
+    """Download the files of a model into `folder`. Nothing in them is run.
+
+    Args:
+        model: `models:/name@alias`, `models:/name/version` or `models:/<model id>`.
+        folder: where they go.
+
+    Raises:
+        UserError: `model` is none of these, or names what there is not.
+    """
+    import mlflow
+
+    match = _URI.fullmatch(model)
+    if match is None:
+        raise UserError(f"{model!r}: write models:/{JOINT}@{CHAMPION}, models:/{JOINT}/3 or models:/<model id>")
+    with connection() as client:
+        if match["id"]:
+            location = client.get_logged_model(match["id"]).artifact_location
+        else:
+            number = match["version"] or _version_at(match["name"], match["alias"])
+            location = client.get_model_version_download_uri(match["name"], version(match["name"], number).number)
+        # Asked for by its location: by its name MLflow would ask the store that this process is set to.
+        with redirect_stderr(StringIO()):  # a progress bar
+            files = mlflow.artifacts.download_artifacts(location, dst_path=str(folder), tracking_uri=uri())
+        return Path(files)
+
+
+def _version_at(name: str, alias: str) -> str:
+    """The number of the version at an alias. Raises UserError where there is none, naming the aliases there are."""
+    known = aliases(name)
+    if alias not in known and versions(name):
+        raise UserError(f"{shown()}: {name} has no alias {alias!r}; known: {', '.join(known) or 'none'}")
+    return known.get(alias, alias)
+
+
+def attach(run_id: str, file: Path) -> None:
+    """Add a file to the artifacts of a run that is over."""
+    with connection() as client:
+        client.log_artifact(run_id, str(file))
+
+
+def attached(run_id: str, name: str, folder: Path) -> Path | None:
+    """Download a file of a run into `folder`; None where the run does not have it."""
+    with connection() as client:
+        if name not in {file.path for file in client.list_artifacts(run_id)}:
+            return None
+        with redirect_stderr(StringIO()):
+            return Path(client.download_artifacts(run_id, name, str(folder)))
+
+
+def run_metrics(run_id: str) -> dict[str, float]:
+    """The metrics of a run."""
+    with connection() as client:
+        return dict(client.get_run(run_id).data.metrics)

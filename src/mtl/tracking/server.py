@@ -1,0 +1,115 @@
+"""The MLflow store: where it is, whether it answers, and its experiments."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from mtl import lineage
+from mtl.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SECONDS = 5  # how long a server may take to answer
+
+
+def uri() -> str:
+    """`$MLFLOW_TRACKING_URI`, else the SQLite store in the root of the repository."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{lineage.root() / 'mlflow.db'}"
+
+
+@contextmanager
+def client() -> Iterator[MlflowClient]:
+    """A client to look up what was logged.
+
+    Raises UserError where nothing was logged yet, or where the tracking server does not answer or refuses us.
+    """
+    import mlflow
+
+    database = lineage.root() / "mlflow.db"
+    if uri() == f"sqlite:///{database}" and not database.exists():
+        raise UserError(f"there is no {database.name} here: no run was logged in this folder yet; `dvc repro` does it")
+    prepare_client()
+    with answers():
+        yield mlflow.MlflowClient()
+
+
+def prepare_client() -> None:
+    """Point MLflow at the store, once per process, before its first use."""
+    import mlflow
+
+    # `mlflow run` sets these; they would pull the runs of all stages into one.
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        os.environ.pop(name, None)
+    # MLflow's own 120 s and 7 retries would hold a stage for many minutes when a server goes away.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(6 * SECONDS))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    # It prints the address of each run with the user and password in it.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    mlflow.set_tracking_uri(uri())
+
+
+@contextmanager
+def answers() -> Iterator[None]:
+    """Turn what fails while a run is opened into one line that names the server (without its password)."""
+    import requests
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    advice = "start it, or mend or unset MLFLOW_TRACKING_URI"
+    try:
+        if not server_answers():
+            raise UserError(f"the MLflow tracking server {shown()}: no answer; {advice}")
+        yield
+    except (MlflowException, SQLAlchemyError, requests.RequestException, ImportError, ValueError) as error:
+        raise UserError(f"the MLflow tracking server {shown()}: {reason(error)}; {advice}") from None
+
+
+def server_answers() -> bool:
+    """Whether a tracking server answers at all, within SECONDS; a database is not asked."""
+    import requests
+
+    try:
+        if uri().startswith(("http:", "https:")):
+            requests.get(uri(), timeout=SECONDS)
+    except (requests.RequestException, ValueError):
+        return False
+    return True
+
+
+def shown() -> str:
+    """The tracking URI without user and password."""
+    scheme, separator, rest = uri().partition("://")
+    return scheme + separator + rest.rpartition("@")[2]
+
+
+def reason(error: Exception) -> str:
+    """What a failed call says, in one line, without the password that MLflow quotes with the address."""
+    return one_line(error).replace(uri(), shown())[:300]
+
+
+def experiment_id(name: str) -> str:
+    """The id of the experiment `name`, made where it is not there yet."""
+    import filelock
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    local = lineage.root() / "mlartifacts" / name if uri().startswith("sqlite:") else None
+    # The first process migrates the database; a second one beside it would fail half-way through.
+    with filelock.FileLock(lineage.root() / ".mlflow.lock"):
+        found = mlflow.get_experiment_by_name(name)
+        if found is not None:
+            return found.experiment_id
+        try:
+            return mlflow.create_experiment(name, artifact_location=local and local.as_uri())
+        except MlflowException:  # another client of the same server was first
+            found = mlflow.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return found.experiment_id

@@ -1,0 +1,166 @@
+"""Gateways for the tests: the real application under uvicorn in this process, or `mtl serve` in one of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import requests
+import uvicorn
+from conftest import CIFAR10, ROOT
+
+from mtl.serving import application
+from mtl.serving.feedback import Feedback
+from mtl.serving.gateway import Gateway, Limits
+from mtl.serving.loading import Labels, Loaded
+from mtl.serving.metrics import Metrics
+
+SHAPE = (4, 4, 3)
+VEHICLES = ("airplane", "automobile", "ship", "truck")
+OF_CLASS = {name: "vehicle" if name in VEHICLES else "animal" for name in CIFAR10}
+LABELS = {
+    "model1": Labels(CIFAR10, {name: name for name in CIFAR10}, np.full(10, 0.1)),
+    "model2": Labels(("animal", "vehicle"), OF_CLASS, np.array([0.6, 0.4])),
+}
+# What the models below say: red pixels are a cat, others a ship; green pixels are an animal, others a vehicle.
+RED, GREEN, YELLOW, BLACK = (255, 0, 0), (0, 255, 0), (255, 255, 0), (0, 0, 0)
+
+
+def picture(*colours: tuple[int, int, int], shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+    """Plain images, uint8 (N, *shape)."""
+    return np.stack([np.broadcast_to(np.array(colour, np.uint8), shape) for colour in colours])
+
+
+def by_colour(channel: int, yes: int, no: int, classes: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Probabilities float32 (N, classes): label `yes` as likely as the channel is bright, `no` gets the rest."""
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        bright = images[..., channel].mean(axis=(1, 2), dtype=np.float32) / 255
+        probabilities = np.zeros((len(images), classes), np.float32)
+        probabilities[:, yes], probabilities[:, no] = bright, 1 - bright
+        return probabilities
+
+    return compute
+
+
+COMPUTE = {"model1": by_colour(0, 3, 8, 10), "model2": by_colour(1, 0, 1, 2)}
+
+
+def loaded(version: str = "1", compute: dict | None = None) -> dict[str, Loaded]:
+    """Both models, of NumPy alone."""
+    functions = COMPUTE | (compute or {})
+    return {task: Loaded(task, labels, SHAPE, version, functions[task]) for task, labels in LABELS.items()}
+
+
+class Client(requests.Session):
+    """A session whose URLs are paths of one gateway."""
+
+    def __init__(self, base: str) -> None:
+        super().__init__()
+        self.base = base
+
+    def request(self, method, url, *args, **kwargs):
+        return super().request(method, self.base + url, *args, **{"timeout": 30, **kwargs})
+
+
+@contextmanager
+def serving(
+    load: Callable[[], dict[str, Loaded]] = loaded,
+    limits: Limits = Limits(),  # noqa: B008
+    token: str | None = None,
+    feedback: Path | str = ":memory:",
+    start: bool = True,
+) -> Iterator[tuple[Client, Gateway, asyncio.AbstractEventLoop]]:
+    """The application under uvicorn in a thread: a client of it, the gateway, and its event loop."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    loop, made, up = asyncio.new_event_loop(), [], threading.Event()
+
+    async def main() -> None:
+        gateway = Gateway(load, limits, Metrics())
+        app = application.build(gateway, Feedback(feedback), token)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+        made.extend([gateway, server])
+        if start:
+            await gateway.start()
+        up.set()
+        await server.serve(sockets=[listener])
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(main(),))
+    thread.start()
+    try:
+        assert up.wait(60)
+        with Client(f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
+            yield client, made[0], loop
+    finally:
+        made[1].should_exit = True
+        thread.join()
+        loop.close()
+
+
+def write_project(folder: Path, seed: int = 0) -> Path:
+    """A folder with labels, test images and two small trained-looking models, as the DAG leaves them."""
+    import keras
+
+    from mtl import models, networks
+
+    keras.utils.set_random_seed(seed)
+    shape = (8, 8, 3)
+    images = np.random.default_rng(seed).integers(0, 256, (20, *shape)).astype(np.uint8)
+    (folder / "data/raw").mkdir(parents=True, exist_ok=True)
+    np.save(folder / "data/raw/x_test.npy", images)
+    dataset = {"name": "n", "source": "folder", "official": False, "classes": CIFAR10, "encoding": "png"}
+    dataset |= {"train": 20, "validation": 0, "test": 20, "shape": shape}
+    (folder / "data/raw/dataset.json").write_text(json.dumps(dataset))
+    for task, labels in LABELS.items():
+        (folder / "data/labels" / task).mkdir(parents=True, exist_ok=True)
+        content = {"classes": labels.classes, "of_class": dict(labels.of_class)}
+        (folder / "data/labels" / task / "classes.json").write_text(json.dumps(content))
+        np.save(folder / "data/labels" / task / "y_train.npy", np.arange(20, dtype=np.uint8) % len(labels.classes))
+        network = networks.plain(networks.compact(shape, len(labels.classes), [4]))
+        models.write(network, folder / "models" / f"{task}.keras")
+    return folder
+
+
+class Process:
+    """`mtl serve` in a process of its own, on a free port."""
+
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+        self.log = folder / "serve.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", "from mtl.cli import main; main()", "serve", "--port", "0", *arguments],
+                cwd=folder,
+                env=os.environ | {"PYTHONPATH": str(ROOT / "src")} | environment,
+                stdout=log,
+                stderr=log,
+            )
+        port = self.said("serving ").rpartition(":")[2]
+        self.client = Client(f"http://127.0.0.1:{port}")
+
+    def said(self, text: str, times: int = 1) -> str:
+        """Wait for lines with `text` in the log; the last of so many."""
+        waiting = threading.Event()
+        for _ in range(1200):
+            lines = [line for line in self.log.read_text().splitlines() if text in line]
+            if len(lines) >= times:
+                return lines[times - 1]
+            assert self.process.poll() is None, self.log.read_text()
+            waiting.wait(0.05)
+        raise AssertionError(f"{text!r} is not in the log:\n{self.log.read_text()}")
+
+    def hang_up(self) -> None:
+        self.process.send_signal(signal.SIGHUP)
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(60)

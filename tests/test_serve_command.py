@@ -1,0 +1,156 @@
+"""`mtl serve` as a person starts it: loading, reloading, draining, and what it says where it cannot serve."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from gateways import LABELS, Process, write_project
+from images import encoded
+
+from mtl import models, store
+from mtl.errors import UserError
+from mtl.serving import loading
+
+INVOKE = "/model1/invocations"
+
+
+@pytest.fixture(scope="module")
+def projects(tensorflow, tmp_path_factory):
+    """The same project with two sets of models."""
+    folder = tmp_path_factory.mktemp("projects")
+    return [write_project(folder / str(seed), seed) for seed in (0, 1)]
+
+
+@pytest.fixture
+def project(projects, tmp_path, monkeypatch):
+    shutil.copytree(projects[0], tmp_path / "p")
+    monkeypatch.chdir(tmp_path / "p")
+    return tmp_path / "p"
+
+
+@pytest.fixture(scope="module")
+def images(projects):
+    return np.load(projects[0] / "data/raw/x_test.npy")
+
+
+def expected(project, images, task="model1"):
+    return models.read(project / "models" / f"{task}.keras").predict(images, verbose=0)
+
+
+def test_reloads_lose_no_request_and_mix_no_models(projects, project, images):
+    """SIGHUP under load, with models that change; then with a broken file; then SIGTERM with a request half sent."""
+    server = Process(project)
+    body = {"instances": images[:3].tolist()}
+    known = [expected(folder, images[:3]) for folder in projects]
+    stop, seen = threading.Event(), set()
+
+    def ask() -> None:
+        while not stop.is_set():
+            answer = server.client.post(INVOKE, json=body)
+            assert answer.status_code == 200, answer.text
+            got = np.array(answer.json()["predictions"])
+            (which,) = [i for i, one in enumerate(known) if np.allclose(got, one, atol=1e-2)]
+            seen.add(which)
+
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(ask) for _ in range(4)]
+        for times, folder in enumerate([projects[1], projects[0], projects[1]], start=1):
+            for path in (folder / "models").glob("*.keras"):
+                store.write_bytes(project / "models" / path.name, path.read_bytes())
+            server.hang_up()
+            server.said("models reloaded: model1, model2", times)
+        stop.set()
+        for client in clients:
+            client.result()
+    assert seen == {0, 1}
+    assert server.client.get("/v2/models/model1").json()["versions"] == ["4"]
+
+    (project / "models/model2.keras").write_bytes(b"broken")
+    server.hang_up()
+    assert "models/model2.keras: not a Keras model" in server.said("models not reloaded")
+    answer = server.client.post("/model2/invocations", json=body).json()["predictions"]
+    np.testing.assert_allclose(answer, expected(projects[1], images[:3], "model2"), atol=1e-2)
+
+    content = encoded(images[0])
+    with socket.create_connection(("127.0.0.1", int(server.client.base.rpartition(":")[2])), timeout=30) as half:
+        half.sendall(b"POST /predict HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n")
+        half.sendall(b"Content-Length: %d\r\n\r\n" % len(content))
+        assert half.recv(100).startswith(b"HTTP/1.1 100 ")  # it waits for the body
+        server.process.terminate()
+        server.said("Shutting down")
+        half.sendall(content)
+        assert half.recv(4096).startswith(b"HTTP/1.1 200 ")
+    assert server.process.wait(60) == 0
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_compiled_models_answer_as_predict_does(project, images):
+    """Also at sizes that are filled up; a model without labels is left out."""
+    shutil.copy("models/model1.keras", "models/model9.keras")
+    served = loading.from_folder(store.MODELS)
+    assert set(served) == {"model1", "model2"}
+    for task, model in served.items():
+        assert model.labels.classes == LABELS[task].classes
+        for count in (1, 3, 64):
+            batch = np.resize(images, (count, *images.shape[1:]))
+            np.testing.assert_allclose(model.compute(batch), expected(project, batch, task), atol=1e-5)
+    np.testing.assert_allclose(served["model1"].labels.frequencies, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda: shutil.rmtree("models"), "models: no model of a task in data/labels; run `dvc repro`"),
+        (lambda: shutil.copy("models/model1.keras", "models/model2.keras"), "the model of model2 gives .*2 classes"),
+        (
+            lambda: (store.RAW / "dataset.json").unlink() or other_shape(),
+            "different shapes .*model1 8×8×3, model2 9×8×3",
+        ),
+        (lambda: other_shape(), "different shapes .*the data set 8×8×3"),
+        (lambda: (store.MODELS / "model1.keras").write_bytes(b"x"), "model1.keras: not a Keras model that loads"),
+        (lambda: not_finite(), "gives no numbers"),
+    ],
+)
+def test_models_that_cannot_be_served_are_named_in_one_line(project, spoil, message):
+    spoil()
+    with pytest.raises(UserError, match=message) as error:
+        loading.from_folder(store.MODELS)
+    assert "\n" not in str(error.value)
+
+
+def other_shape() -> None:
+    from mtl import networks
+
+    models.write(networks.plain(networks.compact((9, 8, 3), 2, [4])), store.model_path("model2"))
+
+
+def not_finite() -> None:
+    model = models.read(store.model_path("model2"))
+    model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
+    models.write(model, store.model_path("model2"))
+
+
+def serve(folder, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from mtl.cli import main; main()", "serve", *arguments]
+    return subprocess.run(command, cwd=folder, env={"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_what_it_cannot_do_it_says_in_one_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        failed = serve(tmp_path, "--port", str(taken.getsockname()[1]))
+    assert failed.returncode == 1
+    assert re.search(r"^error: cannot listen on 127.0.0.1:\d+: Address already in use; choose", failed.stderr, re.M)
+    failed = serve(tmp_path, "--port", "0")
+    assert failed.returncode == 1
+    assert "error: models: no model of a task in data/labels" in failed.stderr.splitlines()[-1]
+    assert "Traceback" not in failed.stderr

@@ -1,0 +1,134 @@
+"""The page in a real browser: click a test image, drop a picture, tell the truth, give a token; light and dark."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from gateways import GREEN, LABELS, RED, YELLOW, by_colour, picture, serving
+from images import encoded
+
+from mtl.params import Data
+from mtl.serving.loading import Loaded
+from mtl.sources import generated
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")]
+SHAPE = (32, 32, 3)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Opens a page that must ask nobody but its own server, and must not fail; returns it."""
+    pages, asked, errors = [], [], []
+
+    def opened(url: str, scheme: str = "light"):
+        page = browser.new_page(color_scheme=scheme, viewport={"width": 760, "height": 760})
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(url)
+        pages.append((page, url))
+        return page
+
+    yield opened
+    for page, url in pages:
+        own = f"http://{urlsplit(url).netloc}/"
+        assert [address for address in asked if not address.startswith((own, "blob:", "data:"))] == []
+        page.close()
+    assert errors == []
+
+
+@pytest.fixture
+def test_images(tmp_path, monkeypatch):
+    """Generated images where the gateway looks for test images."""
+    monkeypatch.chdir(tmp_path)
+    Path("data/raw").mkdir(parents=True)
+    monkeypatch.setattr(generated, "TRAIN", 10)
+    images = generated.load(Data(source="generated", path="data/external", validation=0), seed=0)
+    np.save("data/raw/x_test.npy", images.x_test)
+    return images.x_test
+
+
+def models() -> dict[str, Loaded]:
+    compute = {"model1": by_colour(0, 3, 8, 10), "model2": by_colour(1, 0, 1, 2)}
+    return {task: Loaded(task, labels, SHAPE, "1", compute[task]) for task, labels in LABELS.items()}
+
+
+def answers(page) -> list[list[str]]:
+    page.wait_for_selector("#answers:not([hidden])")
+    return [row.locator("td").all_inner_texts()[:2] for row in page.locator("#answers tbody tr").all()]
+
+
+@pytest.mark.parametrize(("scheme", "paper"), [("light", "rgb(255, 255, 255)"), ("dark", "rgb(20, 23, 26)")])
+def test_a_picture_is_answered_and_the_truth_told(open_page, test_images, scheme, paper):
+    with serving(models) as (client, _, _):
+        page = open_page(client.base + "/", scheme)
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == paper
+        page.wait_for_selector("#samples button")
+        assert page.locator("#samples button").count() == 12
+        page.click("#samples button >> nth=0")
+        assert [task for task, _ in answers(page)] == ["model1", "model2"]
+
+        for colour, said, words in (
+            (YELLOW, ["cat", "animal"], "do not contradict"),
+            (RED, ["cat", "vehicle"], "contradict each other: model1 says cat, model2 says vehicle"),
+        ):
+            content = encoded(picture(colour, shape=SHAPE)[0])
+            page.set_input_files("#file", {"name": "p.png", "mimeType": "image/png", "buffer": content})
+            page.wait_for_selector(f"#verdict:has-text('{words}')")
+            assert [label for _, label in answers(page)] == said
+        page.select_option("#truth", "cat")
+        page.click("#feedback button")
+        page.wait_for_selector("#judgement:has-text('model1 was right (100.0 % right so far), model2 was wrong')")
+
+        page.set_input_files("#file", {"name": "p.png", "mimeType": "image/png", "buffer": b"no picture"})
+        page.wait_for_selector("#message:has-text('not a PNG or JPEG')")
+        assert page.locator("#answers").is_hidden()
+
+
+def test_a_picture_can_be_dropped(open_page, test_images):
+    with serving(models) as (client, _, _):
+        page = open_page(client.base + "/")
+        content = list(encoded(picture(GREEN, shape=SHAPE)[0]))
+        data = page.evaluate_handle(
+            """(bytes) => {
+              const data = new DataTransfer();
+              data.items.add(new File([new Uint8Array(bytes)], "p.png", { type: "image/png" }));
+              return data;
+            }""",
+            content,
+        )
+        page.dispatch_event("#drop", "drop", {"dataTransfer": data})
+        assert answers(page) == [["model1", "ship"], ["model2", "animal"]]
+
+
+def test_the_page_asks_for_the_token(open_page, test_images):
+    with serving(models, token="s3cret") as (client, _, _):
+        page = open_page(client.base + "/")
+        page.wait_for_selector("#message:has-text('bearer token')")
+        page.fill("#token", "s3cret")
+        page.click("#authorisation button")
+        page.wait_for_selector("#samples button")
+        page.click("#samples button >> nth=0")
+        assert len(answers(page)) == 2
+
+
+def test_the_documents_show_every_route(open_page, test_images):
+    with serving(models) as (client, _, _):
+        page = open_page(client.base + "/docs")
+        page.wait_for_selector(".opblock")
+        shown = page.locator(".opblock-summary-path").all_inner_texts()
+        assert "/{task}/invocations" in [text.replace("\u200b", "") for text in shown]

@@ -1,0 +1,187 @@
+"""The study: which networks an arrangement trains, and its pipeline on small images with three tasks."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from conftest import CIFAR10, ROOT, Project
+from ruamel.yaml import YAML
+from test_dag import NO_BYTES, imported, search
+
+from mtl import arrangements, params
+from mtl.arrangements import Network, Study
+from mtl.errors import UserError
+from mtl.evaluation import Answers
+
+OF_CLASS = {
+    "kind": {"cat": "cat", "dog": "dog", "ship": "ship"},
+    "group": {"cat": "animal", "dog": "animal", "ship": "vehicle"},
+    "side": {"cat": "left", "dog": "right", "ship": "left"},
+}
+
+
+def asked(*names: str) -> dict[str, Answers]:
+    """Tasks on three images: a cat, a dog and a ship."""
+    tasks = {}
+    for name in names:
+        classes = tuple(dict.fromkeys(OF_CLASS[name].values()))
+        labels = np.array([classes.index(OF_CLASS[name][c]) for c in ("cat", "dog", "ship")], np.uint8)
+        tasks[name] = Answers(labels, np.empty((0, len(classes))), classes, OF_CLASS[name], "categorical_crossentropy")
+    return tasks
+
+
+def test_arrangements_see_the_same_number_of_images():
+    tasks = asked("kind", "group", "side")
+    assert arrangements.networks("independent", tasks, 4) == [Network((t,), 4) for t in tasks]
+    assert arrangements.networks("shared", tasks, 4) == [Network(("kind", "group", "side"), 12)]
+    assert arrangements.networks("derived", tasks, 4) == [Network(("kind",), 12)]
+    assert arrangements.networks("derived", asked("group", "side"), 4) == []
+    with pytest.raises(UserError, match="no arrangement 'alone'; known: independent, shared, derived"):
+        arrangements.networks("alone", tasks, 4)
+
+
+def test_derived_answers_are_group_sums_and_what_nobody_implies_is_left_out():
+    tasks = asked("kind", "group", "side")
+    p = np.array([[0.3, 0.3, 0.4], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]])
+    told = arrangements.judge(arrangements.answers(tasks, {"kind": p}))
+    assert {task: got["acc"] for task, got in told.items()} == {"kind": 2 / 3, "group": 1.0, "side": 1.0}
+    assert told["group"]["nll"] == pytest.approx(-np.log([0.6, 0.9, 0.6]).mean())
+    assert set(arrangements.answers(tasks, {"group": p[:, :2]})) == {"group"}
+
+
+def study_yaml(**changes) -> Study:
+    tree = YAML(typ="safe").load(ROOT / "study/params.yaml")
+    return Study.model_validate_json(json.dumps(tree | changes), strict=True)
+
+
+def test_loss_weights_are_one_where_none_is_given():
+    study = study_yaml(loss_weights={"group": 0.5})
+    assert arrangements.weights(study, ["kind", "group"]) == {"kind": 1.0, "group": 0.5}
+    with pytest.raises(UserError, match="loss_weights: there is no task 'group'; known: kind"):
+        arrangements.weights(study, ["kind"])
+
+
+def test_the_recipe_has_heads_for_several_tasks_alone():
+    study, tasks = study_yaml(), asked("kind", "group")
+    assert "heads" not in arrangements.recipe(study, Network(("kind",), 3), tasks).options
+    shared = arrangements.recipe(study, Network(("kind", "group"), 16), tasks)
+    assert (shared.options["heads"], shared.epochs) == ([3, 2], 16)
+    assert shared.optimizer == study.recipe.optimizer
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("seeds: [0, 1, 2]", "seeds: [0, 0]", "seeds: one of them is listed twice"),
+        ("[independent, shared, derived]", "[independent, alone]", "arrangements.1: "),
+        ("batch_size: 512", "batch_size: 512\n  keep: best", "recipe: keep must be 'last' here"),
+        ("loss_weights: {}", "loss_weights: {model2: 0}", "loss_weights.model2: "),
+    ],
+)
+def test_wrong_parameters_are_one_line(tmp_path, before, after, message):
+    text = (ROOT / "study/params.yaml").read_text()
+    assert before in text
+    (tmp_path / "params.yaml").write_text(text.replace(before, after))
+    with pytest.raises(UserError) as caught:
+        params.read_as(Study, tmp_path / "params.yaml")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stage", ["train", "summary"])
+def test_declared_deps_are_the_real_imports(stage):
+    declared = YAML(typ="safe").load(ROOT / "study/dvc.yaml")["stages"][stage]["deps"]
+    for dep in declared:
+        assert (ROOT / "study" / dep).exists() or dep in ("runs", "../data/raw", "../data/labels"), dep
+
+    def module(path: str) -> str:
+        return path.split("src/mtl/")[1].split("/")[0].removesuffix(".py")
+
+    real = {module(str(path)) for path in imported(ROOT / "study" / f"{stage}.py", set())} - NO_BYTES - {"__init__"}
+    assert {module(dep) for dep in declared if "src/mtl/" in dep} == real
+
+
+@pytest.fixture(scope="module")
+def studied(fresh: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Three tasks on small images, their labels, and a study of one seed."""
+    project = fresh.copy(tmp_path_factory.mktemp("studied") / "project")
+    project.environment = fresh.environment | {"PYTHONPATH": str(project.root / "src")}
+    flies = {"yes": ["airplane", "bird"], "no": [c for c in CIFAR10 if c not in ("airplane", "bird")]}
+    project.edit(lambda tree: tree["tasks"].update(flies={"labels": flies, "recipe": "compact"}))
+    yaml = YAML()
+    tree = yaml.load(project.root / "study/params.yaml")
+    tree |= {"seeds": [3], "loss_weights": {"flies": 2.0}}
+    tree["recipe"] |= {"epochs": 1, "batch_size": 32, "options": {"widths": [8, 8]}}
+    yaml.dump(tree, project.root / "study/params.yaml")
+    project.run("git", "commit", "-qam", "three tasks")
+    project.run("dvc", "repro", "-q", "derive_labels")
+    inside(project).run("mtl", "repro", "--jobs", "2")
+    return project
+
+
+def inside(project: Project) -> Project:
+    return Project(project.root / "study", project.environment)
+
+
+def test_the_study_ends_in_one_file(studied):
+    content = json.loads((studied.root / "metrics/study.json").read_text())
+    assert (content["tasks"], content["base"]) == (["flies", "model1", "model2"], "model1")
+    assert content["loss_weights"] == {"flies": 2.0, "model1": 1.0, "model2": 1.0}
+    runs = {run["arrangement"]: run for run in content["runs"]}
+    assert set(runs) == {"independent", "shared", "derived"}
+    for run in runs.values():
+        assert (run["seed"], set(run["tasks"]), run["images_seen"]) == (3, set(content["tasks"]), 3 * 100)
+        assert min(run["seconds"], run["cpu_seconds"], run["milliseconds_per_image"]) > 0
+    spent = {name: run["multiply_adds"] for name, run in runs.items()}
+    trunk = 11 * 11 * 4 * 3 * 24 + 11 * 11 * 9 * 24 * 8 + 5 * 5 * 9 * 8 * 8 * 2 + 2 * 2 * 9 * 8 * 8
+    assert spent["derived"] == 3 * 300 * (trunk + 8 * 10)
+    assert spent["shared"] == 3 * 300 * (trunk + 8 * (10 + 2 + 2))
+    assert spent["independent"] == 3 * 100 * (3 * trunk + 8 * (10 + 2 + 2))
+    assert runs["independent"]["parameters"] > 2 * runs["shared"]["parameters"]
+    assert (studied.root / "study/gains.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_project_does_not_see_the_study_and_nothing_is_left_to_run(studied):
+    assert "up to date" in inside(studied).run("dvc", "status").stdout
+    assert "study" not in studied.run("dvc", "dag", "--full").stdout
+    assert "study" not in studied.run("dvc", "status", "--json").stdout
+    status = studied.run("git", "status", "--porcelain", "--untracked-files=all").stdout
+    names = {line[3:] for line in status.splitlines()}
+    assert not [name for name in names if name.endswith((".png", ".npy", ".db"))]
+    assert {"study/dvc.lock", "study/runs/shared-3.json", "metrics/study.json"} <= names
+
+
+def test_its_runs_are_in_the_experiment_study_of_the_projects_store(studied):
+    runs = search(studied, "tags.stage LIKE 'train@%'")
+    assert set(runs.experiment) == {"study"}
+    by_arrangement = runs.set_index("params.arrangement")
+    assert set(by_arrangement.index) == {"independent", "shared", "derived"}
+    assert set(runs["params.seed"]) == {"3"}
+    content = json.loads((studied.root / "metrics/study.json").read_text())
+    for run in content["runs"]:
+        logged = by_arrangement.loc[run["arrangement"]]
+        assert logged["metrics.model2.acc"] == pytest.approx(run["tasks"]["model2"]["acc"])
+        assert logged["metrics.multiply_adds"] == run["multiply_adds"]
+        assert logged[f"tags.out.runs/{run['arrangement']}-3.json"]
+        assert logged["tags.dep.../data/labels"]
+    assert by_arrangement.loc["shared"]["metrics.flies-model1-model2.train_loss"] > 0
+
+
+def test_a_report_on_three_tasks_of_the_study_alone(studied):
+    (studied.root / "metrics/main_evaluate.json").unlink()  # that of the committed run, which had two tasks
+    done = studied.run("mtl", "report")
+    assert "metrics/main_evaluate.json is missing: `dvc repro` writes it" in done.stderr
+    for task in ("flies", "model1", "model2"):
+        assert f"\n{task}: " in done.stdout
+
+
+@pytest.mark.slow
+def test_a_second_forced_run_gives_the_same_results(studied):
+    runs = studied.root / "study/runs"
+    results = list(runs.glob("*-3.json"))
+    before = {path.name: path.read_bytes() for path in results}
+    assert len(before) == 3
+    inside(studied).run("mtl", "repro", "--jobs", "2", "--force")
+    assert {path.name: path.read_bytes() for path in results} == before
