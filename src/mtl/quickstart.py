@@ -74,7 +74,7 @@ def choose_images(settings: params.Params) -> None:
 def choose_precision(settings: params.Params, native: bool | None, gpus: Sequence[str]) -> None:
     """Set the recipes in use to float32 where bfloat16 would only be imitated, unless their models are there already.
 
-    Imitated convolutions take many times as long as those of float32, which makes hours of minutes (bench/precision.py).
+    Imitated convolutions take many times as long as those of float32: hours for minutes (bench/precision.py).
 
     Args:
         native: whether the processor has bfloat16; None, where that cannot be told, changes nothing.
