@@ -140,7 +140,7 @@ def test_generated_images_are_said_in_the_first_and_last_lines(fresh: Project, t
     project = fresh.copy(tmp_path / "p")
     project.edit(lambda tree: tree["data"].update(source="cifar10", path="data/empty"))
     (project.root / "data/empty").mkdir()
-    project.edit(lambda tree: tree["recipes"]["compact"].update(epochs=1, batch_size=1000))
+    project.edit(lambda tree: tree["recipes"]["compact"].update(epochs=1, batch_size=1000, options={"widths": [8, 8]}))
     done = project.run("mtl", "run", **NO_NETWORK)
     assert "GENERATED" in done.stdout.splitlines()[0]
     assert "GENERATED" in done.stdout.splitlines()[-2]
