@@ -16,6 +16,7 @@ def main(task: str) -> None:
     recipe = settings.recipe(task)
     hardware.import_tensorflow()
     from mtl import networks, scores, training
+    from mtl.feeds import Arrays
 
     with checkpoint.exclusive(task) as folder, tracking.stage_run(task, settings, f"train@{task}") as run:
         dataset, classes, splits = store.read_dataset(), store.read_classes(task)["classes"], store.read_splits(task)
@@ -29,9 +30,10 @@ def main(task: str) -> None:
         with hardware.strategy(settings.hardware).scope():
             model = networks.build(recipe, dataset.shape, len(classes), splits["train"][0])
             models.check(networks.plain(model))
+            fed = {split: Arrays(*pair) for split, pair in splits.items()}
             started = time.perf_counter()
             history, epochs = training.fit(
-                model, recipe, settings.seed, splits["train"], splits["val"], folder, on_epoch=run.log_epoch
+                model, recipe, settings.seed, fed["train"], fed["val"], folder, on_epoch=run.log_epoch
             )
             seconds = time.perf_counter() - started
             run.log_metrics({"fit_seconds": seconds, "images_per_second": dataset.train * epochs / seconds})

@@ -323,7 +323,7 @@ LAYERS = [
     | {"serving", "search", "report", "records"},
     {"provenance", "tracking", "joint", "lineage"},
     {"training", "arrangements", "evaluation", "gallery", "plots", "checkpoint"},
-    {"networks", "blocks", "heads", "optimizers", "models", "labels", "sources", "hardware", "scores"},
+    {"networks", "blocks", "heads", "feeds", "optimizers", "models", "labels", "sources", "hardware", "scores"},
     {"store", "params", "gate", "tune_settings", "settings", "tables", "edits", "errors"},
 ]
 

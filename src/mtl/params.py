@@ -165,6 +165,8 @@ class Recipe(Settings):
     augmentation: Augmentation = Augmentation()
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
     epochs: Annotated[int, Field(ge=1, le=100_000)]
+    steps_per_epoch: Annotated[int, Field(ge=1)] | None = None  # an epoch is so many batches; None: every image once
+    steps_per_execution: Annotated[int, Field(ge=1)] = 1  # steps that are given to the device at once
     keep: Literal["last", "best"] = "last"
 
 

@@ -157,6 +157,7 @@ def fit(
     import keras
 
     from mtl import networks, scores, training
+    from mtl.feeds import Arrays
 
     recipe = settings.recipe(task)
     keras.backend.clear_session()
@@ -165,7 +166,8 @@ def fit(
     with hardware.strategy(settings.hardware).scope():
         classes = len(store.read_classes(task)["classes"])
         model = networks.build(recipe, images.shape[1:], classes, splits["train"][0])
-        training.fit(model, recipe, settings.seed, splits["train"], splits["val"], folder, on_epoch)
+        fed = (Arrays(*splits[split]) for split in ("train", "val"))
+        training.fit(model, recipe, settings.seed, *fed, folder, on_epoch)
     probabilities = networks.predict(networks.plain(model), images)
     return {
         "val_acc": scores.accuracy(probabilities, labels),
