@@ -44,8 +44,10 @@ def fit(
         heads: of a network that answers several tasks; the loss is the weighted sum over them, `acc` their mean.
 
     Raises:
-        UserError: the loss became NaN or infinite, or the recipe's `steps_per_execution` does not divide an epoch.
+        UserError: the loss became NaN or infinite, or the recipe asks for what the images do not give.
     """
+    if recipe.keep == "best" and not len(validation):
+        raise UserError("keep: 'best' is chosen on the validation images and there are none; add some, or keep: last")
     checkpoint = Checkpoint(folder, _digest(model, recipe, seed, heads, train, validation))
     classes = model.output_shape[-1]
     heads = heads or [Head(classes)]
@@ -120,7 +122,7 @@ def _digest(model: keras.Model, recipe: Recipe, seed: int, heads: Sequence[Head]
     hardware = tf.config.threading.get_intra_op_parallelism_threads(), tf.distribute.get_strategy().num_replicas_in_sync
     for text in (model.to_json(), recipe.model_dump_json(), str(seed), str(hardware), str(heads)):
         digest.update(text.encode())
-    for module in ("training", "optimizers", "networks", "blocks", "heads", "hardware", "feeds"):
+    for module in ("training", "optimizers", "networks", "blocks", "heads", "hardware", "feeds", "streams", "shards"):
         digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
     for array in model.get_weights():
         digest.update(np.ascontiguousarray(array).data)
