@@ -190,7 +190,11 @@ class Params(Settings):
             if task.recipe not in self.recipes:
                 known = ", ".join(self.recipes) or "none"
                 raise ValueError(f"tasks.{name}.recipe: there is no recipe {task.recipe!r}; known: {known}")
-            if self.recipes[task.recipe].keep == "best" and self.data.validation == 0:
+            if (
+                self.recipes[task.recipe].keep == "best"
+                and self.data.validation == 0
+                and self.data.source != "tfrecord"
+            ):
                 raise ValueError(
                     f"recipes.{task.recipe}.keep: 'best' is chosen on the validation images and data.validation"
                     " is 0; hold some out, or keep: last"

@@ -11,6 +11,7 @@ from PIL import Image
 from mtl.errors import UserError
 from mtl.sources import decoding
 
+_SHORT = tuple(bytes([value]) for value in range(128))
 PLAIN = ("RGB", "L")  # TensorFlow decodes these as Pillow does
 
 
@@ -28,10 +29,10 @@ class Encoded:
 def prepare(content: bytes, name: str) -> Encoded:
     """Check that an image decodes. It stays as it is; one that is not plain RGB or grey, or lies, becomes a PNG.
 
-    Raises UserError where the file is no whole image.
+    To be called within `decoding.no_bombs()`. Raises UserError where the file is no whole image.
     """
     try:
-        with decoding.no_bombs(), Image.open(io.BytesIO(content), formats=decoding.FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=decoding.FORMATS) as image:
             if image.mode in PLAIN and decoding.is_upright(image):
                 image.load()
                 kind = "png" if image.format == "PNG" else "jpeg"
@@ -39,8 +40,7 @@ def prepare(content: bytes, name: str) -> Encoded:
     except Exception:  # what a decoder raises on a stranger's bytes; `decode` puts it into a line
         decoding.decode(content, name)
         raise UserError(f"{name}: not a whole PNG or JPEG image") from None
-    with decoding.no_bombs():
-        pixels, _ = decoding.decode(content, name)
+    pixels, _ = decoding.decode(content, name)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return Encoded(file.getvalue(), *pixels.shape, "png")
@@ -77,6 +77,8 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
+    if value < len(_SHORT):
+        return _SHORT[value]
     parts = bytearray()
     while value > 0x7F:
         parts.append(value & 0x7F | 0x80)

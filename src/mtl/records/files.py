@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import IO, Any
 
-import fsspec
-
 from mtl.errors import UserError, one_line
 from mtl.shards import MANIFEST, is_remote, join
 
@@ -69,6 +67,8 @@ def stem(path: str) -> str:
 
 
 def _system(path: str) -> tuple[Any, str]:
+    import fsspec
+
     try:
         return fsspec.core.url_to_fs(path)
     except (ValueError, ImportError) as error:

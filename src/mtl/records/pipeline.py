@@ -18,6 +18,7 @@ from mtl.errors import UserError, one_line
 from mtl.records import encoding, files
 from mtl.records.rows import Plan, Row
 from mtl.shards import Discarded, Manifest, Shard, SplitRecords
+from mtl.sources import decoding
 
 INSTALL = "`make beam`, or `pip install --no-deps -r requirements-beam.txt`"
 PLANS = ".plans"
@@ -104,7 +105,7 @@ def convert(plan: str, output: str) -> dict[str, Any]:
     with files.write(files.join(output, content["file"])) as raw:
         hashed = _Hashed(raw)
         # Level 1: images are compressed already, and gzip is here for what reads it.
-        with gzip.GzipFile("", "wb", 1, hashed, mtime=0) as shard:
+        with gzip.GzipFile("", "wb", 1, hashed, mtime=0) as shard, decoding.no_bombs():
             for row, data in _read_all(rows):
                 try:
                     if isinstance(data, Exception):
