@@ -323,8 +323,20 @@ LAYERS = [
     | {"serving", "search", "report", "records"},
     {"provenance", "tracking", "joint", "lineage"},
     {"training", "arrangements", "evaluation", "gallery", "plots", "checkpoint"},
-    {"networks", "blocks", "heads", "optimizers", "models", "labels", "sources", "hardware", "scores"},
-    {"store", "params", "gate", "tune_settings", "settings", "tables", "edits", "errors"},
+    {
+        "networks",
+        "blocks",
+        "heads",
+        "feeds",
+        "streams",
+        "optimizers",
+        "models",
+        "labels",
+        "sources",
+        "hardware",
+        "scores",
+    },
+    {"store", "shards", "params", "gate", "tune_settings", "settings", "tables", "edits", "errors"},
 ]
 
 

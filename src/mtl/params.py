@@ -70,10 +70,11 @@ class Data(Settings):
             raise ValueError(f"{path!r} holds the outputs of the stages; use a folder of its own, like data/external")
         return path
 
-    source: Literal["cifar10", "folder", "generated"]
+    source: Literal["cifar10", "folder", "generated", "tfrecord"]
     path: Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]
     size: Annotated[int, Field(ge=4, le=4096)] | None = None
     validation: Annotated[int, Field(ge=0)]
+    cache: Annotated[int, Field(ge=0)] = 256  # of tfrecord: up to so many MiB of images in memory, more are streamed
 
 
 class Task(Settings):
@@ -165,6 +166,8 @@ class Recipe(Settings):
     augmentation: Augmentation = Augmentation()
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
     epochs: Annotated[int, Field(ge=1, le=100_000)]
+    steps_per_epoch: Annotated[int, Field(ge=1)] | None = None  # an epoch is so many batches; None: every image once
+    steps_per_execution: Annotated[int, Field(ge=1)] = 1  # steps that are given to the device at once
     keep: Literal["last", "best"] = "last"
 
 
@@ -187,7 +190,11 @@ class Params(Settings):
             if task.recipe not in self.recipes:
                 known = ", ".join(self.recipes) or "none"
                 raise ValueError(f"tasks.{name}.recipe: there is no recipe {task.recipe!r}; known: {known}")
-            if self.recipes[task.recipe].keep == "best" and self.data.validation == 0:
+            if (
+                self.recipes[task.recipe].keep == "best"
+                and self.data.validation == 0
+                and self.data.source != "tfrecord"
+            ):
                 raise ValueError(
                     f"recipes.{task.recipe}.keep: 'best' is chosen on the validation images and data.validation"
                     " is 0; hold some out, or keep: last"
