@@ -103,7 +103,15 @@ class Hardware(Settings):
     """What the training runs on; `threads` is part of the result, so it is never taken from the machine."""
 
     threads: Annotated[int, Field(ge=1, le=1024)]
-    strategy: Literal["auto", "one_device", "mirrored"]
+    strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
+    wait_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300  # for the other workers of `multi_worker` to come
+
+    @field_validator("strategy", mode="before")
+    @classmethod
+    def _is_supported(cls, strategy: object) -> object:
+        if strategy == "parameter_server":
+            raise ValueError("parameter_server: Keras 3 does not support it; use multi_worker, one model on all machines")
+        return strategy
 
 
 class Sgd(Settings):
@@ -152,6 +160,19 @@ class Augmentation(Settings):
     translate: Annotated[int, Field(ge=0, le=64)] = 0
 
 
+class Board(Settings):
+    """What TensorBoard is given besides the usual: a profile of the steps from the first to the last of `profile`."""
+
+    profile: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2, max_length=2)]
+
+    @field_validator("profile")
+    @classmethod
+    def _is_in_order(cls, profile: tuple[int, ...]) -> tuple[int, ...]:
+        if profile[0] > profile[1]:
+            raise ValueError(f"{list(profile)} ends before it begins; write [first step, last step]")
+        return profile
+
+
 class Recipe(Settings):
     """A network and how to train it."""
 
@@ -168,6 +189,7 @@ class Recipe(Settings):
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None  # an epoch is so many batches; None: every image once
     steps_per_execution: Annotated[int, Field(ge=1)] = 1  # steps that are given to the device at once
     keep: Literal["last", "best"] = "last"
+    tensorboard: bool | Board = False  # write logs/<task> for TensorBoard; changes no result
 
 
 class Params(Settings):
