@@ -114,7 +114,10 @@ def _multi_worker(hardware: Hardware) -> tf.distribute.Strategy:
     gpus = len(tf.config.list_physical_devices("GPU"))
     if gpus > 1:
         raise UserError(f"strategy multi_worker: {gpus} GPUs here; start a worker for each, by CUDA_VISIBLE_DEVICES")
-    print(f"worker {ours.index} of {len(ours.workers)}: waits at most {hardware.wait_seconds} s for the others, and", end="")
+    print(
+        f"worker {ours.index} of {len(ours.workers)}: waits at most {hardware.wait_seconds} s for the others, and",
+        end="",
+    )
     print(f" {CONNECT_SECONDS} s for TensorFlow to connect them", flush=True)
     cluster.meet(ours, hardware.wait_seconds)
     # No signal and no thread of Python's gets through while TensorFlow waits for a worker that died just now.

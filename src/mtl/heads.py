@@ -57,7 +57,7 @@ def accuracy(heads: Sequence[Head]) -> keras.Metric:
 
 
 def right(heads: Sequence[Head]) -> Callable[[KerasTensor, KerasTensor], KerasTensor]:
-    """What `accuracy` is the mean of: for each image of targets and probabilities, (N, K), the part it got right, (N,)."""
+    """What `accuracy` is the mean of: the part (N,) that probabilities (N, K) got right of each image's targets."""
 
     def of_images(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
         parts = [keras.metrics.categorical_accuracy(y_true[:, part], y_pred[:, part]) for part in columns(heads)]

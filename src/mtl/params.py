@@ -110,7 +110,9 @@ class Hardware(Settings):
     @classmethod
     def _is_supported(cls, strategy: object) -> object:
         if strategy == "parameter_server":
-            raise ValueError("parameter_server: Keras 3 does not support it; use multi_worker, one model on all machines")
+            raise ValueError(
+                "parameter_server: Keras 3 does not support it; use multi_worker, one model on all machines"
+            )
         return strategy
 
 
