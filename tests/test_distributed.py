@@ -16,6 +16,7 @@ import pytest
 import worker
 from conftest import ROOT
 from test_cluster import config, free_ports
+from test_dag import search
 
 from mtl import distributed, hardware, params
 from mtl.errors import UserError
@@ -37,8 +38,14 @@ class Workers:
             if count > 1:
                 environment["TF_CONFIG"] = config({"worker": addresses}, index=index)
             with (own / "out").open("w") as out:
-                command = [sys.executable, "tests/worker.py", str(own), json.dumps(change), str(seeds[index])]
-                started = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT)
+                command = [
+                    sys.executable,
+                    str(ROOT / "tests/worker.py"),
+                    str(own),
+                    json.dumps(change),
+                    str(seeds[index]),
+                ]
+                started = subprocess.Popen(command, cwd=own, env=environment, stdout=out, stderr=subprocess.STDOUT)
             self.processes.append(started)
 
     def wait(self) -> list[int]:
@@ -62,13 +69,13 @@ def close(ours: list[np.ndarray], theirs: list[np.ndarray]) -> None:
 def in_this_process(folder: Path, change: dict) -> list[np.ndarray]:
     """The weights that one process ends with."""
     folder.mkdir()
-    worker.train(folder, change)
+    worker.run(folder, change)
     with np.load(folder / "weights.npz") as arrays:
         return [arrays[name] for name in arrays.files]
 
 
 def test_two_processes_train_the_model_of_one(tmp_path):
-    two, folder = Workers(tmp_path / "two", 2, {}), tmp_path / "one"
+    two, folder = Workers(tmp_path / "two", 2, {"tensorboard": True}), tmp_path / "one"
     one = in_this_process(folder, {})
     assert two.wait() == [0, 0], two.said(0) + two.said(1)
     assert "hardware.strategy: multi_worker, each batch is shared by 2" in two.said(0)
@@ -79,9 +86,11 @@ def test_two_processes_train_the_model_of_one(tmp_path):
     for ours, theirs in zip(*rows, strict=True):
         assert list(ours) == list(theirs) == ["epoch", "acc", "loss", "val_acc", "val_loss"]
         assert ours == pytest.approx(theirs, rel=1e-5)
-    # Only the chief keeps a state to go on from, and the saved model has nothing of where it was trained.
+    # Only the chief writes a state to go on from, and logs; the saved model has nothing of where it was trained.
     assert (two.folders[0] / "checkpoint/state.json").exists()
+    assert list((two.folders[0] / "logs/task/train").glob("events.*"))
     assert not (two.folders[1] / "checkpoint").exists()
+    assert not (two.folders[1] / "logs").exists()
     architectures = []
     for place in (*two.folders, folder):
         with zipfile.ZipFile(place / "model.keras") as archive:
@@ -91,7 +100,7 @@ def test_two_processes_train_the_model_of_one(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_worker_ends_the_others_and_started_again_they_go_on(tmp_path):
-    change = {"epochs": 30}
+    change = {"epochs": 10}
     killed = Workers(tmp_path / "two", 2, change)
     state = killed.folders[0] / "checkpoint/state.json"
     deadline = time.monotonic() + 120
@@ -104,12 +113,12 @@ def test_a_killed_worker_ends_the_others_and_started_again_they_go_on(tmp_path):
     assert last.startswith("error: another worker is gone"), killed.said(0)
     assert "Traceback" not in killed.said(0)
     done = len(json.loads(state.read_text())["history"])
-    assert 1 <= done < 30
+    assert 1 <= done < 10
     again = Workers(tmp_path / "two", 2, change)
     one = in_this_process(tmp_path / "one", change)
     assert again.wait() == [0, 0], again.said(0)
-    assert f"goes on after epoch {done} of 30" in again.said(0)
-    assert f"trained {30 - done} epochs" in again.said(1)
+    assert f"goes on after epoch {done} of 10" in again.said(0)
+    assert f"trained {10 - done} epochs" in again.said(1)
     close(again.weights(0), one)
     assert all((a == b).all() for a, b in zip(again.weights(0), again.weights(1), strict=True))
 
@@ -136,7 +145,7 @@ def test_a_batch_without_an_image_for_each_worker_is_refused():
 
 
 def test_a_tpu_that_is_not_there_is_one_line():
-    with pytest.raises(UserError, match="hardware.strategy: no TPU answers: .*; use auto or one_device") as caught:
+    with pytest.raises(UserError, match=r"hardware.strategy: no TPU answers: .*; use auto or one_device") as caught:
         hardware.strategy(params.Hardware(threads=1, strategy="tpu"))
     assert "\n" not in str(caught.value)
 
@@ -147,3 +156,34 @@ def test_the_choice_has_a_name_and_one_line_where_it_is_not_one_device(capsys, a
     assert hardware.name(made) == name
     said = "" if name == "one_device" else f"hardware.strategy: {name}, each batch is shared by 1\n"
     assert capsys.readouterr().out == said
+
+
+@pytest.mark.slow
+def test_two_machines_run_the_stage_and_the_chief_alone_writes(done, tmp_path):
+    chief, other = done.copy(tmp_path / "chief"), done.copy(tmp_path / "other")
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    for project in (chief, other):
+        project.environment = done.environment | {"PYTHONPATH": str(project.root / "src")}
+        project.edit(lambda tree: tree["hardware"].update(strategy="multi_worker"))
+        project.edit(lambda tree: tree["recipes"]["compact"].update(steps_per_epoch=4))
+    before = (other.root / "models/model1.keras").read_bytes()
+    helper = subprocess.Popen(
+        [sys.executable, "src/train.py", "model1"],
+        cwd=other.root,
+        env=other.environment | {"TF_CONFIG": config({"worker": addresses}, index=1)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    ran = chief.run("dvc", "repro", "-s", "train@model1", TF_CONFIG=config({"worker": addresses}, index=0))
+    said, _ = helper.communicate(timeout=60)
+    assert helper.returncode == 0
+    assert "hardware.strategy: multi_worker, each batch is shared by 2" in ran.stdout
+    assert "model1: trained; worker 0, the chief, has the model" in said
+    assert json.loads((chief.root / "metrics/model1.json").read_text())["test_acc"] > 0
+    assert (chief.root / "models/model1.keras").read_bytes() != before
+    assert (other.root / "models/model1.keras").read_bytes() == before
+    assert other.run("git", "status", "--porcelain").stdout.split() == ["M", "params.yaml"]
+    runs = [search(project) for project in (chief, other)]
+    assert [len(found[found.experiment == "model1"]) for found in runs] == [2, 1]
+    newest = runs[0][runs[0].experiment == "model1"].sort_values("start_time").iloc[-1]
+    assert newest["tags.strategy"] == "multi_worker"

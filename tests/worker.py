@@ -1,6 +1,6 @@
 """One of the workers of tests/test_distributed.py, or the one process they are compared with: `worker.py <folder>`.
 
-TF_CONFIG, where it is set, says which worker it is. It writes into the folder: `weights.npz`, `history.json`, `model.keras`.
+TF_CONFIG, where it is set, says which worker it is. It writes `weights.npz`, `history.json` and `model.keras` there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mtl import errors, hardware, models, params
+from mtl import cluster, errors, hardware, models, params
 
 SHAPE = (12, 12, 3)
 RECIPE = {
@@ -36,9 +36,9 @@ def images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return x.astype(np.uint8), y
 
 
-def train(folder: Path, change: dict, seed: int = 0) -> None:
+def run(folder: Path, change: dict, seed: int = 0) -> None:
     """Train on 60 images, so that the last batch of an epoch is smaller; with `seed`, on others."""
-    from mtl import networks, training
+    from mtl import boards, networks, training
     from mtl.feeds import Arrays
 
     recipe = params.Recipe.model_validate_json(json.dumps(RECIPE | change), strict=True)
@@ -46,9 +46,14 @@ def train(folder: Path, change: dict, seed: int = 0) -> None:
     machine = params.Hardware(threads=1, strategy=strategy, wait_seconds=60)
     hardware.configure(machine, recipe.precision, 0)
     fed, held_out = images(60, seed), images(21, seed + 1)
+    chief = cluster.of(machine).chief
     with hardware.strategy(machine).scope():
         model = networks.build(recipe, SHAPE, 2, fed[0])
-    history, epochs = training.fit(model, recipe, 0, Arrays(*fed), Arrays(*held_out), folder / "checkpoint", verbose=0)
+    train, validation = Arrays(*fed), Arrays(*held_out)
+    called = boards.callbacks(recipe, "task", train, validation, ["dark", "light"]) if chief else []
+    history, epochs = training.fit(
+        model, recipe, 0, train, validation, folder / "checkpoint", verbose=0, callbacks=called
+    )
     np.savez(folder / "weights.npz", *model.get_weights())
     models.write(networks.plain(model), folder / "model.keras", ["dark", "light"])
     (folder / "history.json").write_text(json.dumps(history))
@@ -57,4 +62,4 @@ def train(folder: Path, change: dict, seed: int = 0) -> None:
 
 if __name__ == "__main__":
     hardware.import_tensorflow()
-    errors.run(partial(train, Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])))
+    errors.run(partial(run, Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])))

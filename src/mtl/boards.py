@@ -97,7 +97,7 @@ class Board(keras.callbacks.Callback):
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self._write("train", "learning_rate", epoch + 1, simple_value=rate)
         for variable in self.model.variables:
-            values = np.asarray(keras.ops.convert_to_numpy(variable), np.float64)
+            values = variable.numpy().astype(np.float64)
             self._write("train", variable.path, epoch + 1, histo=_histogram(values))
         if len(self.validation):
             figure = plots.confusion(self.task, self._confusion())

@@ -54,9 +54,18 @@ def take_up(model: keras.Model, epoch: int, digest: str) -> int:
     Raises UserError where a worker's `digest` of what decides the training is another than the chief's.
     """
     mine, strategy = np.frombuffer(bytes.fromhex(digest), np.int64), model.distribute_strategy
+
+    @tf.function
+    def of_chief(values: list[tf.Tensor]) -> list[tf.Tensor]:
+        return strategy.run(_of_chief, args=(values,))
+
+    @tf.function
+    def total(value: tf.Tensor) -> tf.Tensor:
+        return strategy.run(_sum, args=(value,))
+
     with workers_stay():
-        theirs, epoch = (value.numpy() for value in strategy.run(_of_chief, args=([mine, np.int64(epoch)],)))
-        differs = strategy.run(_sum, args=(np.int64((theirs != mine).any()),)).numpy()
+        theirs, epoch = (value.numpy() for value in of_chief([tf.constant(mine), tf.constant(epoch, tf.int64)]))
+        differs = int(total(tf.constant((theirs != mine).any(), tf.int64)))
         if differs:
             raise UserError(
                 f"strategy multi_worker: {differs} of the workers are given other images, labels, parameters or code"
@@ -65,8 +74,10 @@ def take_up(model: keras.Model, epoch: int, digest: str) -> int:
         if epoch:
             variables = [*model.variables, *model.optimizer.variables]
             # Collectives know no unsigned numbers, which states of random generators are.
-            wide = [v.value if v.value.dtype.is_floating else tf.cast(v.value, tf.int64) for v in variables]
-            for variable, value in zip(variables, strategy.run(_of_chief, args=(wide,)), strict=True):
+            wide = [
+                tf.identity(v.value) if v.value.dtype.is_floating else tf.cast(v.value, tf.int64) for v in variables
+            ]
+            for variable, value in zip(variables, of_chief(wide), strict=True):
                 variable.assign(tf.cast(value, variable.value.dtype))
     return int(epoch)
 
@@ -110,6 +121,17 @@ def fit(
     def judged(images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         return strategy.run(judge, args=(images, targets))
 
+    @tf.function
+    def total(sums: tf.Tensor) -> tf.Tensor:
+        return strategy.run(_sum, args=(sums,))
+
+    # Batch normalisation without the other workers' statistics leaves each worker its own averages.
+    averages = [v for v in model.non_trainable_variables if v.value.dtype.is_floating]
+
+    @tf.function
+    def means() -> list[tf.Tensor]:
+        return strategy.run(_mean, args=([tf.identity(v.value) for v in averages],))
+
     def size(number: tf.Tensor) -> tf.Tensor:
         """Images of the whole batch of a step, of all workers."""
         left = recipe.batch_size if recipe.steps_per_epoch else len(train) - number % per_epoch * recipe.batch_size
@@ -131,17 +153,15 @@ def fit(
                 called.on_train_batch_begin(start)
                 sums += steps(iterator).numpy()
                 called.on_train_batch_end(start + at_once - 1)
-            averages = [v for v in model.non_trainable_variables if v.value.dtype.is_floating]
-            means = strategy.run(_mean, args=([v.value for v in averages],))
-            for variable, value in zip(averages, means, strict=True):
+            for variable, value in zip(averages, means(), strict=True):
                 variable.assign(value)
-            logs = _logs(strategy, sums)
+            logs = _logs(total(sums).numpy())
             if len(validation):
                 sums = np.zeros(3)
                 for images, targets in validation.in_order(heads):
                     share = slice(ours.index, None, len(ours.workers))
                     sums += judged(images[share], targets[share]).numpy()
-                logs |= {f"val_{key}": value for key, value in _logs(strategy, sums).items()}
+                logs |= {f"val_{key}": value for key, value in _logs(total(sums).numpy()).items()}
             called.on_epoch_end(epoch, logs)
         called.on_train_end()
 
@@ -178,32 +198,28 @@ def _judge(model: keras.Model, heads: Sequence[Head]) -> Callable[..., tf.Tensor
     return judge
 
 
-def _logs(strategy: tf.distribute.Strategy, sums: np.ndarray) -> dict[str, float]:
-    """Loss and accuracy of the images of all workers, from the sums of this one."""
-    loss, acc, count = strategy.run(_sum, args=(sums,)).numpy()
+def _logs(sums: np.ndarray) -> dict[str, float]:
+    """Loss and accuracy from the sums of all workers."""
+    loss, acc, count = sums
     return {"acc": acc / count, "loss": loss / count}
 
 
-def _add(value: tf.Tensor) -> tf.Tensor:
+def _sum(value: tf.Tensor) -> tf.Tensor:
+    """The sum of what the workers have."""
     # An input of a graph is on no device yet, and so could not be reduced; its copy is on this worker's.
     return tf.distribute.get_replica_context().all_reduce("sum", tf.identity(value))
 
 
-_sum = tf.function(_add)
-
-
 def _chiefs(value: tf.Tensor) -> tf.Tensor:
     chief = tf.equal(tf.distribute.get_replica_context().replica_id_in_sync_group, 0)
-    return _add(tf.where(chief, value, tf.zeros_like(value)))
+    return _sum(tf.where(chief, value, tf.zeros_like(value)))
 
 
-@tf.function
 def _of_chief(values: list[tf.Tensor]) -> list[tf.Tensor]:
     """What the chief has."""
     return [_chiefs(value) for value in values]
 
 
-@tf.function
 def _mean(values: list[tf.Tensor]) -> list[tf.Tensor]:
     """The means of what the workers have, and exactly that where all have the same."""
     replica, means = tf.distribute.get_replica_context(), []

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import Discriminator, Field, JsonValue, Tag, ValidationError, field_validator, model_validator
 
 from mtl.errors import UserError, one_line
 from mtl.gate import Gate
@@ -191,7 +191,10 @@ class Recipe(Settings):
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None  # an epoch is so many batches; None: every image once
     steps_per_execution: Annotated[int, Field(ge=1)] = 1  # steps that are given to the device at once
     keep: Literal["last", "best"] = "last"
-    tensorboard: bool | Board = False  # write logs/<task> for TensorBoard; changes no result
+    tensorboard: Annotated[
+        Annotated[bool, Tag("switch")] | Annotated[Board, Tag("more")],
+        Discriminator(lambda given: "switch" if isinstance(given, bool | str | int | None) else "more"),
+    ] = False  # write logs/<task> for TensorBoard; changes no result
 
 
 class Params(Settings):
@@ -275,7 +278,7 @@ def first_line(error: ValidationError) -> str:
     first, *more = error.errors(include_url=False)
     # Pydantic puts the tag of a union ('sgd') into the path, behind the key (or the index) that holds the union.
     parts = [str(part) for part in first["loc"]]
-    tagged = [before in ("optimizer", "schedule") or before.isdigit() for before in ["", *parts]]
+    tagged = [before in ("optimizer", "schedule", "tensorboard") or before.isdigit() for before in ["", *parts]]
     place = ".".join(part for part, tag in zip(parts, tagged, strict=False) if not tag)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
