@@ -1,7 +1,7 @@
 """Two workers of one core over one process of two threads: `python bench/two_workers.py [--rounds 3]`.
 
 Both train `compact` with the same global batch, on generated pixels, in turn; the workers are processes on loopback,
-each on a core of its own. `compare` is what bench/input.py calls. A single training runs as `two_workers.py fit <threads>`,
+each on a core of its own. `compare` is what bench/input.py calls. A single training runs as `fit <threads>`,
 with TF_CONFIG for a worker.
 """
 
