@@ -15,8 +15,7 @@ def main(task: str) -> None:
     settings = params.read()
     recipe = settings.recipe(task)
     hardware.import_tensorflow()
-    from mtl import boards, networks, scores, training
-    from mtl.feeds import Arrays
+    from mtl import boards, networks, scores, streams, training
 
     ours = cluster.of(settings.hardware)  # of several machines the chief alone writes and tracks
     place = task if ours.chief else f"{task}-worker-{ours.index}"
@@ -35,7 +34,7 @@ def main(task: str) -> None:
         with strategy.scope():
             model = networks.build(recipe, dataset.shape, len(classes), splits["train"][0])
         models.check(networks.plain(model))
-        fed = {split: Arrays(*pair) for split, pair in splits.items()}
+        fed = {split: streams.feed(*splits[split]) for split in ("train", "val")}
         board = boards.callbacks(recipe, task, fed["train"], fed["val"], classes) if ours.chief else []
         started = time.perf_counter()
         history, epochs = training.fit(

@@ -20,7 +20,7 @@ def main() -> None:
     tasks, dataset = arrangements.questions(), store.read_dataset()
     with tracking.stage_run("study", settings, "summary", STUDY) as run:
         run.log_dataset(dataset)
-        milliseconds = measure(study, tasks, store.read_images("test")[:IMAGES])
+        milliseconds = measure(study, tasks, np.asarray(store.read_images("test")[:IMAGES]))
         runs = []
         for arrangement, seed in product(study.arrangements, study.seeds):
             name = STUDY / "runs" / f"{arrangement}-{seed}"

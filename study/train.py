@@ -20,8 +20,7 @@ def main(arrangement: str, seed: int) -> None:
     tasks = arrangements.questions()
     weights = arrangements.weights(study, list(tasks))
     hardware.import_tensorflow()
-    from mtl import networks, training
-    from mtl.feeds import Arrays
+    from mtl import networks, streams, training
     from mtl.heads import Head, columns
 
     name = f"{arrangement}-{seed}"
@@ -42,7 +41,7 @@ def main(arrangement: str, seed: int) -> None:
             hardware.configure(settings.hardware, recipe.precision, seed)
             with hardware.strategy(hardware.one_machine(settings.hardware, "the study")).scope():
                 model = networks.build(recipe, dataset.shape, sum(head.labels for head in heads), splits["train"][0])
-                fed = [Arrays(*splits[split]) for split in ("train", "val")]
+                fed = [streams.feed(*splits[split]) for split in ("train", "val")]
                 started = clocks()
                 on_epoch = partial(run.log_epoch, prefix=f"{joined}.")
                 fitted = training.fit(model, recipe, seed, *fed, folder / joined, on_epoch, heads=heads)

@@ -323,9 +323,9 @@ LAYERS = [
     | {"serving", "search", "report", "records"},
     {"provenance", "tracking", "joint", "lineage"},
     {"training", "distributed", "boards", "arrangements", "evaluation", "gallery", "plots", "checkpoint"},
-    {"networks", "blocks", "heads", "feeds", "optimizers", "models"}
+    {"networks", "blocks", "heads", "feeds", "streams", "optimizers", "models"}
     | {"labels", "sources", "hardware", "cluster", "scores"},
-    {"store", "params", "gate", "tune_settings", "settings", "tables", "edits", "errors"},
+    {"store", "shards", "params", "gate", "tune_settings", "settings", "tables", "edits", "errors"},
 ]
 
 

@@ -12,6 +12,7 @@ from keras import layers
 from numpy.lib.stride_tricks import sliding_window_view
 
 WHITENING = "whitening"  # name of the layer whose kernel comes from the training images
+WHITENED = 5000  # training images that the whitening layer is made from
 
 
 class FusedBatchNormalization(layers.BatchNormalization):
@@ -86,12 +87,12 @@ def whitening_kernel(images: np.ndarray, size: int = 2, epsilon: float = 5e-4) -
     ResNet, 2018). Pixels are taken as `compact` rescales them.
 
     Args:
-        images: uint8 (N, H, W, C); the first 5,000 are used.
+        images: uint8 (N, H, W, C); the first WHITENED are used.
 
     Returns:
         float32 (size, size, C, 2·size²·C).
     """
-    windows = sliding_window_view(images[:5000] / np.float32(128) - 1, (size, size), axis=(1, 2))
+    windows = sliding_window_view(images[:WHITENED] / np.float32(128) - 1, (size, size), axis=(1, 2))
     patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, size * size * images.shape[-1])
     values, vectors = np.linalg.eigh(np.cov(patches, rowvar=False))
     kernel = (vectors / np.sqrt(values + epsilon)).reshape(size, size, images.shape[-1], -1)

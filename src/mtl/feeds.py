@@ -155,6 +155,18 @@ def sides(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(2, size=count)
 
 
+def augment(
+    images: np.ndarray, rows: np.ndarray, columns: np.ndarray, mirrored: np.ndarray, augmentation: Augmentation
+) -> np.ndarray:
+    """Augmented copies of `images`, uint8 (B, H, W, C), as `Arrays` makes them.
+
+    `rows` and `columns`, from 0 to twice `translate`, say where the frame of each is on the padded image.
+    """
+    windows = _windows(images, augmentation.translate)
+    batch = windows[np.arange(len(images)), rows, columns].transpose(0, 2, 3, 1)
+    return _mirror(batch, mirrored, augmentation)
+
+
 def _mirror(images: np.ndarray, mirrored: np.ndarray, augmentation: Augmentation) -> np.ndarray:
     """`images` with those `mirrored` turned in place, where the recipe has it."""
     if augmentation.flip:

@@ -70,10 +70,11 @@ class Data(Settings):
             raise ValueError(f"{path!r} holds the outputs of the stages; use a folder of its own, like data/external")
         return path
 
-    source: Literal["cifar10", "folder", "generated"]
+    source: Literal["cifar10", "folder", "generated", "tfrecord"]
     path: Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]
     size: Annotated[int, Field(ge=4, le=4096)] | None = None
     validation: Annotated[int, Field(ge=0)]
+    cache: Annotated[int, Field(ge=0)] = 256  # of tfrecord: up to so many MiB of images in memory, more are streamed
 
 
 class Task(Settings):

@@ -49,9 +49,11 @@ def fit(
     Under `multi_worker` the chief's folder is the one that counts, and another worker's history is what it saw itself.
 
     Raises:
-        UserError: the loss became NaN or infinite, the recipe's `steps_per_execution` does not divide an epoch, or
-            another worker is gone.
+        UserError: the loss became NaN or infinite, the recipe asks for what the images do not give, or another worker
+            is gone.
     """
+    if recipe.keep == "best" and not len(validation):
+        raise UserError("keep: 'best' is chosen on the validation images and there are none; add some, or keep: last")
     strategy = model.distribute_strategy
     together = hardware.name(strategy) == "multi_worker"
     chief = not together or cluster.read().chief
@@ -137,7 +139,10 @@ def _digest(model: keras.Model, recipe: Recipe, seed: int, heads: Sequence[Head]
     where = tf.config.threading.get_intra_op_parallelism_threads(), model.distribute_strategy.num_replicas_in_sync
     for text in (model.to_json(), recipe.model_dump_json(), str(seed), str(where), str(heads)):
         digest.update(text.encode())
-    for module in ("training", "optimizers", "networks", "blocks", "heads", "hardware", "feeds", "distributed"):
+    for module in (
+        *("training", "distributed", "optimizers", "networks", "blocks", "heads", "hardware"),
+        *("feeds", "streams", "shards"),
+    ):
         digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
     for array in model.get_weights():
         digest.update(np.ascontiguousarray(array).data)
