@@ -38,14 +38,7 @@ def main(task: str) -> None:
         board = boards.callbacks(recipe, task, fed["train"], fed["val"], classes) if ours.chief else []
         started = time.perf_counter()
         history, epochs = training.fit(
-            model,
-            recipe,
-            settings.seed,
-            fed["train"],
-            fed["val"],
-            folder,
-            on_epoch=run.log_epoch,
-            callbacks=board,
+            model, recipe, settings.seed, fed["train"], fed["val"], folder, run.log_epoch, callbacks=board
         )
         seconds = time.perf_counter() - started
         run.log_metrics({"fit_seconds": seconds, "images_per_second": dataset.train * epochs / seconds})
