@@ -1,9 +1,8 @@
 """Two workers of one core over one process of two threads: `python bench/two_workers.py [--rounds 3] [--steps 8]`.
 
-Both train `compact` with the same global batch, on generated pixels, in turn; the workers are processes on loopback,
-each on a core of its own. `compare` is what bench/input.py calls. A single training runs as `fit <threads>
-<steps>`,
-with TF_CONFIG for a worker.
+Both train `compact` in float32 (bfloat16 is slow on processors without it) with the same global batch, on generated
+pixels, in turn; the workers are processes on loopback, each on a core of its own. bench/input.py calls `compare`.
+A single training runs as `two_workers.py fit <threads> <steps>`, with TF_CONFIG for a worker.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ SCRIPT = "bench/two_workers.py"
 
 
 def fit(threads: int, steps: int) -> float:
-    """Images per second of `training.fit`, of all workers: three epochs of `steps`, the first (compilation) left out."""
+    """Images per second of `training.fit`, of all workers: three epochs of `steps`, without the first (compilation)."""
     from mtl import cluster, hardware, params
 
     used = params.Hardware(
@@ -39,7 +38,11 @@ def fit(threads: int, steps: int) -> float:
     from mtl import networks, training
     from mtl.feeds import Arrays
 
-    recipe = params.read().recipes["compact"].model_copy(update={"epochs": 3, "steps_per_epoch": steps})
+    recipe = (
+        params.read()
+        .recipes["compact"]
+        .model_copy(update={"epochs": 3, "steps_per_epoch": steps, "precision": "float32"})
+    )
     hardware.configure(used, recipe.precision, seed=0)
     images = np.random.default_rng(0).integers(0, 256, size=(4096, 32, 32, 3)).astype(np.uint8)
     train = Arrays(images, (np.arange(len(images)) % 10).astype(np.uint8))
