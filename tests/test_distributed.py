@@ -48,9 +48,17 @@ class Workers:
                 started = subprocess.Popen(command, cwd=own, env=environment, stdout=out, stderr=subprocess.STDOUT)
             self.processes.append(started)
 
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *error) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
     def wait(self) -> list[int]:
         """The exit status of each."""
-        return [process.wait(timeout=240) for process in self.processes]
+        return [process.wait(timeout=300) for process in self.processes]
 
     def said(self, index: int) -> str:
         return (self.folders[index] / "out").read_text()
@@ -75,9 +83,10 @@ def in_this_process(folder: Path, change: dict) -> list[np.ndarray]:
 
 
 def test_two_processes_train_the_model_of_one(tmp_path):
-    two, folder = Workers(tmp_path / "two", 2, {"tensorboard": True}), tmp_path / "one"
-    one = in_this_process(folder, {})
-    assert two.wait() == [0, 0], two.said(0) + two.said(1)
+    folder = tmp_path / "one"
+    with Workers(tmp_path / "two", 2, {"tensorboard": True}) as two:
+        one = in_this_process(folder, {})
+        assert two.wait() == [0, 0], two.said(0) + two.said(1)
     assert "hardware.strategy: multi_worker, each batch is shared by 2" in two.said(0)
     assert all((a == b).all() for a, b in zip(two.weights(0), two.weights(1), strict=True))
     close(two.weights(0), one)
@@ -101,22 +110,22 @@ def test_two_processes_train_the_model_of_one(tmp_path):
 @pytest.mark.slow
 def test_a_killed_worker_ends_the_others_and_started_again_they_go_on(tmp_path):
     change = {"epochs": 10}
-    killed = Workers(tmp_path / "two", 2, change)
-    state = killed.folders[0] / "checkpoint/state.json"
-    deadline = time.monotonic() + 120
-    while not state.exists():
-        assert time.monotonic() < deadline, killed.said(0)
-        time.sleep(0.05)
-    killed.processes[1].send_signal(signal.SIGKILL)
-    assert killed.wait() == [1, -signal.SIGKILL]
+    with Workers(tmp_path / "two", 2, change) as killed:
+        state = killed.folders[0] / "checkpoint/state.json"
+        deadline = time.monotonic() + 300
+        while not state.exists():
+            assert time.monotonic() < deadline, killed.said(0)
+            time.sleep(0.05)
+        killed.processes[1].send_signal(signal.SIGKILL)
+        assert killed.wait() == [1, -signal.SIGKILL], killed.said(0)
     last = killed.said(0).strip().splitlines()[-1]
     assert last.startswith("error: another worker is gone"), killed.said(0)
     assert "Traceback" not in killed.said(0)
     done = len(json.loads(state.read_text())["history"])
     assert 1 <= done < 10
-    again = Workers(tmp_path / "two", 2, change)
-    one = in_this_process(tmp_path / "one", change)
-    assert again.wait() == [0, 0], again.said(0)
+    with Workers(tmp_path / "two", 2, change) as again:
+        one = in_this_process(tmp_path / "one", change)
+        assert again.wait() == [0, 0], again.said(0)
     assert f"goes on after epoch {done} of 10" in again.said(0)
     assert f"trained {10 - done} epochs" in again.said(1)
     close(again.weights(0), one)
@@ -125,8 +134,8 @@ def test_a_killed_worker_ends_the_others_and_started_again_they_go_on(tmp_path):
 
 @pytest.mark.slow
 def test_workers_with_other_images_are_refused(tmp_path):
-    two = Workers(tmp_path, 2, {}, seeds=(0, 1))
-    assert two.wait() == [1, 1]
+    with Workers(tmp_path, 2, {}, seeds=(0, 1)) as two:
+        assert two.wait() == [1, 1]
     for index in range(2):
         assert "error: strategy multi_worker: 1 of the workers are given other images" in two.said(index)
         assert "Traceback" not in two.said(index)
