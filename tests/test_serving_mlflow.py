@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import requests
 from gateways import LABELS, Process, write_project
-from test_tracking import free_port
+from servers import free_port
 
 from mtl import models, tracking
 from mtl.errors import UserError
