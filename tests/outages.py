@@ -1,26 +1,73 @@
-"""A door in front of a server, that is shut at a chosen request; and all that a store holds of a run, to compare."""
+"""A tracking server, a door before it that is shut at a chosen request, and all that a store holds of a run."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
+import os
 import re
+import shutil
+import sys
 import threading
+import urllib.request
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import yaml
+from conftest import ROOT
+from matplotlib.figure import Figure
 from mlflow import MlflowClient, artifacts
+from servers import Server, free_port
+
+from mtl import params, tracking
+from mtl.store import Dataset
 
 OWN = {"mlflow.runName", "mlflow.source.name", "mlflow.user"}  # tags that differ from run to run
+
+
+DATASET = Dataset("small", "folder", False, ("a", "b"), "png", 4, 0, 2, (2, 2, 3))
+MODEL = """
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+
+class Echo(PythonModel):
+    def predict(self, context, model_input, params=None):
+        return model_input
+
+
+set_model(Echo())
+"""
+
+
+class Tracking(Server):
+    """A real `mlflow server` on loopback with SQLite and a folder: what can be tested without more."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--backend-store-uri", f"sqlite:///{folder}/m.db", "--artifacts-destination", str(folder / "a")]
+        # Its workers for evaluation jobs would leave the process group, and outlive the test.
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        super().__init__([*command, "--workers", "1"], folder, environment, None)
+
+    def answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=2) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
 
 
 class Door:
     """An HTTP proxy on loopback. `rule` is asked about each request, `PUT /path`, before it goes to the server.
 
-    Its answer: None (let it through), "shut" (the connection is closed, and so it stays for all that come), "lost"
+    What it returns: None (let it through), "shut" (the connection is closed, and so it stays for all that come), "lost"
     (the server gets it, its answer is lost, and then it is shut), "hang" (no answer from now on), "404".
     """
 
@@ -44,7 +91,8 @@ class Door:
                 elif does == "404":
                     self.send_error(404)
                 elif does != "shut":
-                    self.forward(body, answer=does is None)
+                    with contextlib.suppress(OSError, http.client.HTTPException):  # the server is away
+                        self.forward(body, answer=does is None)
 
             def forward(self, body: bytes, answer: bool) -> None:
                 server = http.client.HTTPConnection("127.0.0.1", port)
@@ -89,7 +137,33 @@ class Door:
         self._thread.join()
 
 
-def content(client: MlflowClient, run_id: str, folder: Path) -> dict[str, Any]:
+def save_model(folder: Path) -> Path:
+    """A model in MLflow's format, quickly made."""
+    (folder / "echo.py").write_text(MODEL)
+    mlflow.pyfunc.save_model(folder / "model", python_model=folder / "echo.py", pip_requirements=["mlflow"])
+    return folder / "model"
+
+
+def stage(saved: Path) -> tracking.Run:
+    """A stage that logs one thing of each kind."""
+    with tracking.stage_run("load_data", params.read(ROOT / "params.yaml")) as run:
+        run.log_dataset(DATASET)
+        for epoch in (1, 2):
+            run.log_epoch({"epoch": epoch, "loss": 1 / epoch, "val_loss": 2 / epoch})
+        run.log_metrics({"test_acc": 0.5, "test_loss": 0.25})
+        run.log_json({"a": 2, "b": 2}, "counts.json")
+        run.log_figures({"gallery/one": Figure((1, 1))})
+        run.log_saved("model", "model", lambda files: shutil.copytree(saved, files, dirs_exist_ok=True))
+    return run
+
+
+def stored(run: tracking.Run, folder: Path) -> dict:
+    """What the store has of a run; `folder` for what is downloaded for it."""
+    folder.mkdir(exist_ok=True)
+    return _content(mlflow.MlflowClient(), run.identity.run_id, folder)
+
+
+def _content(client: MlflowClient, run_id: str, folder: Path) -> dict[str, Any]:
     """What the store holds of a run, without what differs between two runs of the same: names, ids, times."""
     run = client.get_run(run_id)
     history = {key: client.get_metric_history(run_id, key) for key in run.data.metrics}

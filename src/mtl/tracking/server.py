@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -93,7 +94,10 @@ def shown() -> str:
 
 def reason(error: Exception) -> str:
     """What a failed call says, in one line, without the password that MLflow quotes with the address."""
-    return one_line(error).replace(uri(), shown())[:300]
+    said = one_line(error).replace(uri(), shown())
+    if status := re.search(r"too many (\d{3}) error responses", said):
+        return f"it answers with error {status[1]}"
+    return "no answer" if re.search("Max retries exceeded|timeout exception", said) else said[:300]
 
 
 def experiment_id(name: str) -> str:
