@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 from ruamel.yaml import YAML
+from servers import deployment, postgresql  # noqa: F401, as fixtures
 
 settings.register_profile("any speed", deadline=None)
 settings.load_profile("any speed")

@@ -13,7 +13,7 @@ import pytest
 from conftest import Project
 from optuna.trial import TrialState
 from ruamel.yaml import YAML
-from test_tracking import free_port
+from servers import free_port
 
 RATE = {"name": "optimizer.learning_rate", "type": "double", "min": 0.01, "max": 0.8, "scale": "log"}
 # Half of the trials draw a value that the recipe refuses.

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 import pytest
 from conftest import ROOT
 from optuna.trial import TrialState
-from test_tracking import free_port
 from test_tune_space import declare
 
 from mtl import edits, params
@@ -78,41 +74,6 @@ def project(tmp_path, monkeypatch) -> Path:
         (tmp_path / "data" / f"{name}.npy").write_bytes(name.encode())
     declare(early_stopping="none", max_trials=12)
     return tmp_path
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[str]:
-    """The URL of a PostgreSQL server of our own on loopback."""
-    if shutil.which("initdb") is None or shutil.which("postgres") is None:
-        pytest.skip("no PostgreSQL server (initdb, postgres) is installed here")
-    user = None
-    if os.geteuid() == 0:  # which PostgreSQL refuses
-        user = next(
-            (name for name in ("postgres", "nobody") if name in [entry.pw_name for entry in pwd.getpwall()]), None
-        )
-    folder = Path(tempfile.mkdtemp())
-    if user:
-        shutil.chown(folder, user)
-    port = str(free_port())
-    subprocess.run(
-        ["initdb", "-D", folder / "db", "-U", "tuner", "-A", "trust"],
-        user=user,
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
-    options = ["-D", folder / "db", "-p", port, "-h", "127.0.0.1", "-k", folder, "-c", "fsync=off"]
-    log = (folder / "log").open("wb")
-    server = subprocess.Popen(["postgres", *options], user=user, cwd=folder, stdout=log, stderr=log)
-    try:
-        while subprocess.run(["pg_isready", "-h", "127.0.0.1", "-p", port], capture_output=True).returncode:
-            assert server.poll() is None, (folder / "log").read_text()
-        yield f"postgresql://tuner:secret@127.0.0.1:{port}/postgres"
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait()
-        log.close()
-        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("where", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])

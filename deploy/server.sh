@@ -1,0 +1,15 @@
+#!/bin/sh
+# The tracking server, in the foreground. It alone knows the database's password and the SFTP server's key.
+set -eu
+: "${POSTGRES_PASSWORD:?not set; deploy/secrets.sh makes one}"
+: "${SFTP_CLIENT_KEY:?not set; deploy/secrets.sh makes the keys}"
+: "${SFTP_HOST_PUBLIC_KEY:?not set; deploy/secrets.sh makes the keys}"
+
+# Not in the URI: command lines and logs show that.
+export PGPASSWORD="$POSTGRES_PASSWORD" PGCONNECT_TIMEOUT=5
+unset POSTGRES_PASSWORD
+export MLFLOW_BACKEND_STORE_URI="postgresql+psycopg://${POSTGRES_USER:-mlflow}@${POSTGRES_ADDRESS:-127.0.0.1:5432}/${POSTGRES_DB:-mlflow}"
+export MLFLOW_ARTIFACTS_DESTINATION="sftp://${SFTP_USER:-mlflow}@${SFTP_ADDRESS:-127.0.0.1:2222}${SFTP_FOLDER:-/artifacts}"
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false  # judges and scorers of language models: processes that nothing here needs
+exec mlflow server --serve-artifacts --host "${MLFLOW_LISTEN:-127.0.0.1}" --port "${MLFLOW_PORT:-5000}" \
+  --workers "${MLFLOW_WORKERS:-4}" ${MLFLOW_APP_NAME:+--app-name "$MLFLOW_APP_NAME"}
