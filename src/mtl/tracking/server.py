@@ -68,6 +68,11 @@ def answers() -> Iterator[None]:
             raise UserError(f"the MLflow tracking server {shown()}: no answer; {advice}")
         yield
     except (MlflowException, SQLAlchemyError, requests.RequestException, ImportError, ValueError) as error:
+        if isinstance(error, MlflowException) and error.get_http_status_code() == 401:
+            raise UserError(
+                f"the MLflow tracking server {shown()}: wrong or no user and password; "
+                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            ) from None
         raise UserError(f"the MLflow tracking server {shown()}: {reason(error)}; {advice}") from None
 
 
