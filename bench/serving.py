@@ -62,8 +62,8 @@ def prepare(folder: Path) -> str:
     np.save(labels / "y_train.npy", np.arange(10, dtype=np.uint8))
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     experiment = mlflow.create_experiment("bench", artifact_location=(folder / "artifacts").as_uri())
-    with mlflow.start_run(experiment_id=experiment):
-        tracking.Run().log_model(model, CLASSES, images)
+    with mlflow.start_run(experiment_id=experiment) as run:
+        tracking.Run(tracking.identify("bench", run.info.run_id)).log_model(model, CLASSES, images)
     (logged,) = mlflow.search_logged_models([experiment], output_format="list")
     return logged.model_uri
 

@@ -39,11 +39,11 @@ def store(project, tmp_path_factory):
     experiment = mlflow.create_experiment("e", artifact_location=(folder / "artifacts").as_uri())
     images = np.load(project / "data/raw/x_test.npy")
     (project / "models/classes.json").write_text(json.dumps({task: labels.classes for task, labels in LABELS.items()}))
-    with mlflow.start_run(experiment_id=experiment):
-        run = tracking.Run()
+    with mlflow.start_run(experiment_id=experiment) as active:
+        run = tracking.Run(tracking.identify("e", active.info.run_id))
         run.log_model(models.read(project / "models/model1.keras"), list(LABELS["model1"].classes), images)
         run.log_joint_model(project / "models", images)
-        assert run.lost == []
+        assert run.lost == run.pending == []
     logged = {model.name: model.model_uri for model in mlflow.search_logged_models([experiment], output_format="list")}
     for _ in range(2):
         mlflow.register_model(logged["joint"], "joint")

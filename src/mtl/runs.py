@@ -37,6 +37,8 @@ def runs(rev: str | None, as_json: bool, tree: str | None) -> None:
             return
         rows = [_row(client, out) for out in provenance.outs(rev)]
     click.echo(json.dumps(rows, indent=2) if as_json else text(rows))
+    if any("run" not in row for row in rows) and (advice := tracking.pending.advice()):
+        click.echo(advice, err=True)
 
 
 @click.command
@@ -57,7 +59,8 @@ def uri(name: str) -> None:
         models = filter(None, map(provenance.model_uri, provenance.runs_that_made(client, path, md5)))
         found = next(models, None)
     if found is None:
-        raise UserError(f"no MLflow run here logged the model of {path} (md5 {md5}); `dvc repro -f` logs it anew")
+        advice = tracking.pending.advice() or "`dvc repro -f` logs it anew"
+        raise UserError(f"no MLflow run here logged the model of {path} (md5 {md5}); {advice}")
     click.echo(found)
 
 

@@ -11,7 +11,7 @@ from mtl import lineage, store
 from mtl.errors import UserError
 from mtl.registry import bundles
 from mtl.registry.bundles import Bundle
-from mtl.tracking import registry
+from mtl.tracking import pending, registry
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -72,7 +72,8 @@ def find(folder: Path) -> Candidate:
     wanted = {f"dep.{path}": locked[path] for path in ("models", str(store.LABELS)) if path in locked}
     joint = registry.logged_model(STAGE, registry.JOINT, wanted) if wanted else None
     if joint is None:
-        raise UserError(f"no run in MLflow has the joint model of this dvc.lock; `dvc repro -f -s {STAGE}` logs it")
+        advice = pending.advice() or f"`dvc repro -f -s {STAGE}` logs it"
+        raise UserError(f"no run in MLflow has the joint model of this dvc.lock; {advice}")
     bundle = bundles.fetch(f"models:/{joint.model_id}", folder)
     parts = tuple(_task(task, _md5(file)) for task, file in bundle.files.items())
     held = {path: md5 for part in parts for path, md5 in part.holds.items()}
@@ -90,9 +91,8 @@ def _task(task: str, md5: str) -> Part:
         raise UserError(f"the joint model in MLflow has another {path} than dvc.lock; run `dvc repro`")
     model = registry.logged_model(task, "model", {f"out.{path}": md5, f"dep.{labels}": locked[labels]})
     if model is None:
-        raise UserError(
-            f"no run in MLflow has the {path} of this dvc.lock; `dvc repro -f -s {stage}` trains and logs it"
-        )
+        advice = pending.advice() or f"`dvc repro -f -s {stage}` trains and logs it"
+        raise UserError(f"no run in MLflow has the {path} of this dvc.lock; {advice}")
     return Part(task, model, {path: md5, labels: locked[labels]})
 
 

@@ -51,6 +51,9 @@ def succeeded(name: str, job: Job, console: Console) -> bool:
     seconds = f"{time.monotonic() - job.started:.0f} s"
     if job.process.returncode == 0:
         console.print(f"done    {name}  {seconds}")
+        for line in tail(job.log, LOG_LINES):
+            if line.startswith("MLflow: not logged"):
+                console.print(f"    {line}")
         return True
     where = f"its output is in {os.path.relpath(job.log)}, and ends:"
     console.print(f"mtl repro: stage '{name}' failed after {seconds}; {where}")

@@ -85,7 +85,7 @@ def words(study: optuna.Study, space: Space, found: FrozenTrial) -> list[str]:
     if len(failed) > REASONS:
         said.append(f"{len(failed) - REASONS} more failed")
     if lost := sum(bool(trial.user_attrs.get("not_logged")) for trial in study.get_trials(deepcopy=False)):
-        said.append(f"MLflow: {lost} trials were not logged as a whole")
+        said.append(f"MLflow: {lost} trials were not logged as a whole; `mtl log` lists what is kept for later")
     return said
 
 

@@ -108,7 +108,7 @@ def _objective(given: Work, arrays: Arrays, trial: optuna.Trial) -> float:
         trial.set_user_attr("reason", reason)
         run.log_tags({"state": state, "reason": reason})
         run.end(status)
-        trial.set_user_attr("not_logged", sorted(set(run.lost)))
+        trial.set_user_attr("not_logged", sorted({*run.lost, *run.pending}))
 
 
 def _judge(space: Space, settings: Params, arrays: Arrays, trial: optuna.Trial, run: tracking.Run) -> float:

@@ -1,10 +1,26 @@
 """MLflow: experiments, runs, lineage tags and models. The only room that knows it.
 
-A server that does not answer when a stage starts stops the stage; one that goes away later costs no model.
+A server that does not answer when a stage starts stops the stage; one that goes away later costs no model, and
+what it was not told is told later (`pending`).
 """
 
-from mtl.tracking.run import Run, flat
+from mtl.tracking import pending
+from mtl.tracking.calls import flat
+from mtl.tracking.journal import identify
+from mtl.tracking.run import Run
 from mtl.tracking.server import client, prepare_client, uri
 from mtl.tracking.stages import stage_run, study_run, trial_run, used_params
 
-__all__ = ["Run", "client", "flat", "prepare_client", "stage_run", "study_run", "trial_run", "uri", "used_params"]
+__all__ = [
+    "Run",
+    "client",
+    "flat",
+    "identify",
+    "pending",
+    "prepare_client",
+    "stage_run",
+    "study_run",
+    "trial_run",
+    "uri",
+    "used_params",
+]

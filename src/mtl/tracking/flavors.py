@@ -1,25 +1,48 @@
-"""What MLflow is told about a model beside its files: signature and requirements."""
+"""Models as MLflow keeps them: with signature, input example and requirements."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
 
+INPUT_IMAGES = 2  # of the input example that is logged with a model
 
-def without_bars(call: Callable[..., Any]) -> Callable[..., Any]:
-    """`call` without the progress bars that Keras prints while MLflow tries the input example."""
 
-    def quiet(*args: Any, **kwargs: Any) -> Any:
-        with redirect_stdout(io.StringIO()):
-            return call(*args, **kwargs)
+def save_model(folder: Path, model: keras.Model, classes: list[str], images: np.ndarray) -> None:
+    """Save a task's model into `folder` in MLflow's format; `images` are uint8 (N, H, W, 3)."""
+    import mlflow
 
-    return quiet
+    with redirect_stdout(io.StringIO()):  # the progress bars that Keras prints while MLflow tries the input example
+        mlflow.tensorflow.save_model(
+            model,
+            str(folder),
+            signature=signature(images, len(classes)),
+            input_example=images[:INPUT_IMAGES],
+            pip_requirements=requirements("mlflow", "tensorflow", "keras", "numpy"),
+            metadata={"classes": classes},
+        )
+
+
+def save_joint_model(folder: Path, models: Path, images: np.ndarray) -> None:
+    """Save the models of all tasks, `<task>.keras` and classes.json in `models`, into `folder` as one pyfunc."""
+    import mlflow
+
+    with redirect_stdout(io.StringIO()):
+        mlflow.pyfunc.save_model(
+            str(folder),
+            python_model=Path(__file__).parents[1] / "joint.py",
+            artifacts={"models": str(models)},
+            signature=signature(images, None),
+            input_example=images[:INPUT_IMAGES],
+            pip_requirements=requirements("mlflow", "tensorflow", "keras", "numpy", "pandas"),
+        )
 
 
 def signature(images: np.ndarray, classes: int | None) -> Any:

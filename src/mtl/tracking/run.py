@@ -1,54 +1,37 @@
-"""One MLflow run: what is logged into it, and what is noted where that fails."""
+"""One MLflow run: what is logged into it."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl import lineage
 from mtl.store import Dataset
-from mtl.tracking.flavors import requirements, signature, without_bars
-from mtl.tracking.server import reason, server_answers
+from mtl.tracking.calls import Call, flat
+from mtl.tracking.flavors import save_joint_model, save_model
+from mtl.tracking.sender import Sender, milliseconds
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
     from matplotlib.figure import Figure
 
-INPUT_IMAGES = 2  # of the input example that is logged with a model
 
-
-class Run:
-    """One MLflow run. What cannot be logged is noted; once the server is gone, nothing more is sent to it."""
-
-    def __init__(self) -> None:
-        self.lost: list[str] = []
-        self.away = False
-
-    def send(self, what: str, call: Callable[..., Any], *args: Any, always: bool = False, **kwargs: Any) -> None:
-        """Call MLflow; note `what` as lost where that fails, or (unless `always`) where the server is gone."""
-        if always or not self.away:
-            try:
-                call(*args, **kwargs)
-                return
-            except Exception as error:  # the client raises what requests, SQLAlchemy or the artifact store raise
-                print(f"MLflow: cannot log {what}: {reason(error)}; the stage goes on without it", file=sys.stderr)
-                self.away = not server_answers()
-        self.lost.append(what)
+class Run(Sender):
+    """One MLflow run."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log numbers."""
-        import mlflow
-
-        self.send("metrics", mlflow.log_metrics, dict(metrics), step=step, synchronous=True)
+        now = milliseconds()
+        rows = [(name, value, now, step or 0) for name, value in metrics.items()]
+        self.send(Call("batch", "metrics", {"metrics": rows}))
 
     def log_params(self, tree: Mapping[str, Any]) -> None:
         """Log parameters, nested ones under dotted names."""
-        import mlflow
-
-        self.send("parameters", mlflow.log_params, dict(flat(tree)))
+        self.send(Call("batch", "parameters", {"params": {name: str(value) for name, value in flat(tree)}}))
 
     def log_epoch(self, row: Mapping[str, float], prefix: str = "") -> None:
         """Log one row of a training's history as `train_*` and `val_*` at its epoch."""
@@ -58,45 +41,31 @@ class Run:
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
-        import mlflow
-
-        self.send("tags", mlflow.set_tags, dict(tags))
+        self.send(Call("batch", "tags", {"tags": {name: str(value) for name, value in tags.items()}}))
 
     def log_folder(self, folder: Path) -> None:
         """Log the files of a folder as artifacts."""
-        import mlflow
-
-        self.send(folder.name, mlflow.log_artifacts, str(folder))
-
-    def end(self, status: str) -> None:
-        """End the run as FINISHED, FAILED or KILLED."""
-        import mlflow
-
-        # Always tried: a run left open would be tried again, at length, when the process exits.
-        self.send("end of the run", mlflow.end_run, status, always=True)
+        self.send(Call("artifacts", folder.name), lambda files: shutil.copytree(folder, files, dirs_exist_ok=True))
 
     def end_other(self, run_id: str, reason: str) -> None:
         """End the run of a process that was killed."""
-        import mlflow
-
-        def finish() -> None:
-            mlflow.MlflowClient().set_tag(run_id, "reason", reason)
-            mlflow.MlflowClient().set_terminated(run_id, "KILLED")
-
-        self.send("end of a killed run", finish)
+        what = "end of a killed run"
+        self.send(Call("batch", what, {"tags": {"reason": reason}}, run_id))
+        self.send(Call("end", what, {"status": "KILLED", "end_time": milliseconds()}, run_id))
 
     def log_json(self, content: Any, name: str) -> None:
         """Log an artifact that is JSON."""
-        import mlflow
-
-        self.send(name, mlflow.log_dict, content, name)
+        self.send(Call("artifacts", name), lambda files: (files / name).write_text(json.dumps(content, indent=2)))
 
     def log_figures(self, figures: Mapping[str, Figure]) -> None:
         """Log figures as pictures, each under its name with `.png` behind it."""
-        import mlflow
+
+        def draw(files: Path, name: str, figure: Figure) -> None:
+            (files / name).parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(files / f"{name}.png")
 
         for name, figure in figures.items():
-            self.send(name, mlflow.log_figure, figure, f"{name}.png")
+            self.send(Call("artifacts", name), lambda files, name=name, figure=figure: draw(files, name, figure))
 
     def log_history(self, task: str, history: Sequence[Mapping[str, float]]) -> None:
         """Log a training's learning curves as a picture."""
@@ -106,50 +75,25 @@ class Run:
 
     def log_dataset(self, dataset: Dataset) -> None:
         """Log which images the run used, with the md5 that DVC gives data/raw as digest."""
-        import mlflow
         from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.data.meta_dataset import MetaDataset
 
         source = CodeDatasetSource({"data.source": dataset.source, "dvc.path": "data/raw"})
         digest = lineage.hashes("load_data", "outs").get("data/raw")
-        self.send("data set", mlflow.log_input, MetaDataset(source, dataset.name, digest), context="training")
+        described = MetaDataset(source, dataset.name, digest).to_dict()
+        self.send(Call("dataset", "data set", {"context": "training", **described}))
         self.log_tags({"dataset": dataset.name, "dataset_official": str(dataset.official).lower()})
 
     def log_model(self, model: keras.Model, classes: list[str], images: np.ndarray) -> None:
         """Log a task's model with its signature, an input example and the class names."""
-        import mlflow
-
-        self.send(
-            "model",
-            without_bars(mlflow.tensorflow.log_model),
-            model,
-            name="model",
-            signature=signature(images, len(classes)),
-            input_example=images[:INPUT_IMAGES],
-            pip_requirements=requirements("mlflow", "tensorflow", "keras", "numpy"),
-            metadata={"classes": classes},
-        )
+        self.log_saved("model", "model", lambda files: save_model(files, model, classes, images))
 
     def log_joint_model(self, folder: Path, images: np.ndarray) -> None:
         """Log the models of all tasks as one pyfunc; `folder` holds `<task>.keras` and classes.json."""
-        import mlflow
+        self.log_saved("joint", "joint model", lambda files: save_joint_model(files, folder, images))
 
-        self.send(
-            "joint model",
-            without_bars(mlflow.pyfunc.log_model),
-            name="joint",
-            python_model=Path(__file__).parents[1] / "joint.py",
-            artifacts={"models": str(folder)},
-            signature=signature(images, None),
-            input_example=images[:INPUT_IMAGES],
-            pip_requirements=requirements("mlflow", "tensorflow", "keras", "numpy", "pandas"),
-        )
+    def log_saved(self, name: str, what: str, save: Callable[[Path], object]) -> None:
+        """Log the model that `save` writes into an empty folder, in MLflow's format, under `name`."""
+        from mlflow.tracking.context.registry import resolve_tags
 
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of a tree by their dotted paths."""
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+        self.send(Call("model", what, {"name": name, "tags": resolve_tags()}), save)

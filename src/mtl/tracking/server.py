@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,7 +15,9 @@ from mtl.errors import UserError, one_line
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-SECONDS = 5  # how long a server may take to answer
+SECONDS = 5  # how long a server may take to answer at all
+REQUEST_SECONDS = 30  # how long it may take for a request: it has a database and an artifact store to ask
+ADVICE = "start it, or mend or unset MLFLOW_TRACKING_URI"
 
 
 def uri() -> str:
@@ -38,16 +41,17 @@ def client() -> Iterator[MlflowClient]:
         yield mlflow.MlflowClient()
 
 
-def prepare_client() -> None:
-    """Point MLflow at the store, once per process, before its first use."""
+def prepare_client(seconds: int = REQUEST_SECONDS) -> None:
+    """Point MLflow at the store, once per process, before its first use; a request may take so many seconds."""
     import mlflow
 
     # `mlflow run` sets these; they would pull the runs of all stages into one.
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
         os.environ.pop(name, None)
-    # MLflow's own 120 s and 7 retries would hold a stage for many minutes when a server goes away.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(6 * SECONDS))
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    # MLflow's own 120 s and 7 retries would hold a stage for many minutes when a server goes away. What is tried again
+    # is decided here (a stage: at its end): a second request could make a second model where the first was slow.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(seconds))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     # It prints the address of each run with the user and password in it.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -56,13 +60,12 @@ def prepare_client() -> None:
 
 
 @contextmanager
-def answers() -> Iterator[None]:
-    """Turn what fails while a run is opened into one line that names the server (without its password)."""
+def answers(advice: str = ADVICE) -> Iterator[None]:
+    """Turn what fails in the store into one line that names the server (without its password), and ends in `advice`."""
     import requests
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    advice = "start it, or mend or unset MLFLOW_TRACKING_URI"
     try:
         if not server_answers():
             raise UserError(f"the MLflow tracking server {shown()}: no answer; {advice}")
@@ -96,7 +99,10 @@ def shown() -> str:
 
 def reason(error: Exception) -> str:
     """What a failed call says, in one line, without the password that MLflow quotes with the address."""
-    return one_line(error).replace(uri(), shown())[:300]
+    said = one_line(error).replace(uri(), shown())
+    if status := re.search(r"too many (\d{3}) error responses", said):
+        return f"it answers with error {status[1]}"
+    return "no answer" if re.search("Max retries exceeded|timeout exception", said) else said[:300]
 
 
 def experiment_id(name: str) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mtl import lineage
 from mtl.params import Params
-from mtl.tracking.run import Run, flat
+from mtl.tracking.calls import flat
+from mtl.tracking.journal import Identity, begin, identify
+from mtl.tracking.run import Run
 from mtl.tracking.server import answers, experiment_id, prepare_client
 
 TUNE = "tune"  # the experiment of all studies
@@ -30,13 +32,10 @@ def stage_run(experiment: str, settings: Params, stage: str | None = None, pipel
     Raises:
         UserError: the tracking server does not answer, or refuses us.
     """
-    import mlflow
-
     prepare_client()
-    run = Run()
     name = os.environ.get("DVC_EXP_NAME")
     with answers():
-        mlflow.start_run(experiment_id=experiment_id(experiment), run_name=name)
+        run = _begin(identify(experiment, None, name, _tags()))
     status = "FAILED"
     try:
         stage = stage or experiment
@@ -48,8 +47,7 @@ def stage_run(experiment: str, settings: Params, stage: str | None = None, pipel
         status = "FINISHED"
     finally:
         run.end(status)
-    if run.lost:
-        print(f"MLflow: not logged: {', '.join(dict.fromkeys(run.lost))}", file=sys.stderr)
+        run.report()
 
 
 @contextmanager
@@ -67,37 +65,51 @@ def study_run(study: str, identity: str, parameters: Mapping[str, Any]) -> Itera
     import mlflow
 
     prepare_client()
-    run = Run()
+    theirs = {"study": study, "study_id": identity, "kind": "study"}
     with answers():
-        experiment = experiment_id(TUNE)
-        theirs = {"study": study, "study_id": identity, "kind": "study"}
+        client = mlflow.MlflowClient()
         where = " and ".join(f"tags.{key} = '{value}'" for key, value in theirs.items())
-        found = mlflow.search_runs(
-            [experiment], where, max_results=1, order_by=["attributes.start_time"], output_format="list"
-        )
-        known = found[0].info.run_id if found else None
-        active = mlflow.start_run(known, experiment, run_name=None if known else study, tags=theirs | lineage.git())
+        order = ["attributes.start_time"]
+        found = client.search_runs([experiment_id(TUNE)], where, max_results=1, order_by=order)
+        if found:
+            known = found[0].info.run_id
+            client.update_run(known, "RUNNING")
+            run = Run(identify(TUNE, known, study))
+        else:
+            run = _begin(identify(TUNE, None, study, _tags(theirs)))
     status = "FAILED"
     try:
-        run.send("parameters", mlflow.log_params, dict(parameters))
-        yield run, active.info.run_id
+        run.log_tags(lineage.git())
+        run.log_params(parameters)
+        yield run, run.identity.run_id
         status = "FINISHED"
     finally:
         run.end(status)
-    if run.lost:
-        print(f"MLflow: not logged: {', '.join(dict.fromkeys(run.lost))}", file=sys.stderr)
+        run.report()
 
 
 def trial_run(parent: str, name: str, tags: Mapping[str, str]) -> tuple[Run, str | None]:
-    """Begin the MLflow run of a trial under that of its study; return it and its id (None: nothing can be logged)."""
+    """Begin the MLflow run of a trial under that of its study; return it and its id (None: written down for later)."""
+    identity = identify(TUNE, None, name, _tags({**tags, "mlflow.parentRunId": parent}))
+    try:
+        run = _begin(identity)
+    except Exception as error:  # the client raises what requests and SQLAlchemy raise
+        run = Run(identity)
+        run.leave("run", error)
+    return run, run.identity.run_id
+
+
+def _begin(identity: Identity) -> Run:
     import mlflow
 
-    run = Run()
-    run.send("run", lambda: mlflow.start_run(None, experiment_id(TUNE), name, parent_run_id=parent, tags=dict(tags)))
-    if run.lost:
-        run.away = True  # or the first metric would go to a run of its own, or to another trial's
-        return run, None
-    return run, mlflow.active_run().info.run_id
+    return Run(replace(identity, run_id=begin(mlflow.MlflowClient(), identity)))
+
+
+def _tags(own: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The tags that a run begins with: `own`, and MLflow's: who began it, with what program."""
+    from mlflow.tracking.context.registry import resolve_tags
+
+    return resolve_tags(dict(own or {}))
 
 
 def used_params(experiment: str, settings: Params) -> dict[str, Any]:

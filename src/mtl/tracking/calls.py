@@ -1,0 +1,126 @@
+"""What a run is told, as data: sent at once, or written down and sent later, by the same code.
+
+Each kind can be sent twice and is there once: a run keeps one of equal metrics, parameters, tags and data sets, files
+are replaced, and a model is looked up before it is made.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# Bad request, no such thing (an older server's answer), not allowed, too large, not implemented.
+REFUSALS = {400, 404, 405, 501}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One thing that a run is told: `kind` is one of KINDS, `arguments` are JSON, files are in a folder beside it.
+
+    `what` names it for people; `run_id` is set where another run is meant than the one that tells it.
+    """
+
+    kind: str
+    what: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    run_id: str | None = None
+
+
+def perform(client: MlflowClient, run_id: str, call: Call, files: Path) -> None:
+    """Send a call of the run `run_id` to the store; raises what the client raises."""
+    KINDS[call.kind](client, call.run_id or run_id, files, **call.arguments)
+
+
+def refused(error: Exception) -> bool:
+    """Whether the store has answered, and the answer will always be no; anything else is worth another try."""
+    from mlflow.exceptions import MlflowException
+    from requests import HTTPError
+
+    if isinstance(error, MlflowException):
+        return error.get_http_status_code() in REFUSALS
+    return isinstance(error, HTTPError) and error.response is not None and error.response.status_code in REFUSALS
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of a tree by their dotted paths."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _batch(
+    client: MlflowClient,
+    run_id: str,
+    _: Path,
+    metrics: Sequence[tuple[str, float, int, int]] = (),
+    params: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Metrics are (name, value, milliseconds since the epoch, step)."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    client.log_batch(
+        run_id,
+        [Metric(*row) for row in metrics],
+        [Param(*item) for item in (params or {}).items()],
+        [RunTag(*item) for item in (tags or {}).items()],
+        synchronous=True,
+    )
+
+
+def _dataset(client: MlflowClient, run_id: str, _: Path, context: str, **dataset: str | None) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    tags = [InputTag("mlflow.data.context", context)]
+    client.log_inputs(run_id, [DatasetInput(Dataset(**dataset), tags)])
+
+
+def _artifacts(client: MlflowClient, run_id: str, files: Path) -> None:
+    client.log_artifacts(run_id, str(files))
+
+
+def _model(client: MlflowClient, run_id: str, files: Path, name: str, tags: Mapping[str, str]) -> None:
+    """Log a model that was saved into `files` as `log_model` of its flavor does, but take up one that was begun."""
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+    from mlflow.models import Model
+
+    run = client.get_run(run_id)
+    experiment = run.info.experiment_id
+    begun = client.search_logged_models([experiment], f"source_run_id = '{run_id}' and name = '{name}'")
+    if begun and begun[0].status == LoggedModelStatus.READY:
+        return
+    made = begun[0] if begun else client.create_logged_model(experiment, name, run_id, dict(tags), run.data.params)
+    if made.model_id not in {output.model_id for output in run.outputs.model_outputs}:
+        client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
+    history = [row for metric in run.data.metrics for row in client.get_metric_history(run_id, metric)]
+    own = {"run_id": run_id, "model_id": made.model_id}
+    client.log_batch(run_id, [Metric(r.key, r.value, r.timestamp, r.step, **own) for r in history if r.step == 0])
+    saved = Model.load(str(files))
+    saved.run_id, saved.model_id, saved.model_uuid = run_id, made.model_id, made.model_id
+    saved.artifact_path = made.artifact_location
+    client.log_model_artifacts(made.model_id, str(files))
+    with tempfile.TemporaryDirectory() as folder:
+        saved.save(str(Path(folder) / "MLmodel"))  # not into `files`: a kill would leave half of it there
+        client.log_model_artifact(made.model_id, str(Path(folder) / "MLmodel"))
+    client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
+
+
+def _end(client: MlflowClient, run_id: str, _: Path, status: str, end_time: int) -> None:
+    client.set_terminated(run_id, status, end_time)
+
+
+KINDS: dict[str, Callable[..., None]] = {
+    "batch": _batch,
+    "dataset": _dataset,
+    "artifacts": _artifacts,
+    "model": _model,
+    "end": _end,
+}

@@ -1,0 +1,196 @@
+"""What could not be logged: written down beside the repository's data, and logged later, once and only once.
+
+`.pending/<time>-<id>/` is one run: `run.json` says which, `000001`, `000002`, … are its calls in their order, each with
+`call.json` and `files/`. A call is removed when the server has it; whoever writes or logs a run holds its `lock`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtl import lineage, store
+from mtl.errors import UserError, one_line
+from mtl.tracking import calls
+from mtl.tracking.calls import Call
+from mtl.tracking.server import experiment_id, reason, shown
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which run it is. `run_id` is None where it could not be begun; then the rest is what to begin it with.
+
+    `uri` is that of its server without the password, `start_time` in milliseconds since the epoch.
+    """
+
+    uri: str
+    experiment: str
+    run_id: str | None
+    name: str | None
+    tags: Mapping[str, str]
+    start_time: int
+
+
+def root() -> Path:
+    """Where all of it is."""
+    return lineage.root() / ".pending"
+
+
+class Journal:
+    """The calls of one run that are not logged yet. Not to be used without holding it: `begin` or `held`."""
+
+    def __init__(self, folder: Path) -> None:
+        from filelock import FileLock
+
+        self.folder, self._lock = folder, FileLock(folder / "lock")
+
+    @classmethod
+    def begin(cls, identity: Identity) -> Journal:
+        """A new one, held until `release` or the end of this process. Raises OSError or UserError."""
+        folder = root() / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir(parents=True)
+        journal = cls(folder)
+        journal._lock.acquire(timeout=0)
+        store.write_json(folder / "run.json", asdict(identity))  # last: without it the folder does not count
+        return journal
+
+    @contextmanager
+    def held(self) -> Iterator[bool]:
+        """Hold it; yield whether that could be had."""
+        from filelock import Timeout
+
+        try:
+            self._lock.acquire(timeout=0)
+        except (Timeout, OSError):  # it is held, or was removed by who held it
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Let others have it."""
+        self._lock.release()
+
+    def exists(self) -> bool:
+        """Whether it is there still: a process that logs it removes it."""
+        return (self.folder / "run.json").exists()
+
+    @property
+    def identity(self) -> Identity:
+        """Which run it is of. Raises UserError where run.json is not what was written."""
+        try:
+            return Identity(**store.read_json(self.folder / "run.json"))
+        except (TypeError, UserError) as error:
+            raise self._broken("run.json", error) from None
+
+    def add(self, call: Call, files: Path) -> None:
+        """Write down a call with a copy of its files, whole or not at all. Raises OSError."""
+        last = [int(known.name) for known in self._folders()[-1:]]
+        folder = self.folder / f"{sum(last) + 1:06d}"
+        half = folder.with_suffix(".tmp")
+        shutil.rmtree(half, ignore_errors=True)
+        shutil.copytree(files, half / "files")
+        (half / "call.json").write_text(json.dumps(asdict(call), default=float), encoding="utf-8")
+        half.rename(folder)
+
+    def calls(self) -> Iterator[tuple[Path, Call]]:
+        """The folder of each call, in the order in which they were made. Raises UserError where one cannot be read."""
+        for folder in self._folders():
+            try:
+                call = Call(**json.loads((folder / "call.json").read_text(encoding="utf-8")))
+                if call.kind not in calls.KINDS:
+                    raise ValueError(f"there is no kind {call.kind!r}")
+            except (TypeError, ValueError, OSError) as error:
+                if folder.exists():  # else it was logged meanwhile
+                    raise self._broken(f"{folder.name}/call.json", error) from None
+            else:
+                yield folder, call
+
+    def _folders(self) -> list[Path]:
+        return sorted(path for path in self.folder.iterdir() if path.is_dir() and path.name.isdecimal())
+
+    def _broken(self, name: str, error: Exception) -> UserError:
+        return UserError(
+            f"{self.folder / name} cannot be read: {one_line(error)}; remove {self.folder} to give up what is in it"
+        )
+
+    def log(self, client: MlflowClient) -> list[str]:
+        """Send all that is left, and forget what the server has; return what it refused and why. Hold it before.
+
+        Raises:
+            UserError: the server does not have the run.
+            Exception: what the client raises where the server is away; what was sent by then is not sent again.
+        """
+        identity, refused = self.identity, []
+        run_id = identity.run_id or _begun(client, identity)
+        _check(client, run_id, self.folder)
+        for folder, call in self.calls():
+            try:
+                calls.perform(client, run_id, call, folder / "files")
+            except Exception as error:
+                if not calls.refused(error):
+                    raise
+                refused.append(f"{call.what}, {folder}: {reason(error)}")
+            else:
+                _remove(folder)
+        if client.get_run(run_id).info.status == "RUNNING":  # its process was killed before it could say how it ended
+            client.set_terminated(run_id, "KILLED")
+        if not refused:
+            _remove(self.folder)
+        return refused
+
+
+def identify(
+    experiment: str, run_id: str | None = None, name: str | None = None, tags: Mapping[str, str] | None = None
+) -> Identity:
+    """A run of the present store: one that is there (`run_id`), or one that begins now."""
+    return Identity(shown(), experiment, run_id, name, dict(tags or {}), time.time_ns() // 1_000_000)
+
+
+def begin(client: MlflowClient, identity: Identity) -> str:
+    """Begin a run on the server; its id."""
+    made = client.create_run(
+        experiment_id(identity.experiment), identity.start_time, dict(identity.tags), identity.name
+    )
+    return made.info.run_id
+
+
+def _begun(client: MlflowClient, identity: Identity) -> str:
+    """The id of a run that may have been begun before: by a call whose answer was lost, or a log that was killed."""
+    experiment = experiment_id(identity.experiment)
+    same_time = client.search_runs([experiment], f"attributes.start_time = {identity.start_time}")
+    same = (run for run in same_time if run.data.tags.items() >= identity.tags.items())
+    found = next(same, None)
+    return found.info.run_id if found else begin(client, identity)
+
+
+def _check(client: MlflowClient, run_id: str, folder: Path) -> None:
+    try:
+        there = client.get_run(run_id).info.lifecycle_stage == "active"
+    except Exception as error:
+        if not calls.refused(error):
+            raise
+        there = False
+    if not there:
+        raise UserError(
+            f"{shown()} has no run {run_id} (another database? deleted?); remove {folder} to give up what is in it"
+        )
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder so that a kill half-way leaves nothing that looks whole."""
+    gone = folder.with_name(f".{folder.name}")
+    folder.rename(gone)
+    shutil.rmtree(gone)
