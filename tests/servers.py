@@ -24,7 +24,7 @@ import psutil
 import pytest
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
-SECONDS = 300  # for a server to answer once it was started, on a machine that is busy
+SECONDS = 600  # for a server to answer once it was started, on a machine that is busy
 
 
 def free_port() -> int:
