@@ -21,7 +21,7 @@ $(VENV)/installed: requirements.txt constraints.txt pyproject.toml
 	@$(PIP) install --quiet --no-deps --editable .
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt requirements-onnx.txt
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt requirements-onnx.txt deploy/requirements.txt
 	@$(PIP) install --quiet --compile --constraint constraints.txt --requirement requirements-dev.txt
 	@touch $@
 
