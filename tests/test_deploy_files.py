@@ -141,3 +141,10 @@ def test_another_host_or_another_client_is_refused(store, name):
     said = str(refused.value)
     assert ("Host key is not trusted" if "HOST" in name else "Permission denied") in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("value", ["", "x", "bm8ga2V5"])
+@pytest.mark.parametrize("name", ["SFTP_HOST_PUBLIC_KEY", "SFTP_CLIENT_KEY"])
+def test_what_is_no_key_is_named(store, name, value):
+    with pytest.raises(MlflowException, match=f"the tracking server's {name} is not set, or is no such key"):
+        store(**{name: value})
