@@ -24,7 +24,7 @@ $(VENV)/installed: requirements.txt constraints.txt pyproject.toml
 beam: $(VENV)/installed  ## what `mtl convert` needs besides
 	@$(PIP) install --quiet --compile --no-deps --requirement requirements-beam.txt
 
-$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt requirements-onnx.txt requirements-beam.txt
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt requirements-onnx.txt requirements-beam.txt deploy/requirements.txt
 	@$(PIP) install --quiet --compile --constraint constraints.txt --requirement requirements-dev.txt
 	@$(PIP) install --quiet --compile --no-deps --requirement requirements-beam.txt
 	@touch $@
