@@ -47,11 +47,16 @@ def command(
     if task.startswith("-"):
         raise click.UsageError(f"give TASK first, then the options ({task!r})")
     settings, changed = values.change(params.read(source), task, values.parse(changes), source)
-    address = folders.located(data or settings.data.path) if data or settings.data.source == "folder" else None
+    address = _address(data, settings.data)
+    changed |= {"data.path": address} if address else {}
     job = {"task": task, "data": address, "params": json.loads(settings.model_dump_json())}
     sys.path.append(str(Path.cwd()))  # a network of one's own is importable from here
     with folders.working(output.absolute(), job) as work:
-        metrics = _train(task, source.absolute(), changed, address, work, output.absolute(), report)
+        local = folders.fetched(address, work / "images") if _is_remote(address, settings.data) else None
+        mine = changed | ({"data.path": str(local)} if local else {})
+        folders.write_params(source, mine, task, work / params.PATH)
+        metrics = _train(task, work, output.absolute(), reported=report is not None)
+        folders.write_params(source, changed, task, output.absolute() / params.PATH)
         folders.publish(work, output.absolute(), task)
     if report:
         store.write_bytes(report, _reported(metrics, settings.recipe(task).epochs).encode())
@@ -60,27 +65,29 @@ def command(
         click.echo(f"{name}={value:.6g}")
 
 
-def _train(
-    task: str,
-    source: Path,
-    changed: Mapping[str, object],
-    address: str | None,
-    work: Path,
-    output: Path,
-    report: Path | None,
-) -> dict[str, float]:
+def _address(data: str | None, settings: params.Data) -> str | None:
+    """Where the images are, as `folders.located` says it; None where they are drawn or downloaded."""
+    if settings.source == "generated":
+        return None
+    if data is None and settings.source == "cifar10" and not Path(settings.path).exists():
+        return None
+    return folders.located(data or settings.path)
+
+
+def _is_remote(address: str | None, settings: params.Data) -> bool:
+    """Whether the images must be copied here first; the shards of TFRecords are read from where they are."""
+    return address is not None and "://" in address and settings.source != "tfrecord"
+
+
+def _train(task: str, work: Path, output: Path, reported: bool) -> dict[str, float]:
     """Run the stages of `task` in the folder `work`; return its metrics."""
-    settings = params.read(source)
-    if address and "://" in address and settings.data.source != "tfrecord":
-        address = str(folders.fetched(address, work / "images"))
-    folders.write_params(source, {**changed, **({"data.path": address} if address else {})}, task, work / params.PATH)
     # Where there is no MLflow server, the runs stay with the results.
     with chdir(work), folders.environment({"DVC_ROOT": str(output)}):
         for stage in ("load_data", "derive_labels"):  # each a process of its own, which gives its memory back
             done = subprocess.run([sys.executable, script(stage)])
             if done.returncode:
                 raise SystemExit(done.returncode)
-        if report and not store.read_dataset().validation:
+        if reported and not store.read_dataset().validation:
             raise UserError("--report: no images are held out for validation; set --data.validation")
         function(script("train"))(task)
         return store.read_json(store.METRICS / f"{task}.json")

@@ -44,17 +44,25 @@ def working(output: Path, job: Mapping[str, Any]) -> Iterator[Path]:
     work.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(work / ".lock", timeout=0):
-            if not (work / JOB).exists():
-                store.write_json(work / JOB, job)
-            elif store.read_json(work / JOB) != job:
-                raise UserError(
-                    f"{output} holds another training that did not end (another task, other parameters or data);"
-                    f" start that one again, give another --output, or remove {work}"
-                )
+            if not (work / JOB).exists() or store.read_json(work / JOB) != job:
+                _begin(work, job)
             yield work
     except filelock.Timeout:
         raise UserError(f"another training works in {output}; give another --output") from None
     shutil.rmtree(work)
+
+
+def _begin(work: Path, job: Mapping[str, Any]) -> None:
+    """Empty the folder for another job, unless that would lose epochs of one that was killed."""
+    if any((work / store.CHECKPOINTS).glob("*/state.json")):
+        raise UserError(
+            f"{work.parent} holds another training that did not end (another task, other parameters or data);"
+            f" start that one again, give another --output, or remove {work}"
+        )
+    for entry in work.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+    store.write_json(work / JOB, job)
 
 
 def fetched(uri: str, folder: Path) -> Path:
@@ -94,7 +102,7 @@ def write_params(source: Path, values: Mapping[str, Any], task: str, to: Path) -
 def publish(work: Path, output: Path, task: str) -> None:
     """Copy what the training wrote from `work` to `output`; the metrics come last."""
     history = store.PLOTS / f"{task}_history.csv"
-    for name in (params.PATH, store.model_path(task), history, store.METRICS / f"{task}.json"):
+    for name in (store.model_path(task), history, store.METRICS / f"{task}.json"):
         with store.replacing(output / name) as temporary:
             shutil.copyfile(work / name, temporary)
 

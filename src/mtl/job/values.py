@@ -1,4 +1,4 @@
-"""Values of a params file that flags change: `--optimizer.learning_rate=0.1`, as services that search call a program."""
+"""Values of a params file that flags change, as services that search give them: `--optimizer.learning_rate=0.1`."""
 
 from __future__ import annotations
 
