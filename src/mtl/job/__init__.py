@@ -59,7 +59,7 @@ def command(
         folders.write_params(source, changed, task, output.absolute() / params.PATH)
         folders.publish(work, output.absolute(), task)
     if report:
-        store.write_bytes(report, _reported(metrics, settings.recipe(task).epochs).encode())
+        store.write_bytes(report, reported(metrics, settings.recipe(task).epochs).encode())
     click.echo(f"{output / store.model_path(task)}")
     for name, value in sorted(metrics.items()):
         click.echo(f"{name}={value:.6g}")
@@ -107,7 +107,7 @@ def function(path: Path) -> Callable[..., None]:
     return module.main
 
 
-def _reported(metrics: Mapping[str, float], epochs: int) -> str:
+def reported(metrics: Mapping[str, float], epochs: int) -> str:
     """The validation metrics as lines of JSON, in the form that the package cloudml-hypertune writes."""
     common = {"timestamp": time.time(), "trial": os.environ.get("CLOUD_ML_TRIAL_ID", "0"), "global_step": str(epochs)}
     found = [{name: str(value)} for name, value in sorted(metrics.items()) if name.startswith("val_")]
