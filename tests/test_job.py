@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import filelock
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 from conftest import ROOT, small, write_images
 from images import tree, write_tar
 from ruamel.yaml import YAML
 
-from mtl import job, lineage, params
+from mtl import edits, job, lineage, params
 from mtl.errors import UserError
 from mtl.job import folders, values
 
@@ -28,10 +30,10 @@ def here(tmp_path, monkeypatch):
     for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "TF_CONFIG"):
         monkeypatch.delenv(name, raising=False)
     write_images(tmp_path / "images", train=3, test=1)
-    yaml = YAML()
-    content = yaml.load(ROOT / "params.yaml")
+    ruamel = YAML()
+    content = ruamel.load(ROOT / "params.yaml")
     small(content)
-    yaml.dump(content, tmp_path / "p.yaml")
+    ruamel.dump(content, tmp_path / "p.yaml")
     return tmp_path
 
 
@@ -227,3 +229,24 @@ def test_the_report_is_what_the_searching_service_reads(monkeypatch):
 def test_the_stage_scripts_are_found_in_a_clone(stage):
     assert job.script(stage) == ROOT / "src" / f"{stage}.py"
     assert callable(job.function(job.script(stage)))
+
+
+EXAMPLES = [
+    yaml.safe_load(text)
+    for text in re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs/cluster.md").read_text(), re.M | re.S)
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_jobs_in_the_documentation_give_flags_that_there_are(example):
+    searched = [parameter["parameterId"] for parameter in example.get("studySpec", {}).get("parameters", ())]
+    pools = example.get("trialJobSpec", example)["workerPoolSpecs"]
+    assert pools[0]["replicaCount"] == 1  # the chief
+    for pool in pools:
+        name, *arguments = pool["containerSpec"]["args"]
+        given = job.command.make_context(name, arguments).params
+        assert given["source"] and given["data"] and given["output"]
+        changed(*given["changes"], task=given["task"])
+        tree = SETTINGS.model_dump(mode="json")
+        assert all(edits.holds(tree["recipes"]["compact"], parameter) for parameter in searched)
+        assert bool(searched) == bool(given["report"])
