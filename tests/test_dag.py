@@ -319,7 +319,7 @@ def test_declared_deps_are_the_real_imports(stage):
 
 LAYERS = [
     {"cli"},
-    {"quickstart", "repro", "request", "export", "log", "runs", "registry", "project"}
+    {"quickstart", "repro", "request", "export", "log", "runs", "registry", "project", "job"}
     | {"serving", "search", "report", "records"},
     {"provenance", "tracking", "joint", "lineage"},
     {"training", "distributed", "boards", "arrangements", "evaluation", "gallery", "plots", "checkpoint"},
