@@ -50,7 +50,11 @@ BAD = [
     ("seed", "zero", "seed: Input should be a valid integer, not 'zero'"),
     ("seed", -1, "seed: Input should be greater than or equal to 0, not -1"),
     ("seed", True, "seed: Input should be a valid integer, not True"),
-    ("data.source", "cifar100", "data.source: Input should be 'cifar10', 'folder', 'generated' or 'tfrecord', not 'cifar100'"),
+    (
+        "data.source",
+        "cifar100",
+        "data.source: Input should be 'cifar10', 'folder', 'generated' or 'tfrecord', not 'cifar100'",
+    ),
     ("data.size", 2, "data.size: Input should be greater than or equal to 4, not 2"),
     ("data.validation", -5, "data.validation: Input should be greater than or equal to 0, not -5"),
     ("data.path", None, "data.path: Input should be a valid string"),
