@@ -39,7 +39,7 @@ def main(arrangement: str, seed: int) -> None:
             joined = "-".join(network.tasks)
             splits = store.read_splits(*network.tasks)
             hardware.configure(settings.hardware, recipe.precision, seed)
-            with hardware.strategy(settings.hardware).scope():
+            with hardware.strategy(hardware.one_machine(settings.hardware, "the study")).scope():
                 model = networks.build(recipe, dataset.shape, sum(head.labels for head in heads), splits["train"][0])
                 fed = [streams.feed(*splits[split]) for split in ("train", "val")]
                 started = clocks()

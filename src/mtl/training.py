@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtl import optimizers
+from mtl import cluster, distributed, hardware, optimizers
 from mtl.checkpoint import Checkpoint
 from mtl.errors import UserError
 from mtl.feeds import Feed
@@ -32,6 +32,7 @@ def fit(
     on_epoch: Callable[[Row], None] = lambda row: None,
     verbose: int = 2,
     heads: Sequence[Head] = (),
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> tuple[list[Row], int]:
     """Train `model` in place; return the history, one row per epoch, and how many of them were trained just now.
 
@@ -42,13 +43,22 @@ def fit(
         folder: where the state of a killed training is; the same training goes on from it.
         on_epoch: called with each row, those of a resumed training first.
         heads: of a network that answers several tasks; the loss is the weighted sum over them, `acc` their mean.
+        callbacks: more of Keras' callbacks; they must not change the model.
+
+    Must be called outside of the strategy's scope, in which Keras would make variables of what it saves.
+    Under `multi_worker` the chief's folder is the one that counts, and another worker's history is what it saw itself.
 
     Raises:
-        UserError: the loss became NaN or infinite, or the recipe asks for what the images do not give.
+        UserError: the loss became NaN or infinite, the recipe asks for what the images do not give, or another worker
+            is gone.
     """
     if recipe.keep == "best" and not len(validation):
         raise UserError("keep: 'best' is chosen on the validation images and there are none; add some, or keep: last")
-    checkpoint = Checkpoint(folder, _digest(model, recipe, seed, heads, train, validation))
+    strategy = model.distribute_strategy
+    together = hardware.name(strategy) == "multi_worker"
+    chief = not together or cluster.read().chief
+    digest = _digest(model, recipe, seed, heads, train, validation)
+    checkpoint = Checkpoint(folder, digest)
     classes = model.output_shape[-1]
     heads = heads or [Head(classes)]
     per_epoch = train.steps(recipe)
@@ -57,17 +67,20 @@ def fit(
             f"steps_per_execution: {recipe.steps_per_execution} does not divide the {per_epoch} steps of an epoch;"
             " take one that does, or set steps_per_epoch to a multiple of it"
         )
-    model.compile(
-        optimizer=optimizers.build(recipe, per_epoch * recipe.epochs),
-        loss=summed(_loss(recipe), heads),
-        metrics=[accuracy(heads)],
-        steps_per_execution=recipe.steps_per_execution,
-    )
-    model.optimizer.build(model.trainable_variables)
+    if together:
+        distributed.check(recipe, train, strategy.num_replicas_in_sync)
+    with strategy.scope():
+        model.compile(
+            optimizer=optimizers.build(recipe, per_epoch * recipe.epochs),
+            loss=summed(_loss(recipe), heads),
+            metrics=[accuracy(heads)],
+            steps_per_execution=recipe.steps_per_execution,
+        )
+        model.optimizer.build(model.trainable_variables)
     if checkpoint.epoch:
         print(f"goes on after epoch {checkpoint.epoch} of {recipe.epochs}, where it was stopped", flush=True)
         model.load_weights(checkpoint.weights(checkpoint.epoch))
-    before = checkpoint.epoch
+    before = distributed.take_up(model, checkpoint.epoch, digest) if together else checkpoint.epoch
     for row in checkpoint.history:
         on_epoch(row)
 
@@ -81,10 +94,14 @@ def fit(
                 f"{broken[0][0]} became {broken[0][1]} in epoch {epoch + 1}: no model is kept;"
                 " try a smaller learning_rate, or precision: float32"
             )
-        checkpoint.save(model, row, keep=best_epoch([*checkpoint.history, row], recipe))
+        if chief:
+            checkpoint.save(model, row, keep=best_epoch([*checkpoint.history, row], recipe))
         on_epoch(row)
 
-    if before < recipe.epochs:
+    called = [keras.callbacks.LambdaCallback(on_epoch_end=end_epoch), *callbacks]
+    if before < recipe.epochs and together:
+        distributed.fit(model, recipe, seed, train, validation, heads, before, called, verbose)
+    elif before < recipe.epochs:
         model.fit(
             train.stream(recipe, seed, heads, before),
             shuffle=False,  # the stream is shuffled already
@@ -92,10 +109,10 @@ def fit(
             epochs=recipe.epochs,
             initial_epoch=before,
             validation_data=validation.in_order(heads) if len(validation) else None,
-            callbacks=[keras.callbacks.TerminateOnNaN(), keras.callbacks.LambdaCallback(on_epoch_end=end_epoch)],
+            callbacks=[keras.callbacks.TerminateOnNaN(), *called],
             verbose=verbose,
         )
-    kept = best_epoch(checkpoint.history, recipe)
+    kept = best_epoch(checkpoint.history, recipe) if chief else recipe.epochs
     if kept != recipe.epochs:
         model.load_weights(checkpoint.weights(kept))
     return checkpoint.history, recipe.epochs - before
@@ -119,10 +136,13 @@ def _loss(recipe: Recipe) -> keras.Loss:
 def _digest(model: keras.Model, recipe: Recipe, seed: int, heads: Sequence[Head], *fed: Feed) -> str:
     """Digest of all that decides a training's result, so that a state is never taken up by another training."""
     digest = hashlib.blake2b(digest_size=16)
-    hardware = tf.config.threading.get_intra_op_parallelism_threads(), tf.distribute.get_strategy().num_replicas_in_sync
-    for text in (model.to_json(), recipe.model_dump_json(), str(seed), str(hardware), str(heads)):
+    where = tf.config.threading.get_intra_op_parallelism_threads(), model.distribute_strategy.num_replicas_in_sync
+    for text in (model.to_json(), recipe.model_dump_json(), str(seed), str(where), str(heads)):
         digest.update(text.encode())
-    for module in ("training", "optimizers", "networks", "blocks", "heads", "hardware", "feeds", "streams", "shards"):
+    for module in (
+        *("training", "distributed", "optimizers", "networks", "blocks", "heads", "hardware"),
+        *("feeds", "streams", "shards"),
+    ):
         digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
     for array in model.get_weights():
         digest.update(np.ascontiguousarray(array).data)
