@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mtl import errors, hardware, params, shards, sources, store, tracking
+from mtl import errors, params, shards, sources, store, tracking
 from mtl.sources import tfrecord
 from mtl.sources.split import hold_out
 
@@ -44,7 +44,6 @@ def load(settings: params.Params) -> store.Dataset:
 
 def link(settings: params.Params) -> store.Dataset:
     """Check the TFRecord shards of the images and note where they are; validation is a split of its own there."""
-    hardware.import_tensorflow()
     found = tfrecord.load(settings.data)
     train, validation, test = (found.labels[split] for split in shards.SPLITS)
     dataset = store.Dataset(

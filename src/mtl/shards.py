@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import Field, ValidationError
 from mtl import store
 from mtl.errors import UserError, one_line
 from mtl.params import first_line
+from mtl.quiet import import_tensorflow
 from mtl.settings import Settings
 
 if TYPE_CHECKING:
@@ -319,8 +321,7 @@ def resolve(path: str) -> str:
 
 
 def _tensorflow() -> ModuleType:
-    """TensorFlow, imported where it is needed: it takes seconds, and notes about the machine, which are kept quiet."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow
-
-    return tensorflow
+    """TensorFlow, imported where it is needed: it takes seconds."""
+    if "tensorflow" not in sys.modules:
+        import_tensorflow()
+    return sys.modules["tensorflow"]
