@@ -6,42 +6,18 @@ import faulthandler
 import os
 import platform
 import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl import cluster
 from mtl.errors import UserError, one_line
 from mtl.params import Hardware
+from mtl.quiet import import_tensorflow as import_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 CONNECT_SECONDS = 60  # for TensorFlow to connect workers that have all seen each other
-
-
-def import_tensorflow() -> None:
-    """Import TensorFlow (seconds) without its notes about CPUs and GPUs, which no setting keeps off the terminal."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with Path(os.devnull).open("wb") as nowhere, _stderr_to(nowhere.fileno()):
-        import tensorflow as tf
-
-        tf.config.list_physical_devices()
-
-
-@contextmanager
-def _stderr_to(target: int) -> Iterator[None]:
-    """Send what C++ writes to stderr elsewhere; an exception still reaches the real one."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    os.dup2(target, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def configure(hardware: Hardware, precision: str, seed: int) -> None:

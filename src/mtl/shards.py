@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from pydantic import Field, ValidationError
 from mtl import store
 from mtl.errors import UserError, one_line
 from mtl.params import first_line
+from mtl.quiet import import_tensorflow
 from mtl.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ MANIFEST = "manifest.json"
 SPLITS = ("train", "validation", "test")
 FETCHED = Path(".shards")  # no DVC out: copies of shards that are not on this machine, by their checksum
 DECODERS = 2  # threads that decode beside the training; they do not change what is read
+READ_AHEAD = 1 << 18  # bytes of a shard
 CHUNK = 256  # images that are handed over at once
 
 
@@ -208,15 +212,14 @@ class Images:
 
     def records(self, order: Sequence[int], interleaved: int = 1) -> tf.data.Dataset:
         """(position, serialized example) of the images, from the shards in `order`, `interleaved` of them at a time."""
-        import tensorflow as tf
-
+        tf = _tensorflow()
         starts = np.cumsum([0, *self.counts])
         wanted = np.zeros(starts[-1], bool)
         wanted[self.index] = True
         used = [shard for shard in order if wanted[starts[shard] : starts[shard + 1]].any()]
         files, offsets = [self.files[shard] for shard in used], starts[np.array(used, int)]
         data = tf.data.Dataset.from_tensor_slices((files, offsets)).interleave(
-            lambda file, offset: tf.data.TFRecordDataset(file, "GZIP").enumerate(offset),
+            lambda file, offset: tf.data.TFRecordDataset(file, "GZIP", READ_AHEAD).enumerate(offset),
             cycle_length=interleaved,
             block_length=16,
             num_parallel_calls=min(interleaved, DECODERS),
@@ -228,7 +231,7 @@ class Images:
 
     def decoded(self, records: tf.data.Dataset, size: int, use: Any) -> Iterator[Any]:
         """Yield `use(positions, images)` of `size` records after the other; (position, example) become pixels."""
-        import tensorflow as tf
+        tf = _tensorflow()
 
         def read(position: tf.Tensor, example: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             content = tf.io.parse_single_example(example, {"image": tf.io.FixedLenFeature([], tf.string)})["image"]
@@ -261,11 +264,10 @@ def pixels(content: tf.Tensor, size: int | None, shape: Sequence[int]) -> tf.Ten
 
 def read_labels(files: Sequence[Path]) -> np.ndarray:
     """The labels of all records of the shards, int64 (N,). Raises UserError where a shard is broken."""
-    import tensorflow as tf
-
+    tf = _tensorflow()
     labels = []
     for file in files:
-        data = tf.data.TFRecordDataset(str(file), "GZIP").batch(CHUNK)
+        data = tf.data.TFRecordDataset(str(file), "GZIP", READ_AHEAD).batch(CHUNK)
         data = data.map(lambda x: tf.io.parse_example(x, {"label": tf.io.FixedLenFeature([], tf.int64)})["label"])
         try:
             labels += list(_own_threads(data).as_numpy_iterator())
@@ -276,9 +278,7 @@ def read_labels(files: Sequence[Path]) -> np.ndarray:
 
 def _own_threads(data: tf.data.Dataset) -> tf.data.Dataset:
     """`data` with threads of its own: one that the training's threads wait for must not wait for them."""
-    import tensorflow as tf
-
-    options = tf.data.Options()
+    options = _tensorflow().data.Options()
     options.threading.private_threadpool_size = DECODERS
     options.deterministic = True
     return data.with_options(options)
@@ -318,3 +318,10 @@ def resolve(path: str) -> str:
     if is_remote(path) or not root or Path(path, MANIFEST).exists():
         return path
     return str(Path(root, path))
+
+
+def _tensorflow() -> ModuleType:
+    """TensorFlow, imported where it is needed: it takes seconds."""
+    if "tensorflow" not in sys.modules:
+        import_tensorflow()
+    return sys.modules["tensorflow"]
