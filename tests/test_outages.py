@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,9 +15,12 @@ import pytest
 from click.testing import CliRunner
 from conftest import ROOT
 from outages import DATASET, Door, Tracking, save_model, stage, stored
+from rich.console import Console
 
 from mtl import log, params, tracking
 from mtl.errors import UserError
+from mtl.repro.display import succeeded
+from mtl.repro.processes import Job
 from mtl.tracking import pending
 from mtl.tracking import server as server_module
 
@@ -272,14 +277,23 @@ def test_what_is_refused_afterwards_stays_and_is_named(door, saved, whole, tmp_p
     assert same(run, whole, tmp_path)
 
 
-def test_a_run_that_is_gone_is_said(door, saved, tmp_path):
+def test_a_run_that_is_gone_is_said_and_holds_up_no_other(door, saved, whole, tmp_path):
+    door.at_first("log-inputs", "shut")
+    gone = stage(saved)
+    door.open()
     door.at_first("log-inputs", "shut")
     run = stage(saved)
     door.open()
-    mlflow.MlflowClient().delete_run(run.identity.run_id)
-    with pytest.raises(UserError, match=rf"has no run {run.identity.run_id} .*remove .*\.pending/.* to give up"):
+    mlflow.MlflowClient().delete_run(gone.identity.run_id)
+    with pytest.raises(
+        UserError, match=rf"has no run {gone.identity.run_id} .*remove (.*\.pending/\S*) to give up"
+    ) as told:
         log_pending()
-    assert pending.everything()
+    (left,) = pending.everything()
+    assert left.identity.run_id == gone.identity.run_id
+    assert str(left.journal.folder) in str(told.value)
+    shutil.rmtree(left.journal.folder)
+    assert same(run, whole, tmp_path)
 
 
 def test_what_is_pending_is_listed_and_belongs_to_its_server(door, saved, tmp_path, monkeypatch):
@@ -340,3 +354,14 @@ def test_a_server_that_goes_away_costs_a_study_no_trial(door, tmp_path):
     assert late.data.metrics == {"train_loss": 1.0}
     assert mlflow.get_run(known).data.tags["reason"] == "it was killed"
     assert first.lost == run.lost == study.lost == []
+
+
+def test_mtl_repro_passes_on_what_a_stage_says_of_it(tmp_path):
+    words = "MLflow: not logged: model; `mtl log --pending` logs it when the server is back"
+    (tmp_path / "log").write_text(f"epoch 1\n{words}\nUpdating lock file\n")
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    shown = io.StringIO()
+    assert succeeded("train@model1", Job(process, tmp_path / "log", 0.0, 0), Console(file=shown, width=200))
+    assert words in shown.getvalue()
+    assert "epoch" not in shown.getvalue()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# Bad request, no such thing (an older server's answer), not allowed, too large, not implemented.
+# Bad request, no such thing (also an older server's answer), not done to it, not implemented.
 REFUSALS = {400, 404, 405, 501}
 
 

@@ -72,7 +72,7 @@ def log_all() -> Iterator[str]:
         if not found:
             yield "nothing is pending"
         prepare_client(PATIENCE)
-        refused = []
+        problems: list[str] = []
         for entry in ours:
             with entry.journal.held() as free:
                 if not free or not entry.journal.exists():
@@ -80,17 +80,22 @@ def log_all() -> Iterator[str]:
                     continue
                 with answers(f"{ADVICE}; nothing is lost"):
                     said = _log(entry.journal)
-            refused += said
+            problems += said
             yield f"{entry}: {'not all of it was logged' if said else 'logged'}"
         yield from (f"for another server: {command}" for command in elsewhere)
-        if refused:
-            raise UserError(f"the server refuses {'; '.join(refused)}; remove the folder to give that up")
+        if problems:
+            raise UserError("; ".join(problems))
 
 
 def _log(journal: Journal) -> list[str]:
+    """Log it; return what could not be, in words. Raises what the client raises where the server is away."""
     import mlflow
 
-    return journal.log(mlflow.MlflowClient(uri(), uri()))
+    try:
+        refused = journal.log(mlflow.MlflowClient(uri(), uri()))
+    except UserError as error:  # of this run alone
+        return [str(error)]
+    return [f"the server refuses {what}; remove the folder to give that up" for what in refused]
 
 
 @contextmanager

@@ -90,7 +90,7 @@ def server_answers() -> bool:
 def shown() -> str:
     """The tracking URI without user and password."""
     scheme, separator, rest = uri().partition("://")
-    return scheme + separator + rest.rpartition("@")[2]
+    return scheme + separator + rest.rpartition("@")[2].rstrip("/")
 
 
 def reason(error: Exception) -> str:
