@@ -267,10 +267,23 @@ def image(source, tmp_path_factory) -> Image:
     return Image(tmp_path_factory.mktemp("image"), context)
 
 
+NETWORK = """
+import keras
+
+def small(shape, classes):
+    pixels = keras.Input(shape, dtype="uint8")
+    answers = keras.layers.Dense(classes, "softmax")(keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(pixels)))
+    return keras.Model(pixels, answers)
+"""
+
+
 @pytest.mark.slow
 def test_the_steps_of_the_dockerfile_make_a_command_that_trains(image, elsewhere):
+    """Here with a network of one's own, in the folder where the command is given."""
     assert "Multi-task learning" in run(*image.command, *image.default, cwd=elsewhere, env=image.env).stdout
     flags = ("--params", "p.yaml", "--data", "file://" + str(elsewhere / "images"), "--output", "out", "--epochs=1")
+    (elsewhere / "mine.py").write_text(NETWORK)
+    flags += ("--network=mine:small", "--options={}", "--precision=float32")
     got = run(*image.command, "train", "model2", *flags, cwd=elsewhere, env=image.env)
     assert re.search(r"^val_acc=[\d.]+$", got.stdout, re.M)
     assert (elsewhere / "out/models/model2.keras").is_file()

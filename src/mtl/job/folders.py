@@ -11,8 +11,6 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import filelock
-
 from mtl import edits, params, store
 from mtl.errors import UserError, one_line
 
@@ -37,6 +35,8 @@ def working(output: Path, job: Mapping[str, Any]) -> Iterator[Path]:
 
     Raises UserError where `output` holds the results of a training, or another job that did not end or that runs.
     """
+    import filelock
+
     results = [name for name in (params.PATH, store.MODELS, store.METRICS) if (output / name).exists()]
     if results:
         raise UserError(f"{output} holds the results of a run ({results[0]}) already; give another --output")
