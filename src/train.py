@@ -41,7 +41,8 @@ def main(task: str) -> None:
             model, recipe, settings.seed, fed["train"], fed["val"], folder, run.log_epoch, callbacks=board
         )
         seconds = time.perf_counter() - started
-        run.log_metrics({"fit_seconds": seconds, "images_per_second": dataset.train * epochs / seconds})
+        an_epoch = recipe.steps_per_epoch * recipe.batch_size if recipe.steps_per_epoch else dataset.train
+        run.log_metrics({"fit_seconds": seconds, "images_per_second": an_epoch * epochs / seconds})
         if not ours.chief:
             print(f"{task}: trained; worker 0, the chief, has the model and judges it")
             return
