@@ -23,8 +23,6 @@ from mtl.params import Recipe
 # What a collective operation says when another worker is gone, or stopped answering (after about 10 s).
 GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 
-Numbers = Callable[[tf.Tensor], tf.Tensor]
-
 
 def check(recipe: Recipe, train: Feed, workers: int) -> None:
     """Raise UserError where one of the `workers` would have no image of a batch."""
