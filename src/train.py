@@ -23,10 +23,11 @@ def main(task: str) -> None:
     with checkpoint.exclusive(place) as folder, tracked as run:
         dataset, classes, splits = store.read_dataset(), store.read_classes(task)["classes"], store.read_splits(task)
         run.log_dataset(dataset)
-        native = hardware.native_bfloat16()
-        run.log_tags({"native_bfloat16": str(native).lower()})
-        if recipe.precision == "mixed_bfloat16" and native is False:
-            print("this machine has no native bfloat16: the results hold, but float32 would be quicker here")
+        run.log_tags({"native_bfloat16": str(hardware.native_bfloat16()).lower()})
+        if recipe.precision == "mixed_bfloat16" and hardware.imitates_bfloat16():
+            print(
+                "this processor has no bfloat16: the results hold, but precision: float32 would be many times as quick"
+            )
 
         hardware.configure(settings.hardware, recipe.precision, settings.seed)
         strategy = hardware.strategy(settings.hardware)

@@ -136,6 +136,13 @@ def native_bfloat16() -> bool | None:
     return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
 
 
+def imitates_bfloat16() -> bool:
+    """Whether bfloat16 would be imitated here: the processor is known to have none, and there is no GPU."""
+    import tensorflow as tf
+
+    return native_bfloat16() is False and not tf.config.list_physical_devices("GPU")
+
+
 def machine() -> dict[str, Any]:
     """Processor, its bfloat16 instructions and the cores that this process may use: what a measured time belongs to."""
     info = Path("/proc/cpuinfo")
