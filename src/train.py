@@ -25,9 +25,7 @@ def main(task: str) -> None:
         run.log_dataset(dataset)
         run.log_tags({"native_bfloat16": str(hardware.native_bfloat16()).lower()})
         if recipe.precision == "mixed_bfloat16" and hardware.imitates_bfloat16():
-            print(
-                "this processor has no bfloat16: the results hold, but precision: float32 would be many times as quick"
-            )
+            print("this processor has no bfloat16: the results hold, but float32 would be many times as quick")
 
         hardware.configure(settings.hardware, recipe.precision, settings.seed)
         strategy = hardware.strategy(settings.hardware)
