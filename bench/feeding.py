@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from mtl import hardware, params, shards
+from mtl.recipes import Augmentation, Recipe, Sgd
 from mtl.sources import tfrecord
 
 STEPS, EPOCHS = 6, 3
@@ -69,11 +70,11 @@ def memory(folder: str, repeated: str) -> dict[str, float]:
     """Peak resident memory in MiB. A tiny network: what it takes is not what is measured."""
     from mtl import networks, streams, training
 
-    recipe = params.Recipe(
+    recipe = Recipe(
         network="compact",
         options={"widths": [4]},
-        optimizer=params.Sgd(name="sgd", learning_rate=0.01),
-        augmentation=params.Augmentation(flip=True, translate=2),
+        optimizer=Sgd(name="sgd", learning_rate=0.01),
+        augmentation=Augmentation(flip=True, translate=2),
         batch_size=512,
         epochs=1,
     )

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from mtl import hardware, params
+from mtl.recipes import Recipe
 
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(8192, 32, 32, 3)).astype(np.uint8)
 
@@ -32,7 +33,7 @@ def fit(name: str, classes: int, steps: int, change: str) -> float:
     settings = params.read()
     recipe = settings.recipes[name]
     count = min(len(IMAGES), steps * recipe.batch_size)
-    recipe = params.Recipe.model_validate(recipe.model_dump() | json.loads(change) | {"epochs": 3})
+    recipe = Recipe.model_validate(recipe.model_dump() | json.loads(change) | {"epochs": 3})
     hardware.configure(settings.hardware, recipe.precision, seed=0)
     labels = (np.arange(count) % classes).astype(np.uint8)
     model = networks.build(recipe, (32, 32, 3), classes, IMAGES)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mtl import hardware, params, scores, store
+from mtl.recipes import Recipe
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
 
     settings = params.read()
     recipe = settings.recipe(options.task)
-    recipe = params.Recipe.model_validate(recipe.model_dump() | options.change)
+    recipe = Recipe.model_validate(recipe.model_dump() | options.change)
     hardware.configure(settings.hardware, recipe.precision, options.seed)
     splits = store.read_splits(options.task)
     train, test = splits["train"], splits["test"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mtl import arrangements, errors, hardware, params, plots, store, tracking
+from mtl.reading import read_as
 from mtl.report import figure, metrics
 from mtl.shards import Images
 
@@ -17,7 +18,7 @@ IMAGES = 2000  # of the test images, on which the time per image is measured
 
 def main() -> None:
     """Stage `summary` of the study."""
-    settings, study = params.read(), params.read_as(arrangements.Study, STUDY / "params.yaml")
+    settings, study = params.read(), read_as(arrangements.Study, STUDY / "params.yaml")
     tasks, dataset = arrangements.questions(), store.read_dataset()
     with tracking.stage_run("study", settings, "summary", STUDY) as run:
         run.log_dataset(dataset)

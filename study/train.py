@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mtl import arrangements, checkpoint, errors, hardware, params, store, tracking
+from mtl.reading import read_as
 
 STUDY = Path("study")
 
@@ -16,7 +17,7 @@ STUDY = Path("study")
 def main(arrangement: str, seed: int) -> None:
     """Stage `train@<arrangement>-<seed>` of the study."""
     checkpoint.end_with_dvc()
-    settings, study = params.read(), params.read_as(arrangements.Study, STUDY / "params.yaml")
+    settings, study = params.read(), read_as(arrangements.Study, STUDY / "params.yaml")
     tasks = arrangements.questions()
     weights = arrangements.weights(study, list(tasks))
     hardware.import_tensorflow()

@@ -261,7 +261,19 @@ def test_the_run_id_of_mlflow_run_does_not_swallow_the_stages(done, tmp_path):
 
 
 # Values are tracked as parameters; MLflow and logs/ are no outputs.
-NO_BYTES = {"boards", "quiet", "params", "gate", "tune_settings", "settings", "errors", "tracking", "lineage"}
+NO_BYTES = {
+    "boards",
+    "quiet",
+    "params",
+    "reading",
+    "recipes",
+    "gate",
+    "tune_settings",
+    "settings",
+    "errors",
+    "tracking",
+    "lineage",
+}
 
 
 def test_what_a_stage_in_the_lock_newly_declares_has_its_md5_too(done, tmp_path, monkeypatch):
@@ -325,7 +337,20 @@ LAYERS = [
     {"training", "distributed", "boards", "arrangements", "evaluation", "gallery", "plots", "checkpoint"},
     {"networks", "blocks", "heads", "feeds", "streams", "optimizers", "models"}
     | {"labels", "sources", "hardware", "cluster", "scores"},
-    {"store", "shards", "quiet", "params", "gate", "tune_settings", "settings", "tables", "edits", "errors"},
+    {
+        "store",
+        "shards",
+        "quiet",
+        "params",
+        "reading",
+        "recipes",
+        "gate",
+        "tune_settings",
+        "settings",
+        "tables",
+        "edits",
+        "errors",
+    },
 ]
 
 

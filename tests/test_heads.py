@@ -11,6 +11,7 @@ from mtl import hardware, heads, networks, params, training
 from mtl.errors import UserError
 from mtl.feeds import Arrays
 from mtl.heads import Head
+from mtl.recipes import Recipe
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 TWO = [Head(3), Head(2, weight=0.5)]
@@ -39,7 +40,7 @@ def test_one_head_is_trained_by_the_plain_loss():
     assert heads.summed(plain, [Head(3, weight=0.5)]) is not plain
 
 
-def shared() -> tuple[keras.Model, params.Recipe]:
+def shared() -> tuple[keras.Model, Recipe]:
     used = recipe(options={"widths": [8, 8], "heads": [2, 3]})
     hardware.configure(params.Hardware(threads=1, strategy="auto"), used.precision, seed=0)
     return networks.build(used, SHAPE, 5, images(40)[0]), used

@@ -19,7 +19,8 @@ from PIL import Image
 
 from mtl import records, shards
 from mtl.errors import UserError
-from mtl.params import Augmentation, Data, Hardware, Recipe, Sgd
+from mtl.params import Data, Hardware
+from mtl.recipes import Augmentation, Recipe, Sgd
 from mtl.sources import folder, tfrecord
 
 HERE = "--direct_running_mode=in_memory"  # Beam in this process

@@ -10,10 +10,11 @@ from conftest import CIFAR10, ROOT, Project
 from ruamel.yaml import YAML
 from test_dag import NO_BYTES, imported, search
 
-from mtl import arrangements, params
+from mtl import arrangements
 from mtl.arrangements import Network, Study
 from mtl.errors import UserError
 from mtl.evaluation import Answers
+from mtl.reading import read_as
 
 OF_CLASS = {
     "kind": {"cat": "cat", "dog": "dog", "ship": "ship"},
@@ -85,7 +86,7 @@ def test_wrong_parameters_are_one_line(tmp_path, before, after, message):
     assert before in text
     (tmp_path / "params.yaml").write_text(text.replace(before, after))
     with pytest.raises(UserError) as caught:
-        params.read_as(Study, tmp_path / "params.yaml")
+        read_as(Study, tmp_path / "params.yaml")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -12,7 +12,7 @@ from conftest import ROOT
 from mtl import hardware, models, networks, optimizers, params, scores, training
 from mtl.errors import UserError
 from mtl.feeds import Arrays
-from mtl.params import Augmentation, Constant, Muon, OneCycle, Recipe, Sgd
+from mtl.recipes import Augmentation, Constant, Muon, OneCycle, Recipe, Sgd
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 SHAPE = (12, 12, 3)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mtl import cluster, errors, hardware, models, params
+from mtl.recipes import Recipe
 
 SHAPE = (12, 12, 3)
 RECIPE = {
@@ -41,7 +42,7 @@ def run(folder: Path, change: dict, seed: int = 0) -> None:
     from mtl import boards, networks, training
     from mtl.feeds import Arrays
 
-    recipe = params.Recipe.model_validate_json(json.dumps(RECIPE | change), strict=True)
+    recipe = Recipe.model_validate_json(json.dumps(RECIPE | change), strict=True)
     strategy = "multi_worker" if os.environ.get("TF_CONFIG") else "auto"
     machine = params.Hardware(threads=1, strategy=strategy, wait_seconds=60)
     hardware.configure(machine, recipe.precision, 0)

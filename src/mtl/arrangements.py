@@ -12,7 +12,9 @@ from pydantic import Field, field_validator
 from mtl import evaluation, scores, store
 from mtl.errors import UserError
 from mtl.evaluation import Answers
-from mtl.params import Name, Recipe, Settings
+from mtl.params import Name
+from mtl.recipes import Recipe
+from mtl.settings import Settings
 
 Arrangement = Literal["independent", "shared", "derived"]
 

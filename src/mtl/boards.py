@@ -17,7 +17,7 @@ import tensorflow as tf
 from mtl import plots
 from mtl.evaluation import statistics
 from mtl.feeds import Feed
-from mtl.params import Recipe
+from mtl.recipes import Recipe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,7 +18,7 @@ from mtl import cluster
 from mtl.errors import UserError
 from mtl.feeds import Feed
 from mtl.heads import Head, right
-from mtl.params import Recipe
+from mtl.recipes import Recipe
 
 # What a collective operation says when another worker is gone, or stopped answering (after about 10 s).
 GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)

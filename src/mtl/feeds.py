@@ -11,7 +11,7 @@ import tensorflow as tf
 from numpy.lib.stride_tricks import sliding_window_view
 
 from mtl.heads import Head, one_hot
-from mtl.params import Augmentation, Recipe
+from mtl.recipes import Augmentation, Recipe
 
 Batch = tuple[np.ndarray, np.ndarray]  # images, uint8 (B, H, W, C), and labels, uint8 (B,), or (B, T) of T heads
 

@@ -15,7 +15,7 @@ from keras import layers
 
 from mtl import blocks
 from mtl.errors import UserError, one_line
-from mtl.params import Recipe
+from mtl.recipes import Recipe
 from mtl.shards import Images
 
 Shape = tuple[int, int, int]

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from mtl.params import OneCycle, Recipe
+from mtl.recipes import OneCycle, Recipe
 
 ADAM_RATIO = 0.1  # learning rate of Adam, for what Muon does not train, over Muon's
 

@@ -1,20 +1,18 @@
-"""params.yaml as frozen, validated types. This is the only reader of the file.
-
-The file is read with the YAML 1.2 rules that DVC uses, so that `yes` is text and `1e-3` a number in both.
-"""
+"""params.yaml as frozen, validated types. This is the only reader of the file."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, JsonValue, Tag, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from mtl.errors import UserError, one_line
+from mtl.errors import UserError
 from mtl.gate import Gate
+from mtl.reading import read_as
+from mtl.recipes import Recipe
 from mtl.settings import Settings
 from mtl.tune_settings import Tune
 
@@ -53,11 +51,6 @@ RESERVED = frozenset(
 )
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-Rate = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-
-
-S = TypeVar("S", bound=Settings)
 
 
 class Data(Settings):
@@ -117,87 +110,6 @@ class Hardware(Settings):
         return strategy
 
 
-class Sgd(Settings):
-    """Stochastic gradient descent, with Nesterov momentum where momentum is not 0."""
-
-    name: Literal["sgd"]
-    learning_rate: Rate
-    momentum: Fraction = 0.0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-
-
-class Adam(Settings):
-    """Adam; with weight decay it is AdamW."""
-
-    name: Literal["adam"]
-    learning_rate: Rate = 0.001
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-
-
-class Muon(Settings):
-    """Muon for the convolutions, Adam at a tenth of its learning rate for everything else."""
-
-    name: Literal["muon"]
-    learning_rate: Rate
-    momentum: Fraction = 0.95
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-
-
-class Constant(Settings):
-    """The same learning rate throughout."""
-
-    name: Literal["constant"]
-
-
-class OneCycle(Settings):
-    """The learning rate rises linearly for the fraction `warmup` of all steps, then falls linearly to 0."""
-
-    name: Literal["one_cycle"]
-    warmup: Fraction
-
-
-class Augmentation(Settings):
-    """Changes of the training images: mirrored in every second epoch, moved at random by up to `translate` pixels."""
-
-    flip: bool = False
-    translate: Annotated[int, Field(ge=0, le=64)] = 0
-
-
-class Board(Settings):
-    """What TensorBoard is given besides the usual: a profile of the steps from the first to the last of `profile`."""
-
-    profile: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2, max_length=2)]
-
-    @field_validator("profile")
-    @classmethod
-    def _is_in_order(cls, profile: tuple[int, ...]) -> tuple[int, ...]:
-        if profile[0] > profile[1]:
-            raise ValueError(f"{list(profile)} ends before it begins; write [first step, last step]")
-        return profile
-
-
-class Recipe(Settings):
-    """A network and how to train it."""
-
-    network: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?$")]
-    options: dict[str, JsonValue] = Field(default_factory=dict)
-    precision: Literal["float32", "mixed_bfloat16"] = "float32"
-    loss: Literal["categorical_crossentropy", "binary_crossentropy"] = "categorical_crossentropy"
-    label_smoothing: Fraction = 0.0
-    optimizer: Annotated[Sgd | Adam | Muon, Field(discriminator="name")]
-    schedule: Annotated[Constant | OneCycle, Field(discriminator="name")] = Constant(name="constant")
-    augmentation: Augmentation = Augmentation()
-    batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
-    epochs: Annotated[int, Field(ge=1, le=100_000)]
-    steps_per_epoch: Annotated[int, Field(ge=1)] | None = None  # an epoch is so many batches; None: every image once
-    steps_per_execution: Annotated[int, Field(ge=1)] = 1  # steps that are given to the device at once
-    keep: Literal["last", "best"] = "last"
-    tensorboard: Annotated[
-        Annotated[bool, Tag("switch")] | Annotated[Board, Tag("more")],
-        Discriminator(lambda given: "switch" if isinstance(given, bool | str | int | None) else "more"),
-    ] = False  # write logs/<task> for TensorBoard; changes no result
-
-
 class Params(Settings):
     """All of params.yaml."""
 
@@ -242,54 +154,3 @@ class Params(Settings):
 def read(path: Path = PATH) -> Params:
     """Read and validate params.yaml; raises UserError with one line that names the key and what would be right."""
     return read_as(Params, path)
-
-
-def read_as(kind: type[S], path: Path) -> S:
-    """Read and validate a file of parameters; raises UserError as `read` does."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        tree = YAML(typ="safe", pure=True).load(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run from the root of the repository") from None
-    except (YAMLError, UnicodeDecodeError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: not valid YAML: {one_line(error)}") from None
-    try:
-        _refuse_odd_keys(path, tree)
-        return validate(tree, kind)
-    except ValidationError as error:
-        raise UserError(f"{path}: {first_line(error)}") from None
-    except (RecursionError, ValueError):
-        raise UserError(f"{path}: nested without end; write it without anchors to itself") from None
-
-
-def validate(tree: object, kind: type[S] = Params) -> S:
-    """The types of what params.yaml holds; raises pydantic's ValidationError, which `first_line` puts into one line."""
-    # JSON in strict mode: a number in quotes is refused, a list is still taken for a tuple.
-    return kind.model_validate_json(json.dumps(tree, default=str), strict=True)
-
-
-def _refuse_odd_keys(path: Path, tree: object) -> None:
-    """JSON makes text of every key, so that `1:` and `'1':` would be one."""
-    for key, value in tree.items() if isinstance(tree, dict) else ():
-        if not isinstance(key, str) or not key.isprintable():
-            raise UserError(f"{path}: key {key!r} is not text; write it in quotes")
-        _refuse_odd_keys(path, value)
-
-
-def first_line(error: ValidationError) -> str:
-    """`tasks.model1.recipe: Field required (and 2 more)`, from pydantic's list of errors."""
-    first, *more = error.errors(include_url=False)
-    # Pydantic puts the tag of a union ('sgd') into the path, behind the key (or the index) that holds the union.
-    parts = [str(part) for part in first["loc"]]
-    tagged = [before in ("optimizer", "schedule", "tensorboard") or before.isdigit() for before in ["", *parts]]
-    place = ".".join(part for part, tag in zip(parts, tagged, strict=False) if not tag)
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = "unknown key; see the comments in params.yaml for those there are"
-    elif first["type"] == "union_tag_not_found":
-        message = "its name is missing, such as {name: sgd, …}; see the comments in params.yaml for those there are"
-    elif first["type"] != "value_error" and isinstance(first["input"], str | int | float):
-        message += f", not {first['input']!r}"
-    return (f"{place}: " if place else "") + message + (f" (and {len(more)} more)" if more else "")

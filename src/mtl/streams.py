@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mtl.feeds import Arrays, Batch, Feed, augment, passes, sides
-from mtl.params import Recipe
+from mtl.recipes import Recipe
 from mtl.shards import CHUNK, Images
 
 SHUFFLED = 64 << 20  # bytes of encoded images among which the next one is drawn

@@ -17,7 +17,7 @@ from mtl.checkpoint import Checkpoint
 from mtl.errors import UserError
 from mtl.feeds import Feed
 from mtl.heads import Head, accuracy, summed
-from mtl.params import Recipe
+from mtl.recipes import Recipe
 
 Row = dict[str, Any]  # one epoch: epoch, loss, acc and, with validation images, val_loss, val_acc
 
@@ -139,11 +139,10 @@ def _digest(model: keras.Model, recipe: Recipe, seed: int, heads: Sequence[Head]
     where = tf.config.threading.get_intra_op_parallelism_threads(), model.distribute_strategy.num_replicas_in_sync
     for text in (model.to_json(), recipe.model_dump_json(), str(seed), str(where), str(heads)):
         digest.update(text.encode())
-    for module in (
-        *("training", "distributed", "optimizers", "networks", "blocks", "heads", "hardware"),
-        *("feeds", "streams", "shards"),
-    ):
-        digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
+    code = ("training", "distributed", "optimizers", "networks", "blocks", "heads", "hardware", "feeds", "streams")
+    here = Path(__file__).parent
+    for path in (*(here / f"{name}.py" for name in code), *sorted((here / "shards").glob("*.py"))):
+        digest.update(path.read_bytes())
     for array in model.get_weights():
         digest.update(np.ascontiguousarray(array).data)
     for part in (part for feed in fed for part in feed.content()):

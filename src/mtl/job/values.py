@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from mtl.edits import get, holds, put
 from mtl.errors import UserError, one_line
-from mtl.params import Params, first_line, validate
+from mtl.params import Params
+from mtl.reading import first_line, validate
 
 EXAMPLE = "values of the params file are changed by --NAME=VALUE, such as --optimizer.learning_rate=0.1"
 
@@ -54,10 +55,10 @@ def change(settings: Params, task: str, given: dict[str, str], path: Path) -> tu
         values[full] = _read(name, given[name], get(tree, full) if holds(tree, full) else None)
         put(tree, full, values[full])
         try:
-            validate(tree)
+            validate(tree, Params)
         except ValidationError as error:
             raise UserError(f"--{name}={given[name]}: {first_line(error)}") from None
-    return validate(tree), values
+    return validate(tree, Params), values
 
 
 def _is_full(name: str) -> bool:

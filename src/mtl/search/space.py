@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from mtl import store
 from mtl.edits import get, holds, put
 from mtl.errors import UserError
-from mtl.params import PATH, Params, first_line, validate
+from mtl.params import PATH, Params
+from mtl.reading import first_line, validate
 from mtl.search.drawing import Values, grid_size, probes
 from mtl.tracking import flat
 from mtl.tune_settings import Parameter, Tune
@@ -51,7 +52,7 @@ class Space:
         for path, value in {**self.budget, **values}.items():
             put(tree, path, value)
         try:
-            return validate(tree)
+            return validate(tree, Params)
         except ValidationError as error:
             raise UserError(first_line(error)) from None
 

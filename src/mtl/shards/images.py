@@ -1,9 +1,7 @@
-"""Images in TFRecord shards, as `mtl convert` writes them: their manifest, and reading them like an array."""
+"""Images in shards, read like an array."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,143 +10,16 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field, ValidationError
 
-from mtl import store
 from mtl.errors import UserError, one_line
-from mtl.params import first_line
 from mtl.quiet import import_tensorflow
-from mtl.settings import Settings
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-MANIFEST = "manifest.json"
-SPLITS = ("train", "validation", "test")
-FETCHED = Path(".shards")  # no DVC out: copies of shards that are not on this machine, by their checksum
 DECODERS = 2  # threads that decode beside the training; they do not change what is read
 READ_AHEAD = 1 << 18  # bytes of a shard
 CHUNK = 256  # images that are handed over at once
-
-
-class Shard(Settings):
-    """One file: how many records and bytes it has, and its sha256."""
-
-    file: str = Field(pattern=r"^[\w.-]+$")
-    records: int = Field(ge=0)
-    bytes: int = Field(ge=0)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-
-
-class SplitRecords(Settings):
-    """The shards of a split, and how many records of each class are in them."""
-
-    shards: tuple[Shard, ...]
-    classes: dict[str, int]
-
-    @property
-    def count(self) -> int:
-        """Number of records."""
-        return sum(shard.records for shard in self.shards)
-
-
-class Discarded(Settings):
-    """Files that could not be read: how many, where they are listed with the reason, and how often each reason."""
-
-    count: int
-    files: tuple[str, ...]
-    reasons: dict[str, int]
-
-
-class Manifest(Settings):
-    """What a folder of shards holds. `height` and `width` are the smallest and the largest of the images."""
-
-    version: int = Field(1, ge=1, le=1)
-    name: str
-    classes: tuple[str, ...] = Field(min_length=1, max_length=256)
-    encoding: str
-    height: tuple[int, int]
-    width: tuple[int, int]
-    splits: dict[str, SplitRecords]
-    discarded: Discarded
-
-
-class Place(Settings):
-    """What data/raw says besides the manifest: where the shards are and how they are read.
-
-    `size`: images are resized to size x size; None: as they are. `cache`: up to so many MiB of decoded images are held
-    in memory; where there are more, they are streamed.
-    """
-
-    path: str
-    size: int | None
-    cache: int
-
-
-def parse(content: Any, where: str) -> Manifest:
-    """The manifest that `content` (parsed JSON) is; raises UserError, naming `where`, for anything else."""
-    try:
-        manifest = Manifest.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{where}: not a manifest of `mtl convert`: {first_line(error)}") from None
-    for name, split in manifest.splits.items():
-        unknown = [label for label in split.classes if label not in manifest.classes]
-        if name not in SPLITS or unknown:
-            raise UserError(f"{where}: splits.{name}: unknown {'class ' + repr(unknown[0]) if unknown else 'split'}")
-    return manifest
-
-
-def is_remote(path: str) -> bool:
-    """Whether `path` is a URI that fsspec opens rather than a path of this machine."""
-    return "://" in path
-
-
-def join(path: str, name: str) -> str:
-    """The file `name` in the folder `path`, a path or a URI."""
-    return f"{path.rstrip('/')}/{name}"
-
-
-def local(path: str, shard: Shard) -> Path:
-    """Where `shard` of the folder `path` can be read on this machine; one that is elsewhere is copied first, once.
-
-    Raises UserError where it is not there, or not as the manifest says.
-    """
-    if not is_remote(path):
-        found = Path(path, shard.file)
-        check(found, shard, content=False)
-        return found
-    copy = FETCHED / f"{shard.sha256}.tfrecord.gz"
-    if not copy.exists():
-        import fsspec
-
-        try:
-            with fsspec.open(join(path, shard.file), "rb") as source, store.replacing(copy) as temporary:
-                with temporary.open("wb") as file:
-                    while block := source.read(1 << 20):
-                        file.write(block)
-                check(temporary, shard, join(path, shard.file))
-        except UserError:
-            raise
-        except Exception as error:  # each file system of fsspec raises its own
-            raise UserError(f"{join(path, shard.file)}: cannot be read: {one_line(error)}") from error
-    return copy
-
-
-def check(path: Path, shard: Shard, name: str | None = None, content: bool = True) -> None:
-    """Raise UserError where the file `path` has not the size and (with `content`) the checksum of `shard`."""
-    name = name or str(path)
-    try:
-        size = path.stat().st_size
-        if size != shard.bytes:
-            what = "truncated" if size < shard.bytes else "another file"
-            raise UserError(f"{name}: {what}: {size:,} bytes, the manifest says {shard.bytes:,}; copy it again")
-        if content:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != shard.sha256:
-                raise UserError(f"{name}: its sha256 is {found}, the manifest says {shard.sha256}; copy it again")
-    except FileNotFoundError:
-        raise UserError(f"{name}: this shard of the manifest is missing; copy it there or convert again") from None
 
 
 @dataclass(frozen=True)
@@ -282,42 +153,6 @@ def _own_threads(data: tf.data.Dataset) -> tf.data.Dataset:
     options.threading.private_threadpool_size = DECODERS
     options.deterministic = True
     return data.with_options(options)
-
-
-def read_manifest() -> tuple[Manifest, Place]:
-    """The manifest in data/raw and where its shards are."""
-    manifest = parse(store.read_json(store.RAW / MANIFEST), str(store.RAW / MANIFEST))
-    return manifest, Place(**store.read_json(store.RAW / store.SHARDS))
-
-
-def read_images(split: store.Split) -> Images:
-    """The images of data/raw: of `train` those of the split validation come behind those of train.
-
-    Raises UserError where a shard is missing or has another size than the manifest says.
-    """
-    manifest, place = read_manifest()
-    path = resolve(place.path)
-    names = ("train", "validation") if split == "train" else (split,)
-    shards = [shard for name in names if name in manifest.splits for shard in manifest.splits[name].shards]
-    counts = tuple(shard.records for shard in shards)
-    return Images(
-        files=tuple(str(local(path, shard)) for shard in shards),
-        counts=counts,
-        index=np.arange(sum(counts)),
-        side=store.read_dataset().shape[:2],
-        size=place.size,
-        sha256=tuple(shard.sha256 for shard in shards),
-        cache=place.cache,
-        mean_bytes=max(1.0, sum(shard.bytes for shard in shards) / max(1, sum(counts))),
-    )
-
-
-def resolve(path: str) -> str:
-    """Where `data.path` is: under `dvc exp run --temp` what git does not track is in `$DVC_ROOT` alone."""
-    root = os.environ.get("DVC_ROOT")
-    if is_remote(path) or not root or Path(path, MANIFEST).exists():
-        return path
-    return str(Path(root, path))
 
 
 def _tensorflow() -> ModuleType:

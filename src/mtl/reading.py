@@ -1,0 +1,68 @@
+"""Reading a file of parameters into types; what is wrong with it in one line.
+
+It is read with the YAML 1.2 rules that DVC uses, so that `yes` is text and `1e-3` a number in both.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from mtl.errors import UserError, one_line
+from mtl.settings import Settings
+
+S = TypeVar("S", bound=Settings)
+
+
+def read_as(kind: type[S], path: Path) -> S:
+    """Read and validate a file of parameters; raises UserError with one line that names the key."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        tree = YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run from the root of the repository") from None
+    except (YAMLError, UnicodeDecodeError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: not valid YAML: {one_line(error)}") from None
+    try:
+        _refuse_odd_keys(path, tree)
+        return validate(tree, kind)
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_line(error)}") from None
+    except (RecursionError, ValueError):
+        raise UserError(f"{path}: nested without end; write it without anchors to itself") from None
+
+
+def validate(tree: object, kind: type[S]) -> S:
+    """The types of what such a file holds; raises pydantic's ValidationError, which `first_line` puts into one line."""
+    # JSON in strict mode: a number in quotes is refused, a list is still taken for a tuple.
+    return kind.model_validate_json(json.dumps(tree, default=str), strict=True)
+
+
+def _refuse_odd_keys(path: Path, tree: object) -> None:
+    """JSON makes text of every key, so that `1:` and `'1':` would be one."""
+    for key, value in tree.items() if isinstance(tree, dict) else ():
+        if not isinstance(key, str) or not key.isprintable():
+            raise UserError(f"{path}: key {key!r} is not text; write it in quotes")
+        _refuse_odd_keys(path, value)
+
+
+def first_line(error: ValidationError) -> str:
+    """`tasks.model1.recipe: Field required (and 2 more)`, from pydantic's list of errors."""
+    first, *more = error.errors(include_url=False)
+    # Pydantic puts the tag of a union ('sgd') into the path, behind the key (or the index) that holds the union.
+    parts = [str(part) for part in first["loc"]]
+    tagged = [before in ("optimizer", "schedule", "tensorboard") or before.isdigit() for before in ["", *parts]]
+    place = ".".join(part for part, tag in zip(parts, tagged, strict=False) if not tag)
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "unknown key; see the comments in params.yaml for those there are"
+    elif first["type"] == "union_tag_not_found":
+        message = "its name is missing, such as {name: sgd, …}; see the comments in params.yaml for those there are"
+    elif first["type"] != "value_error" and isinstance(first["input"], str | int | float):
+        message += f", not {first['input']!r}"
+    return (f"{place}: " if place else "") + message + (f" (and {len(more)} more)" if more else "")

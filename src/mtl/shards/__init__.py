@@ -1,0 +1,42 @@
+"""Images in TFRecord shards, as `mtl convert` writes them: their manifest, and reading them like an array."""
+
+from mtl.shards.images import CHUNK, Images, pixels, read_labels
+from mtl.shards.manifest import (
+    FETCHED,
+    MANIFEST,
+    SPLITS,
+    Discarded,
+    Manifest,
+    Place,
+    Shard,
+    SplitRecords,
+    check,
+    is_remote,
+    join,
+    local,
+    parse,
+)
+from mtl.shards.raw import read_images, read_manifest, resolve
+
+__all__ = [
+    "CHUNK",
+    "FETCHED",
+    "MANIFEST",
+    "SPLITS",
+    "Discarded",
+    "Images",
+    "Manifest",
+    "Place",
+    "Shard",
+    "SplitRecords",
+    "check",
+    "is_remote",
+    "join",
+    "local",
+    "parse",
+    "pixels",
+    "read_images",
+    "read_labels",
+    "read_manifest",
+    "resolve",
+]

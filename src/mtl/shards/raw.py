@@ -1,0 +1,48 @@
+"""What data/raw says of images in shards."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from mtl import store
+from mtl.shards.images import Images
+from mtl.shards.manifest import MANIFEST, Manifest, Place, is_remote, local, parse
+
+
+def read_manifest() -> tuple[Manifest, Place]:
+    """The manifest in data/raw and where its shards are."""
+    manifest = parse(store.read_json(store.RAW / MANIFEST), str(store.RAW / MANIFEST))
+    return manifest, Place(**store.read_json(store.RAW / store.SHARDS))
+
+
+def read_images(split: store.Split) -> Images:
+    """The images of data/raw: of `train` those of the split validation come behind those of train.
+
+    Raises UserError where a shard is missing or has another size than the manifest says.
+    """
+    manifest, place = read_manifest()
+    path = resolve(place.path)
+    names = ("train", "validation") if split == "train" else (split,)
+    shards = [shard for name in names if name in manifest.splits for shard in manifest.splits[name].shards]
+    counts = tuple(shard.records for shard in shards)
+    return Images(
+        files=tuple(str(local(path, shard)) for shard in shards),
+        counts=counts,
+        index=np.arange(sum(counts)),
+        side=store.read_dataset().shape[:2],
+        size=place.size,
+        sha256=tuple(shard.sha256 for shard in shards),
+        cache=place.cache,
+        mean_bytes=max(1.0, sum(shard.bytes for shard in shards) / max(1, sum(counts))),
+    )
+
+
+def resolve(path: str) -> str:
+    """Where `data.path` is: under `dvc exp run --temp` what git does not track is in `$DVC_ROOT` alone."""
+    root = os.environ.get("DVC_ROOT")
+    if is_remote(path) or not root or Path(path, MANIFEST).exists():
+        return path
+    return str(Path(root, path))
