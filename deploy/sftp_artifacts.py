@@ -44,9 +44,8 @@ class SFTPArtifacts(ArtifactRepository):
         address = urlsplit(artifact_uri)
         self.root = unquote(address.path) or "/"
         self.shown = f"the SFTP server {address.hostname}:{address.port or 22}"
-        # Read here, so that a key that is none stops the server's first request and not one of many.
-        host_key = asyncssh.import_public_key(os.environ["SFTP_HOST_PUBLIC_KEY"])
-        client_key = asyncssh.import_private_key(base64.b64decode(os.environ["SFTP_CLIENT_KEY"]))
+        host_key = _key("SFTP_HOST_PUBLIC_KEY", asyncssh.import_public_key)
+        client_key = _key("SFTP_CLIENT_KEY", lambda text: asyncssh.import_private_key(base64.b64decode(text)))
         self.options = {
             "host": address.hostname,
             "port": address.port or 22,
@@ -140,6 +139,13 @@ class SFTPArtifacts(ArtifactRepository):
         except (OSError, asyncssh.Error, TimeoutError) as error:
             said = " ".join(str(error).split()) or type(error).__name__
             raise MlflowException(f"{self.shown}: {said}", TEMPORARILY_UNAVAILABLE) from None
+
+
+def _key(name: str, read: Callable[[str], asyncssh.SSHKey]) -> asyncssh.SSHKey:
+    try:
+        return read(os.environ[name])
+    except (KeyError, ValueError):
+        raise MlflowException(f"the tracking server's {name} is not set, or is no such key") from None
 
 
 async def _put(sftp: asyncssh.SFTPClient, file: Path, folder: str) -> None:

@@ -32,7 +32,7 @@ class Project:
     def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command with the interpreter's own `dvc`, `mtl` and `python` first on PATH."""
         done = subprocess.run(
-            command, cwd=self.root, env=self.environment | environment, capture_output=True, text=True, timeout=540
+            command, cwd=self.root, env=self.environment | environment, capture_output=True, text=True, timeout=1800
         )
         assert not check or done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done

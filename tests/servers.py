@@ -24,7 +24,7 @@ import psutil
 import pytest
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
-SECONDS = 120  # for a server to answer once it was started
+SECONDS = 600  # for a server to answer once it was started, on a machine that is busy
 
 
 def free_port() -> int:
@@ -167,7 +167,7 @@ class MLflow(Server):
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "PG"))}
         environment |= {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(_installed(folder)),
+            "PYTHONPATH": str(installed(folder)),
             **{name: secrets[name] for name in ("POSTGRES_PASSWORD", "SFTP_CLIENT_KEY", "SFTP_HOST_PUBLIC_KEY")},
             "POSTGRES_ADDRESS": f"127.0.0.1:{database.port}",
             "POSTGRES_DB": "postgres",
@@ -187,7 +187,7 @@ class MLflow(Server):
             return False
 
 
-def _installed(folder: Path) -> Path:
+def installed(folder: Path) -> Path:
     """The package in deploy/, installed into a folder of its own."""
     site, source = folder / "site", folder / "source"
     if not site.exists():

@@ -100,7 +100,9 @@ def test_processes_share_a_study_and_a_killed_one_costs_nothing(project, where, 
     assert before <= {trial.number for trial in finished}, "a finished trial is lost"
     drawn = [tuple(trial.params.values()) for trial in finished]
     assert len(set(drawn)) == 12, "a trial was done twice"
-    assert tuple(killed.params.values()) in drawn
+    # Between its end and its new beginning in the queue the others may have done all trials that were asked for.
+    queued = [trial.user_attrs.get("queued") for trial in found.study.get_trials()]
+    assert killed.params in queued, "the parameters of the killed trial are lost"
     assert not found.study.get_trials(states=(TrialState.RUNNING,))
     assert studies.failures(found.study) == []
     if algorithm == "grid":

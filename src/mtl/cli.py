@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from mtl import errors, export, log, quickstart, registry, report, repro, request, runs, search
+from mtl import errors, export, job, log, quickstart, records, registry, report, repro, request, runs, search
 from mtl.serving import command as serving
 
 
@@ -21,7 +21,9 @@ cli.add_command(report.command, "report")
 cli.add_command(repro.command, "repro")
 cli.add_command(request.command, "request")
 cli.add_command(export.command, "export")
+cli.add_command(records.command, "convert")
 cli.add_command(log.command, "log")
+cli.add_command(job.command, "train")
 cli.add_command(runs.runs)
 cli.add_command(runs.uri)
 cli.add_command(registry.promote, "promote")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from mtl import params, store
@@ -15,6 +16,16 @@ def set_param(path: str, value: object) -> None:
 
 def set_params(values: Mapping[str, object]) -> None:
     """Change the values at dotted paths in params.yaml, all or none; its comments stay."""
+
+    def change(tree: Any) -> None:
+        for path, value in values.items():
+            put(tree, path, value)
+
+    rewrite(params.PATH, params.PATH, change)
+
+
+def rewrite(source: Path, to: Path, change: Callable[[Any], None]) -> None:
+    """Write the YAML file `source` to `to`, with what `change` does to its tree; its comments stay."""
     from ruamel.yaml import YAML
 
     yaml = YAML()
@@ -24,10 +35,9 @@ def set_params(values: Mapping[str, object]) -> None:
     yaml.representer.add_representer(
         type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null")
     )
-    tree = yaml.load(params.PATH)
-    for path, value in values.items():
-        put(tree, path, value)
-    with store.replacing(params.PATH) as temporary:
+    tree = yaml.load(source)
+    change(tree)
+    with store.replacing(to) as temporary:
         yaml.dump(tree, temporary)
 
 

@@ -14,10 +14,11 @@ WRITTEN_BY_RUNS = ("dvc.lock", "metrics/", "study/dvc.lock")
 def root() -> Path:
     """The root of the repository: under `dvc exp run --temp`, of the one the experiment was started in.
 
-    For a DVC repository inside another, as study/ is, the root of the outer one.
+    For a DVC repository inside another, as study/ is, the root of the outer one. Outside of any, `$DVC_ROOT` or the
+    working directory.
     """
     inner = Path(os.environ.get("DVC_ROOT") or Path.cwd())
-    return inner.parent if (inner.parent / ".dvc").is_dir() else inner
+    return inner.parent if (inner / ".dvc").is_dir() and (inner.parent / ".dvc").is_dir() else inner
 
 
 def hashes(stage: str, kind: str, pipeline: Path = Path()) -> dict[str, str]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from mtl import params, repro, store
-from mtl.edits import set_param
+from mtl import hardware, params, repro, store
+from mtl.edits import set_param, set_params
 from mtl.errors import UserError
-from mtl.repro.devices import default_jobs
+from mtl.repro.devices import default_jobs, gpu_devices
 
 GENERATED = "This run uses GENERATED images (drawn by code): {why}."
 WAY_BACK = (
@@ -26,7 +27,8 @@ def command(jobs: int | None) -> None:
     """Run the whole DAG on the images that can be had here, and show the results (`make run`).
 
     A copy of CIFAR-10 is taken from $CIFAR10_PATH or data.path, else from Keras' cache or the network; where none can
-    be had, data.source in params.yaml is set to `generated`, which the first and the last line say.
+    be had, data.source in params.yaml is set to `generated`, which the first and the last line say. Where the processor
+    has no bfloat16, the recipes in use that ask for it are set to float32 before they train for the first time.
     """
     started = time.perf_counter()
     asked = params.read()
@@ -36,6 +38,8 @@ def command(jobs: int | None) -> None:
         nowhere = f"CIFAR-10 is neither in {settings.data.path} nor to be downloaded from here"
         why = "params.yaml says so" if asked.data.source == "generated" else nowhere
         click.secho(GENERATED.format(why=why), fg="yellow", bold=True)
+    choose_precision(settings, hardware.native_bfloat16(), gpu_devices(os.environ))
+    settings = params.read()
     status = repro.repro(Path.cwd(), [], jobs or max(1, default_jobs() // settings.hardware.threads))
     if status:
         raise SystemExit(status)
@@ -65,6 +69,27 @@ def choose_images(settings: params.Params) -> None:
         click.echo("images: CIFAR-10 will be downloaded (163 MB)")
     else:
         set_param("data.source", "generated")
+
+
+def choose_precision(settings: params.Params, native: bool | None, gpus: Sequence[str]) -> None:
+    """Set the recipes in use to float32 where bfloat16 would only be imitated, unless their models are there already.
+
+    Imitated convolutions take many times as long as those of float32: hours for minutes (bench/precision.py).
+
+    Args:
+        native: whether the processor has bfloat16; None, where that cannot be told, changes nothing.
+        gpus: the devices that will train instead of the processor.
+    """
+    used = {task.recipe for task in settings.tasks.values()}
+    slow = sorted(name for name in used if settings.recipes[name].precision == "mixed_bfloat16")
+    trained = all(store.model_path(task).exists() for task in settings.tasks)
+    if native is not False or gpus or trained or not slow:
+        return
+    set_params({f"recipes.{name}.precision": "float32" for name in slow})
+    click.echo(
+        f"precision: this processor has no bfloat16; {', '.join(f'recipes.{name}' for name in slow)} set to float32 in"
+        " params.yaml (`git restore params.yaml` goes back)"
+    )
 
 
 def choose_images_from(copy: Path, settings: params.Params) -> None:

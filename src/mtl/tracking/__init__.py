@@ -9,13 +9,14 @@ from mtl.tracking.calls import flat
 from mtl.tracking.identity import identify
 from mtl.tracking.run import Run
 from mtl.tracking.server import client, prepare_client, uri
-from mtl.tracking.stages import stage_run, study_run, trial_run, used_params
+from mtl.tracking.stages import no_run, stage_run, study_run, trial_run, used_params
 
 __all__ = [
     "Run",
     "client",
     "flat",
     "identify",
+    "no_run",
     "pending",
     "prepare_client",
     "stage_run",

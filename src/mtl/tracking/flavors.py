@@ -8,14 +8,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     import keras
-    import numpy as np
+
+    from mtl.shards import Images
 
 INPUT_IMAGES = 2  # of the input example that is logged with a model
 
 
-def save_model(folder: Path, model: keras.Model, classes: list[str], images: np.ndarray) -> None:
+def save_model(folder: Path, model: keras.Model, classes: list[str], images: np.ndarray | Images) -> None:
     """Save a task's model into `folder` in MLflow's format; `images` are uint8 (N, H, W, 3)."""
     import mlflow
 
@@ -24,13 +27,13 @@ def save_model(folder: Path, model: keras.Model, classes: list[str], images: np.
             model,
             str(folder),
             signature=signature(images, len(classes)),
-            input_example=images[:INPUT_IMAGES],
+            input_example=np.asarray(images[:INPUT_IMAGES]),
             pip_requirements=requirements("mlflow", "tensorflow", "keras", "numpy"),
             metadata={"classes": classes},
         )
 
 
-def save_joint_model(folder: Path, models: Path, images: np.ndarray) -> None:
+def save_joint_model(folder: Path, models: Path, images: np.ndarray | Images) -> None:
     """Save the models of all tasks, `<task>.keras` and classes.json in `models`, into `folder` as one pyfunc."""
     import mlflow
 
@@ -40,14 +43,13 @@ def save_joint_model(folder: Path, models: Path, images: np.ndarray) -> None:
             python_model=Path(__file__).parents[1] / "joint.py",
             artifacts={"models": str(models)},
             signature=signature(images, None),
-            input_example=images[:INPUT_IMAGES],
+            input_example=np.asarray(images[:INPUT_IMAGES]),
             pip_requirements=requirements("mlflow", "tensorflow", "keras", "numpy", "pandas"),
         )
 
 
-def signature(images: np.ndarray, classes: int | None) -> Any:
+def signature(images: np.ndarray | Images, classes: int | None) -> Any:
     """uint8 images in; probabilities out, or whatever the joint model's table has."""
-    import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 

@@ -93,9 +93,13 @@ def register(name: str, model: LoggedModel, holds: Mapping[str, str], tags: Mapp
     there = holding(name, holds)
     if there is not None:
         return there
-    with connection(), redirect_stderr(StringIO()):  # it says there what it does
+    with connection() as client, redirect_stderr(StringIO()):  # it says there what it does
         prepare_client()
         made = mlflow.register_model(f"models:/{model.model_id}", name, tags={**tags, **holds})
+        first = holding(name, holds)
+        if first is not None and first.number != str(made.version):  # another machine did the same at the same moment
+            client.delete_model_version(name, str(made.version))
+            return first
     return version(name, str(made.version))
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
+    from mtl.shards import Images
+
 
 class Run(Sender):
     """One MLflow run."""
@@ -84,11 +86,11 @@ class Run(Sender):
         self.send(Call("dataset", "data set", {"context": "training", **described}))
         self.log_tags({"dataset": dataset.name, "dataset_official": str(dataset.official).lower()})
 
-    def log_model(self, model: keras.Model, classes: list[str], images: np.ndarray) -> None:
+    def log_model(self, model: keras.Model, classes: list[str], images: np.ndarray | Images) -> None:
         """Log a task's model with its signature, an input example and the class names."""
         self.log_saved("model", "model", lambda files: save_model(files, model, classes, images))
 
-    def log_joint_model(self, folder: Path, images: np.ndarray) -> None:
+    def log_joint_model(self, folder: Path, images: np.ndarray | Images) -> None:
         """Log the models of all tasks as one pyfunc; `folder` holds `<task>.keras` and classes.json."""
         self.log_saved("joint", "joint model", lambda files: save_joint_model(files, folder, images))
 

@@ -71,7 +71,8 @@ def answers(advice: str = ADVICE) -> Iterator[None]:
             raise UserError(f"the MLflow tracking server {shown()}: no answer; {advice}")
         yield
     except (MlflowException, SQLAlchemyError, requests.RequestException, ImportError, ValueError) as error:
-        raise UserError(f"the MLflow tracking server {shown()}: {reason(error)}; {advice}") from None
+        said = _explained(error) or f"{reason(error)}; {advice}"
+        raise UserError(f"the MLflow tracking server {shown()}: {said}") from None
 
 
 def server_answers() -> bool:
@@ -97,7 +98,18 @@ def reason(error: Exception) -> str:
     said = one_line(error).replace(uri(), shown())
     if status := re.search(r"too many (\d{3}) error responses", said):
         return f"it answers with error {status[1]}"
-    return "no answer" if re.search("Max retries exceeded|timeout exception", said) else said[:300]
+    if re.search("Max retries exceeded|timeout exception", said):
+        return "no answer"
+    return _explained(error) or said[:300]
+
+
+def _explained(error: Exception) -> str | None:
+    """What a person has to do about a server's answer, where the answer itself does not say it."""
+    if getattr(error, "error_code", "") in {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}:
+        return "wrong or no user and password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    if unknown := re.search(r"endpoint (\S+) failed with error code 404", str(error)):
+        return f"it does not know {unknown[1]}: an MLflow before 3, which logs no models and has none to promote"
+    return None
 
 
 def experiment_id(name: str) -> str:

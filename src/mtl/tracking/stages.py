@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +11,22 @@ from typing import Any
 
 from mtl import lineage
 from mtl.params import Params
-from mtl.tracking.calls import flat
+from mtl.tracking.calls import Call, flat
 from mtl.tracking.identity import Identity, begin, identify
 from mtl.tracking.run import Run
 from mtl.tracking.server import answers, experiment_id, prepare_client
 
 TUNE = "tune"  # the experiment of all studies
+
+
+class _Dropped(Run):
+    """A run that nobody keeps."""
+
+    def __init__(self) -> None:
+        pass
+
+    def send(self, call: Call, build: Callable[[Path], object] | None = None) -> None:
+        pass
 
 
 @contextmanager
@@ -48,6 +58,12 @@ def stage_run(experiment: str, settings: Params, stage: str | None = None, pipel
     finally:
         run.end(status)
         run.report()
+
+
+@contextmanager
+def no_run() -> Iterator[Run]:
+    """What stands in for a run in a process that tracks nothing: all that is logged to it is dropped."""
+    yield _Dropped()
 
 
 @contextmanager

@@ -1,0 +1,114 @@
+"""`mtl train`: one task, from a params file and the images' address, without a clone, DVC or git: a cluster's job."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import chdir
+from pathlib import Path
+
+import click
+
+from mtl import params, store
+from mtl.errors import UserError
+from mtl.job import folders, values
+
+STAGES = Path(__file__).parents[1] / "stages"  # in the wheel; in a clone the scripts are beside the library
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("task")
+@click.option("--params", "source", type=click.Path(path_type=Path), required=True, help="Like params.yaml.")
+@click.option(
+    "--data", metavar="URI", help="Images: a path or a URI that fsspec opens. Default: data.path in the params file."
+)
+@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    help="Also write the validation metrics to this file, as Vertex AI's search reads them.",
+)
+@click.argument("changes", nargs=-1, type=click.UNPROCESSED, metavar="[--NAME=VALUE]...")
+def command(
+    task: str, source: Path, data: str | None, output: Path, report: Path | None, changes: tuple[str, ...]
+) -> None:
+    """Train TASK and write its model, metrics and history to a folder; no clone, DVC or git is needed.
+
+    --NAME=VALUE changes a value of the params file, by its dotted name there or in the task's recipe:
+    --recipes.compact.epochs=2, --optimizer.learning_rate=0.1, --hardware.strategy=mirrored. The last lines printed are
+    the metrics, like val_acc=0.8845. A training that was killed goes on when the same command is given again. Runs
+    are logged to $MLFLOW_TRACKING_URI, else to mlflow.db in the output folder.
+    """
+    if task.startswith("-"):
+        raise click.UsageError(f"give TASK first, then the options ({task!r})")
+    settings, changed = values.change(params.read(source), task, values.parse(changes), source)
+    address = _address(data, settings.data)
+    changed |= {"data.path": address} if address else {}
+    job = {"task": task, "data": address, "params": json.loads(settings.model_dump_json())}
+    sys.path.append(str(Path.cwd()))  # a network of one's own is importable from here
+    with folders.working(output.absolute(), job) as work:
+        local = folders.fetched(address, work / "images") if _is_remote(address, settings.data) else None
+        mine = changed | ({"data.path": str(local)} if local else {})
+        folders.write_params(source, mine, task, work / params.PATH)
+        metrics = _train(task, work, output.absolute(), reported=report is not None)
+        folders.write_params(source, changed, task, output.absolute() / params.PATH)
+        folders.publish(work, output.absolute(), task)
+    if report:
+        store.write_bytes(report, reported(metrics, settings.recipe(task).epochs).encode())
+    click.echo(f"{output / store.model_path(task)}")
+    for name, value in sorted(metrics.items()):
+        click.echo(f"{name}={value:.6g}")
+
+
+def _address(data: str | None, settings: params.Data) -> str | None:
+    """Where the images are, as `folders.located` says it; None where they are drawn or downloaded."""
+    if settings.source == "generated":
+        return None
+    if data is None and settings.source == "cifar10" and not Path(settings.path).exists():
+        return None
+    return folders.located(data or settings.path)
+
+
+def _is_remote(address: str | None, settings: params.Data) -> bool:
+    """Whether the images must be copied here first; the shards of TFRecords are read from where they are."""
+    return address is not None and "://" in address and settings.source != "tfrecord"
+
+
+def _train(task: str, work: Path, output: Path, reported: bool) -> dict[str, float]:
+    """Run the stages of `task` in the folder `work`; return its metrics."""
+    # Where there is no MLflow server, the runs stay with the results.
+    with chdir(work), folders.environment({"DVC_ROOT": str(output)}):
+        for stage in ("load_data", "derive_labels"):  # each a process of its own, which gives its memory back
+            done = subprocess.run([sys.executable, script(stage)])
+            if done.returncode:
+                raise SystemExit(done.returncode)
+        if reported and not store.read_dataset().validation:
+            raise UserError("--report: no images are held out for validation; set --data.validation")
+        function(script("train"))(task)
+        return store.read_json(store.METRICS / f"{task}.json")
+
+
+def script(stage: str) -> Path:
+    """The script of a stage."""
+    return (STAGES if STAGES.is_dir() else STAGES.parents[1]) / f"{stage}.py"
+
+
+def function(path: Path) -> Callable[..., None]:
+    """The function `main` of a script."""
+    spec = importlib.util.spec_from_file_location(f"mtl_stage_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def reported(metrics: Mapping[str, float], epochs: int) -> str:
+    """The validation metrics as lines of JSON, in the form that the package cloudml-hypertune writes."""
+    common = {"timestamp": time.time(), "trial": os.environ.get("CLOUD_ML_TRIAL_ID", "0"), "global_step": str(epochs)}
+    found = [{name: str(value)} for name, value in sorted(metrics.items()) if name.startswith("val_")]
+    return "".join(json.dumps(common | metric, sort_keys=True) + "\n" for metric in found)
