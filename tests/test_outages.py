@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -235,6 +237,32 @@ def test_only_one_logs_at_a_time(door, saved, whole, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("what", ["log-inputs", "PUT .*/models/m-", END])
+def test_logging_that_is_killed_is_done_again(door, saved, whole, tmp_path, what):
+    door.at_first("log-inputs", "shut")
+    run = stage(saved)
+    started, running = threading.Event(), []
+
+    def kill(request: str) -> str | None:
+        started.wait()
+        if not re.search(what, request):
+            return None
+        running[0].kill()
+        return "lost"  # the server has it
+
+    door.open()
+    door.rule = kill
+    command = [sys.executable, "-c", "from mtl.cli import main; main()", "log", "--pending"]
+    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}) as process:
+        running.append(process)
+        started.set()
+    assert process.returncode == -signal.SIGKILL
+    door.open()
+    log_pending()
+    assert same(run, whole, tmp_path)
+
+
+@pytest.mark.slow
 def test_a_stage_that_is_killed_while_the_server_is_away(door, tmp_path):
     door.at_first("log-batch", "shut")
     command = [sys.executable, "-c", STAGE_OF_A_PROCESS, str(ROOT / "params.yaml")]
@@ -269,7 +297,7 @@ def test_what_is_refused_afterwards_stays_and_is_named(door, saved, whole, tmp_p
     run = stage(saved)
     door.at_first("logged-models", "404")
     door.state = None
-    with pytest.raises(UserError, match=r"refuses model, .*\.pending/.*404.*; remove the folder to give that up"):
+    with pytest.raises(UserError, match=r"refuses model, .*\.pending/.*; remove the folder to give that up"):
         log_pending()
     assert [entry.missing for entry in pending.everything()] == [("model",)]
     door.open()

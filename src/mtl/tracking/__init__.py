@@ -6,7 +6,7 @@ what it was not told is told later (`pending`).
 
 from mtl.tracking import pending
 from mtl.tracking.calls import flat
-from mtl.tracking.journal import identify
+from mtl.tracking.identity import identify
 from mtl.tracking.run import Run
 from mtl.tracking.server import client, prepare_client, uri
 from mtl.tracking.stages import no_run, stage_run, study_run, trial_run, used_params

@@ -10,9 +10,9 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,25 +20,11 @@ from mtl import lineage, store
 from mtl.errors import UserError, one_line
 from mtl.tracking import calls
 from mtl.tracking.calls import Call
-from mtl.tracking.server import experiment_id, reason, shown
+from mtl.tracking.identity import Identity, begun, has
+from mtl.tracking.server import reason, shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Which run it is. `run_id` is None where it could not be begun; then the rest is what to begin it with.
-
-    `uri` is that of its server without the password, `start_time` in milliseconds since the epoch.
-    """
-
-    uri: str
-    experiment: str
-    run_id: str | None
-    name: str | None
-    tags: Mapping[str, str]
-    start_time: int
 
 
 def root() -> Path:
@@ -134,8 +120,12 @@ class Journal:
             Exception: what the client raises where the server is away; what was sent by then is not sent again.
         """
         identity, refused = self.identity, []
-        run_id = identity.run_id or _begun(client, identity)
-        _check(client, run_id, self.folder)
+        run_id = identity.run_id or begun(client, identity)
+        if not has(client, run_id):
+            raise UserError(
+                f"{shown()} has no run {run_id} (another database? deleted?);"
+                f" remove {self.folder} to give up what is in it"
+            )
         for folder, call in self.calls():
             try:
                 calls.perform(client, run_id, call, folder / "files")
@@ -150,43 +140,6 @@ class Journal:
         if not refused:
             _remove(self.folder)
         return refused
-
-
-def identify(
-    experiment: str, run_id: str | None = None, name: str | None = None, tags: Mapping[str, str] | None = None
-) -> Identity:
-    """A run of the present store: one that is there (`run_id`), or one that begins now."""
-    return Identity(shown(), experiment, run_id, name, dict(tags or {}), time.time_ns() // 1_000_000)
-
-
-def begin(client: MlflowClient, identity: Identity) -> str:
-    """Begin a run on the server; its id."""
-    made = client.create_run(
-        experiment_id(identity.experiment), identity.start_time, dict(identity.tags), identity.name
-    )
-    return made.info.run_id
-
-
-def _begun(client: MlflowClient, identity: Identity) -> str:
-    """The id of a run that may have been begun before: by a call whose answer was lost, or a log that was killed."""
-    experiment = experiment_id(identity.experiment)
-    same_time = client.search_runs([experiment], f"attributes.start_time = {identity.start_time}")
-    same = (run for run in same_time if run.data.tags.items() >= identity.tags.items())
-    found = next(same, None)
-    return found.info.run_id if found else begin(client, identity)
-
-
-def _check(client: MlflowClient, run_id: str, folder: Path) -> None:
-    try:
-        there = client.get_run(run_id).info.lifecycle_stage == "active"
-    except Exception as error:
-        if not calls.refused(error):
-            raise
-        there = False
-    if not there:
-        raise UserError(
-            f"{shown()} has no run {run_id} (another database? deleted?); remove {folder} to give up what is in it"
-        )
 
 
 def _remove(folder: Path) -> None:

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mtl.errors import UserError
-from mtl.tracking.journal import Identity, Journal, root
+from mtl.tracking.identity import Identity
+from mtl.tracking.journal import Journal, root
 from mtl.tracking.server import ADVICE, answers, prepare_client, shown, uri
 
 PATIENCE = 300  # seconds that a request may take here: nothing waits for it, and a model may be large

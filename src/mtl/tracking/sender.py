@@ -10,7 +10,8 @@ from pathlib import Path
 
 from mtl.tracking import calls
 from mtl.tracking.calls import Call
-from mtl.tracking.journal import Identity, Journal
+from mtl.tracking.identity import Identity
+from mtl.tracking.journal import Journal
 from mtl.tracking.server import reason, server_answers
 
 LATER = "`mtl log --pending` logs it when the server is back"

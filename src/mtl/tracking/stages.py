@@ -12,7 +12,7 @@ from typing import Any
 from mtl import lineage
 from mtl.params import Params
 from mtl.tracking.calls import Call, flat
-from mtl.tracking.journal import Identity, begin, identify
+from mtl.tracking.identity import Identity, begin, identify
 from mtl.tracking.run import Run
 from mtl.tracking.server import answers, experiment_id, prepare_client
 
