@@ -18,7 +18,7 @@ if [ -n "${MLFLOW_AUTH_ADMIN_PASSWORD:-}" ]; then  # accounts, in the same datab
   : "${MLFLOW_FLASK_SERVER_SECRET_KEY:?not set; accounts need it}"
   MLFLOW_AUTH_CONFIG_PATH=$(mktemp)
   export MLFLOW_AUTH_CONFIG_PATH
-  printf '[mlflow]\ndefault_permission = READ\ndatabase_uri = %s\nadmin_username = admin\n' "$database" \
+  printf '[mlflow]\ndefault_permission = EDIT\ndatabase_uri = %s\nadmin_username = admin\n' "$database" \
     > "$MLFLOW_AUTH_CONFIG_PATH"
   set -- "$@" --app-name basic-auth
 else

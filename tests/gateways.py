@@ -150,7 +150,7 @@ class Process:
     def said(self, text: str, times: int = 1) -> str:
         """Wait for lines with `text` in the log; the last of so many."""
         waiting = threading.Event()
-        for _ in range(1200):
+        for _ in range(6000):
             lines = [line for line in self.log.read_text().splitlines() if text in line]
             if len(lines) >= times:
                 return lines[times - 1]

@@ -108,7 +108,10 @@ def _explained(error: Exception) -> str | None:
     if getattr(error, "error_code", "") in {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}:
         return "wrong or no user and password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     if unknown := re.search(r"endpoint (\S+) failed with error code 404", str(error)):
-        return f"it does not know {unknown[1]}: an MLflow before 3, which logs no models and has none to promote"
+        older = "an MLflow before 3, which logs no models and has none to promote"
+        return (
+            f"it does not know {unknown[1]}: {older if 'logged-models' in unknown[1] else 'mend MLFLOW_TRACKING_URI'}"
+        )
     return None
 
 
