@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON ?= python3
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: run serve setup test test-all lint constraints clean
+.PHONY: run serve setup beam test test-all lint constraints clean
 
 run: setup  ## the whole DAG, on the images that can be had here (CIFAR10_PATH=<copy> for a local one)
 	@$(VENV)/bin/mtl run
@@ -21,8 +21,12 @@ $(VENV)/installed: requirements.txt constraints.txt pyproject.toml
 	@$(PIP) install --quiet --no-deps --editable .
 	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt requirements-onnx.txt
+beam: $(VENV)/installed  ## what `mtl convert` needs besides
+	@$(PIP) install --quiet --compile --no-deps --requirement requirements-beam.txt
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt requirements-onnx.txt requirements-beam.txt
 	@$(PIP) install --quiet --compile --constraint constraints.txt --requirement requirements-dev.txt
+	@$(PIP) install --quiet --compile --no-deps --requirement requirements-beam.txt
 	@touch $@
 
 lint: $(VENV)/installed-dev

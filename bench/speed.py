@@ -27,6 +27,7 @@ def fit(name: str, classes: int, steps: int, change: str) -> float:
     """Images per second of `training.fit`: epochs of `steps` steps, the first (compilation) left out."""
     hardware.import_tensorflow()
     from mtl import networks, training
+    from mtl.feeds import Arrays
 
     settings = params.read()
     recipe = settings.recipes[name]
@@ -37,7 +38,7 @@ def fit(name: str, classes: int, steps: int, change: str) -> float:
     model = networks.build(recipe, (32, 32, 3), classes, IMAGES)
     times = [time.perf_counter()]
     with tempfile.TemporaryDirectory() as folder:
-        train, none = (IMAGES[:count], labels), (IMAGES[:0], labels[:0])
+        train, none = Arrays(IMAGES[:count], labels), Arrays(IMAGES[:0], labels[:0])
         training.fit(model, recipe, 0, train, none, Path(folder), lambda row: times.append(time.perf_counter()), 0)
     return 2 * count / (times[3] - times[1])
 

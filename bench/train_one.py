@@ -28,6 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     hardware.import_tensorflow()
     from mtl import networks, training
+    from mtl.feeds import Arrays
 
     settings = params.read()
     recipe = settings.recipe(options.task)
@@ -47,7 +48,7 @@ def main() -> None:
         rows.append({"epoch": row["epoch"], "test_acc": row["val_acc"], **spent})
 
     with tempfile.TemporaryDirectory() as folder:
-        training.fit(model, recipe, options.seed, train, test, Path(folder), note, verbose=0)
+        training.fit(model, recipe, options.seed, Arrays(*train), Arrays(*test), Path(folder), note, verbose=0)
     probabilities = networks.predict(model, test[0])
     np.save(options.file, probabilities)
     print(json.dumps({"rows": rows, "test_acc": scores.accuracy(probabilities, test[1])}))

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from mtl import checkpoint, errors, hardware, models, params, store, tracking
+from mtl import checkpoint, cluster, errors, hardware, models, params, store, tracking
 
 
 def main(task: str) -> None:
@@ -15,9 +15,12 @@ def main(task: str) -> None:
     settings = params.read()
     recipe = settings.recipe(task)
     hardware.import_tensorflow()
-    from mtl import networks, scores, training
+    from mtl import boards, networks, scores, streams, training
 
-    with checkpoint.exclusive(task) as folder, tracking.stage_run(task, settings, f"train@{task}") as run:
+    ours = cluster.of(settings.hardware)  # of several machines the chief alone writes and tracks
+    place = task if ours.chief else f"{task}-worker-{ours.index}"
+    tracked = tracking.stage_run(task, settings, f"train@{task}") if ours.chief else tracking.no_run()
+    with checkpoint.exclusive(place) as folder, tracked as run:
         dataset, classes, splits = store.read_dataset(), store.read_classes(task)["classes"], store.read_splits(task)
         run.log_dataset(dataset)
         native = hardware.native_bfloat16()
@@ -26,15 +29,23 @@ def main(task: str) -> None:
             print("this machine has no native bfloat16: the results hold, but float32 would be quicker here")
 
         hardware.configure(settings.hardware, recipe.precision, settings.seed)
-        with hardware.strategy(settings.hardware).scope():
+        strategy = hardware.strategy(settings.hardware)
+        run.log_tags({"strategy": hardware.name(strategy)})
+        with strategy.scope():
             model = networks.build(recipe, dataset.shape, len(classes), splits["train"][0])
-            models.check(networks.plain(model))
-            started = time.perf_counter()
-            history, epochs = training.fit(
-                model, recipe, settings.seed, splits["train"], splits["val"], folder, on_epoch=run.log_epoch
-            )
-            seconds = time.perf_counter() - started
-            run.log_metrics({"fit_seconds": seconds, "images_per_second": dataset.train * epochs / seconds})
+        models.check(networks.plain(model))
+        fed = {split: streams.feed(*splits[split]) for split in ("train", "val")}
+        board = boards.callbacks(recipe, task, fed["train"], fed["val"], classes) if ours.chief else []
+        started = time.perf_counter()
+        history, epochs = training.fit(
+            model, recipe, settings.seed, fed["train"], fed["val"], folder, run.log_epoch, callbacks=board
+        )
+        seconds = time.perf_counter() - started
+        an_epoch = recipe.steps_per_epoch * recipe.batch_size if recipe.steps_per_epoch else dataset.train
+        run.log_metrics({"fit_seconds": seconds, "images_per_second": an_epoch * epochs / seconds})
+        if not ours.chief:
+            print(f"{task}: trained; worker 0, the chief, has the model and judges it")
+            return
 
         models.write(networks.plain(model), store.model_path(task), classes)
         model = models.read(store.model_path(task))  # what is judged is what was saved

@@ -9,6 +9,7 @@ import numpy as np
 
 from mtl import arrangements, errors, hardware, params, plots, store, tracking
 from mtl.report import figure, metrics
+from mtl.shards import Images
 
 STUDY = Path("study")
 IMAGES = 2000  # of the test images, on which the time per image is measured
@@ -46,7 +47,7 @@ def main() -> None:
 
 
 def measure(
-    study: arrangements.Study, tasks: dict[str, arrangements.Answers], images: np.ndarray
+    study: arrangements.Study, tasks: dict[str, arrangements.Answers], images: np.ndarray | Images
 ) -> dict[tuple[str, int], float | None]:
     """Milliseconds of processor time that all networks of an arrangement take for an image, once per seed in turn.
 
@@ -57,6 +58,7 @@ def measure(
     from mtl import networks
 
     hardware.configure(params.Hardware(threads=1, strategy="one_device"), study.recipe.precision, 0)
+    images = np.asarray(images)  # those in shards are read by TensorFlow, as it was set up just now
     built = {}
     for arrangement in study.arrangements:
         built[arrangement] = []

@@ -20,7 +20,7 @@ def main(arrangement: str, seed: int) -> None:
     tasks = arrangements.questions()
     weights = arrangements.weights(study, list(tasks))
     hardware.import_tensorflow()
-    from mtl import networks, training
+    from mtl import networks, streams, training
     from mtl.heads import Head, columns
 
     name = f"{arrangement}-{seed}"
@@ -39,13 +39,12 @@ def main(arrangement: str, seed: int) -> None:
             joined = "-".join(network.tasks)
             splits = store.read_splits(*network.tasks)
             hardware.configure(settings.hardware, recipe.precision, seed)
-            with hardware.strategy(settings.hardware).scope():
+            with hardware.strategy(hardware.one_machine(settings.hardware, "the study")).scope():
                 model = networks.build(recipe, dataset.shape, sum(head.labels for head in heads), splits["train"][0])
+                fed = [streams.feed(*splits[split]) for split in ("train", "val")]
                 started = clocks()
                 on_epoch = partial(run.log_epoch, prefix=f"{joined}.")
-                fitted = training.fit(
-                    model, recipe, seed, splits["train"], splits["val"], folder / joined, on_epoch, heads=heads
-                )
+                fitted = training.fit(model, recipe, seed, *fed, folder / joined, on_epoch, heads=heads)
             epochs = fitted[1]  # fewer than the recipe's where a killed training went on
             took.append((clocks() - started) * (recipe.epochs / epochs if epochs else np.nan))
             seen = recipe.epochs * dataset.train

@@ -260,8 +260,8 @@ def test_the_run_id_of_mlflow_run_does_not_swallow_the_stages(done, tmp_path):
     assert search(project).experiment.value_counts()["derive_labels"] == 2
 
 
-# Values are tracked as parameters; MLflow is no output.
-NO_BYTES = {"params", "gate", "tune_settings", "settings", "errors", "tracking", "lineage"}
+# Values are tracked as parameters; MLflow and logs/ are no outputs.
+NO_BYTES = {"boards", "quiet", "params", "gate", "tune_settings", "settings", "errors", "tracking", "lineage"}
 
 
 def test_what_a_stage_in_the_lock_newly_declares_has_its_md5_too(done, tmp_path, monkeypatch):
@@ -322,9 +322,10 @@ LAYERS = [
     {"quickstart", "repro", "request", "export", "runs", "registry", "project", "job"}
     | {"serving", "search", "report", "records"},
     {"provenance", "tracking", "joint", "lineage"},
-    {"training", "arrangements", "evaluation", "gallery", "plots", "checkpoint"},
-    {"networks", "blocks", "heads", "optimizers", "models", "labels", "sources", "hardware", "scores"},
-    {"store", "params", "gate", "tune_settings", "settings", "tables", "edits", "errors"},
+    {"training", "distributed", "boards", "arrangements", "evaluation", "gallery", "plots", "checkpoint"},
+    {"networks", "blocks", "heads", "feeds", "streams", "optimizers", "models"}
+    | {"labels", "sources", "hardware", "cluster", "scores"},
+    {"store", "shards", "quiet", "params", "gate", "tune_settings", "settings", "tables", "edits", "errors"},
 ]
 
 

@@ -9,6 +9,7 @@ from test_training import SHAPE, images, recipe
 
 from mtl import hardware, heads, networks, params, training
 from mtl.errors import UserError
+from mtl.feeds import Arrays
 from mtl.heads import Head
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
@@ -61,6 +62,7 @@ def test_heads_that_do_not_add_up_are_one_line():
 def test_a_shared_network_learns_both_tasks_and_goes_on_where_it_was_killed(tmp_path):
     x, y = images(64)
     both = np.stack([y, 2 * y], axis=1)
+    fed = Arrays(x, both), Arrays(x[:8], both[:8])
     two, weights = [Head(2), Head(3)], []
     for stop in (False, True):
         folder = tmp_path / str(stop)
@@ -72,10 +74,10 @@ def test_a_shared_network_learns_both_tasks_and_goes_on_where_it_was_killed(tmp_
                 raise KeyboardInterrupt
 
         try:
-            training.fit(model, used, 0, (x, both), (x[:8], both[:8]), folder, stop_after_two, verbose=0, heads=two)
+            training.fit(model, used, 0, *fed, folder, stop_after_two, verbose=0, heads=two)
         except KeyboardInterrupt:
             model, _ = shared()
-            history, now = training.fit(model, used, 0, (x, both), (x[:8], both[:8]), folder, verbose=0, heads=two)
+            history, now = training.fit(model, used, 0, *fed, folder, verbose=0, heads=two)
             assert (len(history), now) == (6, 4)
         weights.append(model.get_weights())
     for whole, resumed in zip(*weights, strict=True):

@@ -11,6 +11,7 @@ from conftest import ROOT
 
 from mtl import hardware, models, networks, optimizers, params, scores, training
 from mtl.errors import UserError
+from mtl.feeds import Arrays
 from mtl.params import Augmentation, Constant, Muon, OneCycle, Recipe, Sgd
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
@@ -95,31 +96,72 @@ def test_networks_that_cannot_be_built_are_one_line(changes, message):
 
 def test_every_image_is_seen_once_an_epoch_with_its_own_label():
     x = np.arange(50, dtype=np.uint8)[:, None, None, None] * np.ones((1, *SHAPE), np.uint8)
-    targets = np.eye(50, dtype=np.float32)
     plain = recipe(augmentation=Augmentation())
-    got = list(training.batches(x, targets, plain, seed=0))
+    got = list(Arrays(x, np.arange(50)).batches(plain, seed=0))
     assert [len(batch) for batch, _ in got[:4]] == [16, 16, 16, 2]
     for epoch in range(3):
         seen = np.concatenate([batch[:, 0, 0, 0] for batch, _ in got[4 * epoch : 4 * epoch + 4]])
-        said = np.concatenate([target.argmax(axis=1) for _, target in got[4 * epoch : 4 * epoch + 4]])
+        said = np.concatenate([label for _, label in got[4 * epoch : 4 * epoch + 4]])
         assert sorted(seen) == list(range(50))
         assert (seen == said).all()
 
 
 def test_batches_from_a_later_epoch_are_those_of_the_whole_training():
     x, y = images(40)
-    targets = np.eye(2, dtype=np.float32)[y]
-    whole = list(training.batches(x, targets, recipe(), seed=1))
-    rest = list(training.batches(x, targets, recipe(), seed=1, first_epoch=2))
+    whole = list(Arrays(x, y).batches(recipe(), seed=1))
+    rest = list(Arrays(x, y).batches(recipe(), seed=1, first_epoch=2))
     for (a, b), (c, d) in zip(whole[6:], rest, strict=True):
         assert (a == c).all()
         assert (b == d).all()
 
 
+def test_virtual_epochs_are_whole_batches_of_an_endless_stream():
+    """12 of 20 images an epoch: the passes follow each other without a gap, each over every image."""
+    x = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, *SHAPE), np.uint8)
+    used = recipe(batch_size=6, steps_per_epoch=2, epochs=5, augmentation=Augmentation(flip=True, translate=2))
+    feed = Arrays(x, np.arange(20))
+    got = list(feed.batches(used, seed=0))
+    assert [len(batch) for batch, _ in got] == [6] * 10
+    assert feed.steps(used) == 2
+    labels = np.concatenate([labels for _, labels in got])
+    for number in range(3):
+        assert sorted(labels[20 * number : 20 * (number + 1)]) == list(range(20))
+    rest = list(feed.batches(used, seed=0, first_epoch=3))
+    halves = [list(feed.batches(used, seed=0, worker=worker, workers=2)) for worker in (0, 1)]
+    for (a, b), (c, d) in zip(got[6:], rest, strict=True):
+        assert (a == c).all()
+        assert (b == d).all()
+    for (a, _), (even, _), (odd, _) in zip(got, *halves, strict=True):
+        assert (a[::2] == even).all()
+        assert (a[1::2] == odd).all()
+    # As many steps as there are images: the same as without.
+    whole = recipe(batch_size=5, epochs=2)
+    for (a, _), (b, _) in zip(
+        feed.batches(whole, 0), feed.batches(whole.model_copy(update={"steps_per_epoch": 4}), 0), strict=True
+    ):
+        assert (a == b).all()
+
+
+def test_several_steps_at_once_train_the_same_and_fit_into_an_epoch(tmp_path):
+    train, none = Arrays(*images(32)), Arrays(*images(0))
+    weights = []
+    for count in (1, 2):
+        used = recipe(epochs=2, steps_per_execution=count, steps_per_epoch=4)
+        model = fresh_model(used, (train.images, train.labels))
+        history, _ = training.fit(model, used, 0, train, none, tmp_path / str(count), verbose=0)
+        assert [row["epoch"] for row in history] == [1, 2]
+        weights.append(model.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    used = used.model_copy(update={"steps_per_execution": 3})
+    with pytest.raises(UserError, match="steps_per_execution: 3 does not divide the 4 steps of an epoch"):
+        training.fit(model, used, 0, train, none, tmp_path / "t", verbose=0)
+
+
 def test_augmentation_moves_and_mirrors_and_no_more():
     """A moved image is the original shifted by at most two pixels, away from the border that reflection fills."""
     x, y = images(64)
-    moved, _ = next(training.batches(x, np.eye(2, dtype=np.float32)[y], recipe(batch_size=64), seed=0))
+    moved, _ = next(Arrays(x, y).batches(recipe(batch_size=64), seed=0))
     assert (moved.dtype, moved.shape) == (np.uint8, (64, *SHAPE))
     order = np.random.default_rng([0, 0]).permutation(64)
     shifts = set()
@@ -155,7 +197,7 @@ def test_a_batch_can_be_learnt_by_heart(tmp_path):
     used = recipe(epochs=30, augmentation=Augmentation(), schedule=Constant(name="constant"))
     model = fresh_model(used, train)
     empty = train[0][:0], train[1][:0]
-    history, _ = training.fit(model, used, 0, train, empty, tmp_path / "t", verbose=0)
+    history, _ = training.fit(model, used, 0, Arrays(*train), Arrays(*empty), tmp_path / "t", verbose=0)
     assert history[-1]["acc"] == 1.0
     assert history[-1]["loss"] < history[0]["loss"] / 4
 
@@ -180,13 +222,22 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path, p
             raise Killed
 
     whole = fresh_model(used, train)
-    history, _ = training.fit(whole, used, 0, train, validation, tmp_path / "whole", verbose=0)
+    history, _ = training.fit(whole, used, 0, Arrays(*train), Arrays(*validation), tmp_path / "whole", verbose=0)
     with pytest.raises(Killed):
         training.fit(
-            fresh_model(used, train), used, 0, train, validation, tmp_path / "t", on_epoch=kill_after_first, verbose=0
+            fresh_model(used, train),
+            used,
+            0,
+            Arrays(*train),
+            Arrays(*validation),
+            tmp_path / "t",
+            on_epoch=kill_after_first,
+            verbose=0,
         )
     resumed, rows = fresh_model(used, train), []
-    again, epochs = training.fit(resumed, used, 0, train, validation, tmp_path / "t", on_epoch=rows.append, verbose=0)
+    again, epochs = training.fit(
+        resumed, used, 0, Arrays(*train), Arrays(*validation), tmp_path / "t", on_epoch=rows.append, verbose=0
+    )
     assert again == history == rows
     assert epochs == 2
     for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
@@ -196,9 +247,13 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path, p
 def test_a_state_of_another_training_is_not_taken_up(tmp_path):
     train, validation = images(32), images(16, seed=1)
     for used in (recipe(epochs=1), recipe(epochs=1, batch_size=8)):
-        history, _ = training.fit(fresh_model(used, train), used, 0, train, validation, tmp_path / "t", verbose=0)
+        history, _ = training.fit(
+            fresh_model(used, train), used, 0, Arrays(*train), Arrays(*validation), tmp_path / "t", verbose=0
+        )
         assert len(history) == 1
-    first, _ = training.fit(fresh_model(used, train), used, 0, train, validation, tmp_path / "other", verbose=0)
+    first, _ = training.fit(
+        fresh_model(used, train), used, 0, Arrays(*train), Arrays(*validation), tmp_path / "other", verbose=0
+    )
     assert history == first
 
 
@@ -206,7 +261,7 @@ def test_keep_best_is_the_epoch_of_the_smallest_validation_loss(tmp_path):
     train, validation = images(48), images(16, seed=1)
     best, last = recipe(keep="best", epochs=4), recipe(keep="last", epochs=4)
     model = fresh_model(best, train)
-    history, _ = training.fit(model, best, 0, train, validation, tmp_path / "t", verbose=0)
+    history, _ = training.fit(model, best, 0, Arrays(*train), Arrays(*validation), tmp_path / "t", verbose=0)
     losses = [row["val_loss"] for row in history]
     kept = scores.loss(networks.predict(model, validation[0]), validation[1], "categorical_crossentropy")
     assert kept == pytest.approx(min(losses), rel=1e-4)
@@ -218,7 +273,7 @@ def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
     train = images(32)
     used = recipe(optimizer=Sgd(name="sgd", learning_rate=1e30), schedule=Constant(name="constant"))
     with pytest.raises(UserError, match=r"(val_)?loss became (nan|inf) in epoch \d: no model is kept"):
-        training.fit(fresh_model(used, train), used, 0, train, images(16), tmp_path / "t", verbose=0)
+        training.fit(fresh_model(used, train), used, 0, Arrays(*train), Arrays(*images(16)), tmp_path / "t", verbose=0)
 
 
 def test_a_saved_model_is_the_same_bytes_and_gives_the_same_answers(tmp_path):

@@ -12,17 +12,29 @@ from keras import layers
 from numpy.lib.stride_tricks import sliding_window_view
 
 WHITENING = "whitening"  # name of the layer whose kernel comes from the training images
+WHITENED = 5000  # training images that the whitening layer is made from
 
 
 class FusedBatchNormalization(layers.BatchNormalization):
     """Batch normalisation without scale, in training one bfloat16 kernel instead of a chain of float32 ones.
 
-    It has the weights and the configuration of the Keras layer, which takes its place when the model is saved.
+    It has the weights and the configuration of the Keras layer, which takes its place when the model is saved. Where
+    several devices or machines share a batch, its statistics are those of the whole batch.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if not training:
             return super().call(inputs, training=training, mask=mask)
+        if tf.distribute.in_cross_replica_context() or tf.distribute.get_strategy().num_replicas_in_sync == 1:
+            outputs, mean, variance = self._of_one(inputs)
+        else:
+            outputs, mean, variance = self._of_all(inputs)
+        for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + now * (1 - self.momentum))
+        return outputs
+
+    def _of_one(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The normalised inputs, and mean and variance (n - 1 in the denominator) of each channel."""
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             inputs,
             tf.ones_like(self.moving_mean),
@@ -30,9 +42,20 @@ class FusedBatchNormalization(layers.BatchNormalization):
             epsilon=self.epsilon,
             is_training=True,
         )
-        for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving * self.momentum + now * (1 - self.momentum))
-        return outputs
+        return outputs, mean, variance
+
+    def _of_all(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The same, of the images of all replicas; of a gradient, the part that goes back through the others too."""
+        x = tf.cast(inputs, tf.float32)
+        replica = tf.distribute.get_replica_context()
+        here = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
+        total = replica.all_reduce("sum", tf.concat([tf.reduce_sum(x, axis=(0, 1, 2)), [here]], axis=0))
+        count = total[-1]
+        mean = total[:-1] / count
+        squares = replica.all_reduce("sum", tf.reduce_sum(tf.square(x - mean), axis=(0, 1, 2)))
+        variance = squares / count
+        outputs = (x - mean) * tf.math.rsqrt(variance + self.epsilon) + tf.cast(self.beta, tf.float32)
+        return tf.cast(outputs, inputs.dtype), mean, squares / tf.maximum(count - 1, 1)
 
 
 def _normalise(x: keras.KerasTensor) -> keras.KerasTensor:
@@ -64,12 +87,12 @@ def whitening_kernel(images: np.ndarray, size: int = 2, epsilon: float = 5e-4) -
     ResNet, 2018). Pixels are taken as `compact` rescales them.
 
     Args:
-        images: uint8 (N, H, W, C); the first 5,000 are used.
+        images: uint8 (N, H, W, C); the first WHITENED are used.
 
     Returns:
         float32 (size, size, C, 2·size²·C).
     """
-    windows = sliding_window_view(images[:5000] / np.float32(128) - 1, (size, size), axis=(1, 2))
+    windows = sliding_window_view(images[:WHITENED] / np.float32(128) - 1, (size, size), axis=(1, 2))
     patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, size * size * images.shape[-1])
     values, vectors = np.linalg.eigh(np.cov(patches, rowvar=False))
     kernel = (vectors / np.sqrt(values + epsilon)).reshape(size, size, images.shape[-1], -1)

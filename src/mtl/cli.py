@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from mtl import errors, export, job, quickstart, registry, report, repro, request, runs, search
+from mtl import errors, export, job, quickstart, records, registry, report, repro, request, runs, search
 from mtl.serving import command as serving
 
 
@@ -22,6 +22,7 @@ cli.add_command(repro.command, "repro")
 cli.add_command(request.command, "request")
 cli.add_command(export.command, "export")
 cli.add_command(job.command, "train")
+cli.add_command(records.command, "convert")
 cli.add_command(runs.runs)
 cli.add_command(runs.uri)
 cli.add_command(registry.promote, "promote")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -53,9 +53,14 @@ def accuracy(heads: Sequence[Head]) -> keras.Metric:
     """The metric `acc`: the accuracy, of several heads the mean of their accuracies."""
     if len(heads) == 1:
         return keras.metrics.CategoricalAccuracy(name="acc")
+    return keras.metrics.MeanMetricWrapper(right(heads), name="acc")
 
-    def mean_accuracy(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-        right = [keras.metrics.categorical_accuracy(y_true[:, part], y_pred[:, part]) for part in columns(heads)]
-        return ops.mean(ops.stack(right), axis=0)
 
-    return keras.metrics.MeanMetricWrapper(mean_accuracy, name="acc")
+def right(heads: Sequence[Head]) -> Callable[[KerasTensor, KerasTensor], KerasTensor]:
+    """What `accuracy` is the mean of: the part (N,) that probabilities (N, K) got right of each image's targets."""
+
+    def of_images(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
+        parts = [keras.metrics.categorical_accuracy(y_true[:, part], y_pred[:, part]) for part in columns(heads)]
+        return ops.mean(ops.stack(parts), axis=0)
+
+    return of_images

@@ -16,6 +16,7 @@ from keras import layers
 from mtl import blocks
 from mtl.errors import UserError, one_line
 from mtl.params import Recipe
+from mtl.shards import Images
 
 Shape = tuple[int, int, int]
 
@@ -109,14 +110,14 @@ def find(name: str) -> Callable[..., keras.Model]:
         raise UserError(f"network {name!r}: {error}; it must be module:function, importable from here") from error
 
 
-def build(recipe: Recipe, shape: Shape, classes: int, images: np.ndarray) -> keras.Model:
+def build(recipe: Recipe, shape: Shape, classes: int, images: np.ndarray | Images) -> keras.Model:
     """Build the network of `recipe`, untrained, from the global seed.
 
     Args:
         recipe: names the network and its options.
         shape: height, width and channels of the images.
         classes: number of labels of the task.
-        images: training images, uint8 (N, H, W, C).
+        images: training images, uint8 (N, H, W, C), of which a network may look at the first.
 
     Raises:
         UserError: unknown network, options that it does not take, or images too small for it.
@@ -134,12 +135,15 @@ def build(recipe: Recipe, shape: Shape, classes: int, images: np.ndarray) -> ker
         raise UserError(f"network {recipe.network!r} gives {given}; the task needs a model with (None, {classes})")
     for layer in model.layers:
         if layer.name == blocks.WHITENING:
-            layer.set_weights([blocks.whitening_kernel(images)])
+            layer.set_weights([blocks.whitening_kernel(np.asarray(images[: blocks.WHITENED]))])
     return model
 
 
-def predict(model: keras.Model, images: np.ndarray, batch_size: int = 500) -> np.ndarray:
-    """Probabilities, float32 (N, K), of `images`, uint8 (N, H, W, C)."""
+def predict(model: keras.Model, images: np.ndarray | Images, batch_size: int = 500) -> np.ndarray:
+    """Probabilities, float32 (N, K), of `images`, uint8 (N, H, W, C); those in shards are read batch by batch."""
+    if not isinstance(images, np.ndarray):
+        answers = [model.predict_on_batch(batch) for batch in images.batches(batch_size)]
+        return np.concatenate(answers) if answers else np.empty((0, *model.output_shape[1:]), np.float32)
     return model.predict(images, batch_size=batch_size, verbose=0)
 
 

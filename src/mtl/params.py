@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import Discriminator, Field, JsonValue, Tag, ValidationError, field_validator, model_validator
 
 from mtl.errors import UserError, one_line
 from mtl.gate import Gate
@@ -70,10 +70,11 @@ class Data(Settings):
             raise ValueError(f"{path!r} holds the outputs of the stages; use a folder of its own, like data/external")
         return path
 
-    source: Literal["cifar10", "folder", "generated"]
+    source: Literal["cifar10", "folder", "generated", "tfrecord"]
     path: Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]
     size: Annotated[int, Field(ge=4, le=4096)] | None = None
     validation: Annotated[int, Field(ge=0)]
+    cache: Annotated[int, Field(ge=0)] = 256  # of tfrecord: up to so many MiB of images in memory, more are streamed
 
 
 class Task(Settings):
@@ -103,7 +104,17 @@ class Hardware(Settings):
     """What the training runs on; `threads` is part of the result, so it is never taken from the machine."""
 
     threads: Annotated[int, Field(ge=1, le=1024)]
-    strategy: Literal["auto", "one_device", "mirrored"]
+    strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
+    wait_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300  # for the other workers of `multi_worker` to come
+
+    @field_validator("strategy", mode="before")
+    @classmethod
+    def _is_supported(cls, strategy: object) -> object:
+        if strategy == "parameter_server":
+            raise ValueError(
+                "parameter_server: Keras 3 does not support it; use multi_worker, one model on all machines"
+            )
+        return strategy
 
 
 class Sgd(Settings):
@@ -152,6 +163,19 @@ class Augmentation(Settings):
     translate: Annotated[int, Field(ge=0, le=64)] = 0
 
 
+class Board(Settings):
+    """What TensorBoard is given besides the usual: a profile of the steps from the first to the last of `profile`."""
+
+    profile: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2, max_length=2)]
+
+    @field_validator("profile")
+    @classmethod
+    def _is_in_order(cls, profile: tuple[int, ...]) -> tuple[int, ...]:
+        if profile[0] > profile[1]:
+            raise ValueError(f"{list(profile)} ends before it begins; write [first step, last step]")
+        return profile
+
+
 class Recipe(Settings):
     """A network and how to train it."""
 
@@ -165,7 +189,13 @@ class Recipe(Settings):
     augmentation: Augmentation = Augmentation()
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
     epochs: Annotated[int, Field(ge=1, le=100_000)]
+    steps_per_epoch: Annotated[int, Field(ge=1)] | None = None  # an epoch is so many batches; None: every image once
+    steps_per_execution: Annotated[int, Field(ge=1)] = 1  # steps that are given to the device at once
     keep: Literal["last", "best"] = "last"
+    tensorboard: Annotated[
+        Annotated[bool, Tag("switch")] | Annotated[Board, Tag("more")],
+        Discriminator(lambda given: "switch" if isinstance(given, bool | str | int | None) else "more"),
+    ] = False  # write logs/<task> for TensorBoard; changes no result
 
 
 class Params(Settings):
@@ -187,7 +217,11 @@ class Params(Settings):
             if task.recipe not in self.recipes:
                 known = ", ".join(self.recipes) or "none"
                 raise ValueError(f"tasks.{name}.recipe: there is no recipe {task.recipe!r}; known: {known}")
-            if self.recipes[task.recipe].keep == "best" and self.data.validation == 0:
+            if (
+                self.recipes[task.recipe].keep == "best"
+                and self.data.validation == 0
+                and self.data.source != "tfrecord"
+            ):
                 raise ValueError(
                     f"recipes.{task.recipe}.keep: 'best' is chosen on the validation images and data.validation"
                     " is 0; hold some out, or keep: last"
@@ -249,7 +283,7 @@ def first_line(error: ValidationError) -> str:
     first, *more = error.errors(include_url=False)
     # Pydantic puts the tag of a union ('sgd') into the path, behind the key (or the index) that holds the union.
     parts = [str(part) for part in first["loc"]]
-    tagged = [before in ("optimizer", "schedule") or before.isdigit() for before in ["", *parts]]
+    tagged = [before in ("optimizer", "schedule", "tensorboard") or before.isdigit() for before in ["", *parts]]
     place = ".".join(part for part, tag in zip(parts, tagged, strict=False) if not tag)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":

@@ -10,17 +10,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from mtl.errors import UserError, describe_os_error
+
+if TYPE_CHECKING:
+    from mtl.shards import Images
 
 RAW = Path("data/raw")
 LABELS = Path("data/labels")
 MODELS = Path("models")
 METRICS = Path("metrics")
 PLOTS = METRICS / "plots"
+SHARDS = "shards.json"  # in data/raw where the images are in TFRecord shards: where those are
 CHECKPOINTS = Path(".checkpoints")  # no DVC out: what a killed training goes on from
 
 Split = Literal["train", "test"]
@@ -111,8 +115,16 @@ def read_array(path: Path) -> np.ndarray:
         raise UserError(f"{path}: not a NumPy array ({error}); `dvc checkout` brings it back") from None
 
 
-def write_raw(dataset: Dataset, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write data/raw: `{x,y}_{train,test}` and `validation` as `.npy`, and dataset.json."""
+def write_raw(dataset: Dataset, arrays: Mapping[str, np.ndarray], documents: Mapping[str, Any] | None = None) -> None:
+    """Write data/raw: `{x,y}_{train,test}` and `validation` as `.npy`, and dataset.json.
+
+    Where the images are in TFRecord shards there is no `x_…`; `documents` are what JSON then says of them.
+    """
+    # Run by hand, what another source left would stay.
+    for name in ("x_train.npy", "x_test.npy") if documents else (SHARDS, "manifest.json"):
+        (RAW / name).unlink(missing_ok=True)
+    for name, content in (documents or {}).items():
+        write_json(RAW / name, content)
     for name, array in arrays.items():
         write_array(RAW / f"{name}.npy", array)
     write_json(RAW / "dataset.json", asdict(dataset))
@@ -124,12 +136,16 @@ def read_dataset() -> Dataset:
     return Dataset(**{**content, "classes": tuple(content["classes"]), "shape": tuple(content["shape"])})
 
 
-def read_images(split: Split) -> np.ndarray:
-    """The images of a split, uint8 (N, H, W, 3)."""
+def read_images(split: Split) -> np.ndarray | Images:
+    """The images of a split, uint8 (N, H, W, 3): an array, or what reads like one from TFRecord shards."""
+    if (RAW / SHARDS).exists():
+        from mtl import shards
+
+        return shards.read_images(split)
     return read_array(RAW / f"x_{split}.npy")
 
 
-def read_splits(*tasks: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def read_splits(*tasks: str) -> dict[str, tuple[np.ndarray | Images, np.ndarray]]:
     """Images and labels for `train` (without the held-out images), `val` (those, may be none) and `test`.
 
     The labels are uint8 (N,), of several tasks (N, T).
@@ -139,14 +155,16 @@ def read_splits(*tasks: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         labels = [read_labels(task, split) for task in tasks]
         return labels[0] if len(tasks) == 1 else np.stack(labels, axis=1)
 
-    images, labels = read_images("train"), read("train")
-    held_out = read_array(RAW / "validation.npy")
-    kept = np.setdiff1d(np.arange(len(labels)), held_out)
-    return {
-        "train": (images[kept], labels[kept]),
-        "val": (images[held_out], labels[held_out]),
-        "test": (read_images("test"), read("test")),
-    }
+    labels = read("train")
+    splits = {name: (images, labels[chosen]) for name, (chosen, images) in read_training().items()}
+    return splits | {"test": (read_images("test"), read("test"))}
+
+
+def read_training() -> dict[str, tuple[np.ndarray, np.ndarray | Images]]:
+    """For `train` (without the held-out images) and `val` (those, may be none): indices into train, and the images."""
+    images, held_out = read_images("train"), read_array(RAW / "validation.npy")
+    kept = np.setdiff1d(np.arange(len(images)), held_out)
+    return {"train": (kept, images[kept]), "val": (held_out, images[held_out])}
 
 
 def labelled_tasks() -> list[str]:

@@ -15,42 +15,43 @@ from mtl.evaluation import Answers
 from mtl.params import Params
 from mtl.registry import bundles
 from mtl.registry.bundles import Bundle
+from mtl.shards import Images
 from mtl.tracking import registry
 
 # Artifact of the run of a registered joint model: the fingerprints of the images it was trained on.
 TRAINED_ON = "trained_on.npy"
 
 
-def fingerprints(images: np.ndarray) -> np.ndarray:
+def fingerprints(images: np.ndarray | Images) -> np.ndarray:
     """A 64-bit hash of the pixels of each image, uint64 (N,), of uint8 (N, H, W, 3)."""
     return np.array([int.from_bytes(blake2b(image.tobytes(), digest_size=8).digest()) for image in images], np.uint64)
 
 
 def attach_fingerprints(run_id: str) -> None:
     """Log which images of data/raw were trained on to the run of a joint model, for later comparisons with it."""
-    images, held_out = store.read_images("train"), store.read_array(store.RAW / "validation.npy")
+    _, images = store.read_training()["train"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / TRAINED_ON
-        store.write_array(path, np.unique(fingerprints(np.delete(images, held_out, axis=0))))
+        store.write_array(path, np.unique(fingerprints(images)))
         registry.attach(run_id, path)
 
 
-def unseen(images: np.ndarray, version: registry.Version, folder: Path) -> np.ndarray | None:
+def unseen(images: np.ndarray | Images, version: registry.Version, folder: Path) -> np.ndarray | None:
     """Indices of the images that a registered joint model was not trained on; None where that is not known."""
     known = registry.attached(version.run_id, TRAINED_ON, folder)
     return None if known is None else np.flatnonzero(~np.isin(fingerprints(images), store.read_array(known)))
 
 
-def validation_images() -> np.ndarray:
+def validation_images() -> np.ndarray | Images:
     """The images held out of training, uint8 (N, H, W, 3). Raises UserError where there are none."""
-    held_out = store.read_array(store.RAW / "validation.npy")
-    if not len(held_out):
+    _, images = store.read_training()["val"]
+    if not len(images):
         raise UserError("data.validation is 0: no validation images to judge on; hold some out and `dvc repro`")
-    return store.read_images("train")[held_out]
+    return images
 
 
 def answers(
-    bundle: Bundle, settings: Params, images: np.ndarray, indices: np.ndarray | None = None
+    bundle: Bundle, settings: Params, images: np.ndarray | Images, indices: np.ndarray | None = None
 ) -> dict[str, Answers]:
     """Answers of the models in `bundle` to the validation images `images`, or to those at `indices` alone.
 
@@ -91,7 +92,7 @@ def columns(classes: Mapping[str, list[str]], settings: Params) -> dict[str, lis
 
 
 def against(
-    version: registry.Version, settings: Params, images: np.ndarray, say: Callable[[str], None]
+    version: registry.Version, settings: Params, images: np.ndarray | Images, say: Callable[[str], None]
 ) -> tuple[dict[str, Answers], np.ndarray]:
     """The champion's answers to the images that it was not trained on, and the indices of those.
 

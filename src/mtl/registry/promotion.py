@@ -58,11 +58,11 @@ def promote(*, dry_run: bool, allow_dirty: bool, again: bool) -> None:
         candidate.check_data()
         champion = registry.champion()
         found = candidate.find(Path(folder))
+        hardware.import_tensorflow()
+        hardware.configure(settings.hardware, "float32", settings.seed)  # before images are read, from shards by it
         version = registry.holding(registry.JOINT, found.joint.holds) if dry_run else _register(found)
         if version is not None and _is_settled(version, champion, again):
             return
-        hardware.import_tensorflow()
-        hardware.configure(settings.hardware, "float32", settings.seed)
         images = judging.validation_images()
         compared = gate.significance is not None and champion is not None
         theirs, indices = judging.against(champion, settings, images, click.echo) if compared else ({}, np.arange(0))

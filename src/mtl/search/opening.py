@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import click
 import optuna
 
-from mtl import edits, params, store
+from mtl import edits, hardware, params, store
 from mtl.errors import UserError
 from mtl.params import PATH, Params
 from mtl.search import ranges, space
@@ -32,8 +32,9 @@ class Found:
 
 
 def checked_settings(task: str | None) -> Params:
-    """params.yaml; raises UserError where there is no such task or nothing to judge trials by."""
+    """params.yaml; raises UserError where there is no such task, nothing to judge trials by, or several machines."""
     settings = params.read()
+    hardware.one_machine(settings.hardware, "a search")
     if task is not None:
         settings.task(task)
     if store.read_dataset().validation == 0:

@@ -147,7 +147,8 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]
 def _digest(tasks: Sequence[str]) -> str:
     """Digest of the training and validation images and of the tasks' labels; the test images are not opened."""
     digest = hashlib.blake2b(digest_size=8)
-    paths = [store.RAW / "x_train.npy", store.RAW / "validation.npy"]
+    images = ("manifest.json", store.SHARDS) if (store.RAW / store.SHARDS).exists() else ("x_train.npy",)
+    paths = [store.RAW / name for name in (*images, "validation.npy")]
     for path in [*paths, *(store.LABELS / task / "y_train.npy" for task in tasks)]:
         try:
             with path.open("rb") as file:

@@ -24,8 +24,9 @@ from mtl.search import studies
 from mtl.search.drawing import pruner, sampler, suggest
 from mtl.search.space import Space
 from mtl.search.storage import load, open_storage
+from mtl.shards import Images
 
-Arrays = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]  # task -> split -> images and labels
+Arrays = dict[str, dict[str, tuple[np.ndarray | Images, np.ndarray]]]  # task -> split -> images and labels
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,7 @@ def _end_with_parent() -> None:
 
 def read_arrays(tasks: tuple[str, ...]) -> Arrays:
     """The training and the validation images with the labels of each task; the test images are not opened."""
-    images, held_out = store.read_images("train"), store.read_array(store.RAW / "validation.npy")
-    kept = np.setdiff1d(np.arange(len(images)), held_out)
-    split = {"train": (kept, images[kept]), "val": (held_out, images[held_out])}
+    split = store.read_training()
     labels = {task: store.read_labels(task, "train") for task in tasks}
     return {task: {name: (pixels, labels[task][chosen]) for name, (chosen, pixels) in split.items()} for task in tasks}
 
@@ -149,14 +148,14 @@ def _named(space: Space, task: str, key: str) -> str:
 def fit(
     task: str,
     settings: Params,
-    splits: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    splits: Mapping[str, tuple[np.ndarray | Images, np.ndarray]],
     folder: Path,
     on_epoch: Callable[[Mapping[str, Any]], None],
 ) -> dict[str, float]:
     """Train a task's model as the stage `train` does; return `val_acc` and `val_loss` of the model that it keeps."""
     import keras
 
-    from mtl import networks, scores, training
+    from mtl import networks, scores, streams, training
 
     recipe = settings.recipe(task)
     keras.backend.clear_session()
@@ -165,7 +164,8 @@ def fit(
     with hardware.strategy(settings.hardware).scope():
         classes = len(store.read_classes(task)["classes"])
         model = networks.build(recipe, images.shape[1:], classes, splits["train"][0])
-        training.fit(model, recipe, settings.seed, splits["train"], splits["val"], folder, on_epoch)
+        fed = (streams.feed(*splits[split]) for split in ("train", "val"))
+        training.fit(model, recipe, settings.seed, *fed, folder, on_epoch)
     probabilities = networks.predict(networks.plain(model), images)
     return {
         "val_acc": scores.accuracy(probabilities, labels),

@@ -36,13 +36,18 @@ def decode(content: bytes, name: str, size: int | None = None) -> tuple[np.ndarr
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             kind = "png" if image.format == "PNG" else "jpeg"  # a camera's JPEG of several pictures is "MPO"
             image.load()
-            upright = image if _ORIENTATION.isdisjoint(image.info) else ImageOps.exif_transpose(image)
+            upright = image if is_upright(image) else ImageOps.exif_transpose(image)
             rgb = _to_rgb(upright)
             return np.asarray(rgb if size is None else resize(rgb, size)), kind
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(f"{name}: more than {Image.MAX_IMAGE_PIXELS:,} pixels; make the image smaller") from None
     except Exception as error:  # what a decoder raises on a stranger's bytes is not limited to a few types
         raise UserError(f"{name}: not a whole PNG or JPEG image ({_reason(error)}); replace or remove it") from error
+
+
+def is_upright(image: Image.Image) -> bool:
+    """Whether nothing in the file says that it lies otherwise."""
+    return _ORIENTATION.isdisjoint(image.info)
 
 
 def resize(image: Image.Image, size: int) -> Image.Image:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mtl import lineage
 from mtl.store import Dataset
 from mtl.tracking.flavors import requirements, signature, without_bars
@@ -14,8 +16,9 @@ from mtl.tracking.server import reason, server_answers
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
     from matplotlib.figure import Figure
+
+    from mtl.shards import Images
 
 INPUT_IMAGES = 2  # of the input example that is logged with a model
 
@@ -115,7 +118,7 @@ class Run:
         self.send("data set", mlflow.log_input, MetaDataset(source, dataset.name, digest), context="training")
         self.log_tags({"dataset": dataset.name, "dataset_official": str(dataset.official).lower()})
 
-    def log_model(self, model: keras.Model, classes: list[str], images: np.ndarray) -> None:
+    def log_model(self, model: keras.Model, classes: list[str], images: np.ndarray | Images) -> None:
         """Log a task's model with its signature, an input example and the class names."""
         import mlflow
 
@@ -125,12 +128,12 @@ class Run:
             model,
             name="model",
             signature=signature(images, len(classes)),
-            input_example=images[:INPUT_IMAGES],
+            input_example=np.asarray(images[:INPUT_IMAGES]),
             pip_requirements=requirements("mlflow", "tensorflow", "keras", "numpy"),
             metadata={"classes": classes},
         )
 
-    def log_joint_model(self, folder: Path, images: np.ndarray) -> None:
+    def log_joint_model(self, folder: Path, images: np.ndarray | Images) -> None:
         """Log the models of all tasks as one pyfunc; `folder` holds `<task>.keras` and classes.json."""
         import mlflow
 
@@ -141,7 +144,7 @@ class Run:
             python_model=Path(__file__).parents[1] / "joint.py",
             artifacts={"models": str(folder)},
             signature=signature(images, None),
-            input_example=images[:INPUT_IMAGES],
+            input_example=np.asarray(images[:INPUT_IMAGES]),
             pip_requirements=requirements("mlflow", "tensorflow", "keras", "numpy", "pandas"),
         )
 

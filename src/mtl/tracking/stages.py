@@ -53,6 +53,14 @@ def stage_run(experiment: str, settings: Params, stage: str | None = None, pipel
 
 
 @contextmanager
+def no_run() -> Iterator[Run]:
+    """What stands in for a run in a process that tracks nothing: all that is logged to it is dropped."""
+    run = Run()
+    run.away = True
+    yield run
+
+
+@contextmanager
 def study_run(study: str, identity: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Run, str]]:
     """Open the MLflow run of a study, the one it has already or a new one; yield it and its id.
 

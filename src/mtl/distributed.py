@@ -1,0 +1,229 @@
+"""One model trained by several machines: TensorFlow's own training loop, as Keras 3's `fit` cannot do it.
+
+Each worker takes its share of every batch, gradients are summed, and so every worker holds the same weights after every
+step: those that one process would have, but for the rounding of sums. Worker 0, the chief, alone has checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mtl import cluster
+from mtl.errors import UserError
+from mtl.feeds import Feed
+from mtl.heads import Head, right
+from mtl.params import Recipe
+
+# What a collective operation says when another worker is gone, or stopped answering (after about 10 s).
+GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
+
+Numbers = Callable[[tf.Tensor], tf.Tensor]
+
+
+def check(recipe: Recipe, train: Feed, workers: int) -> None:
+    """Raise UserError where one of the `workers` would have no image of a batch."""
+    last = recipe.batch_size if recipe.steps_per_epoch else len(train) % recipe.batch_size or recipe.batch_size
+    if min(recipe.batch_size, last) < workers:
+        raise UserError(
+            f"strategy multi_worker: a batch of {min(recipe.batch_size, last)} is too small for {workers} workers;"
+            " choose another batch_size, or set steps_per_epoch, which makes all batches whole"
+        )
+
+
+@contextmanager
+def workers_stay() -> Iterator[None]:
+    """Turn what TensorFlow says where another worker is gone into one line."""
+    try:
+        yield
+    except GONE as error:
+        raise UserError(
+            f"another worker is gone ({type(error).__name__}): start all workers again, and the training goes on after"
+            " the last whole epoch"
+        ) from None
+
+
+def take_up(model: keras.Model, epoch: int, digest: str) -> int:
+    """Give every worker the chief's epoch, weights and optimizer's state; return the epoch.
+
+    Raises UserError where a worker's `digest` of what decides the training is another than the chief's.
+    """
+    mine, strategy = np.frombuffer(bytes.fromhex(digest), np.int64), model.distribute_strategy
+
+    @tf.function
+    def of_chief(values: list[tf.Tensor]) -> list[tf.Tensor]:
+        return strategy.run(_of_chief, args=(values,))
+
+    @tf.function
+    def total(value: tf.Tensor) -> tf.Tensor:
+        return strategy.run(_sum, args=(value,))
+
+    with workers_stay():
+        theirs, epoch = (value.numpy() for value in of_chief([tf.constant(mine), tf.constant(epoch, tf.int64)]))
+        differs = int(total(tf.constant((theirs != mine).any(), tf.int64)))
+        if differs:
+            raise UserError(
+                f"strategy multi_worker: {differs} of the workers are given other images, labels, parameters or code"
+                " than worker 0: all must have the same"
+            )
+        if epoch:
+            variables = [*model.variables, *model.optimizer.variables]
+            # Collectives know no unsigned numbers, which states of random generators are.
+            wide = [
+                tf.identity(v.value) if v.value.dtype.is_floating else tf.cast(v.value, tf.int64) for v in variables
+            ]
+            for variable, value in zip(variables, of_chief(wide), strict=True):
+                variable.assign(tf.cast(value, variable.value.dtype))
+    return int(epoch)
+
+
+def fit(
+    model: keras.Model,
+    recipe: Recipe,
+    seed: int,
+    train: Feed,
+    validation: Feed,
+    heads: Sequence[Head],
+    first_epoch: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+    verbose: int,
+) -> None:
+    """Train a compiled `model` in place from `first_epoch` on, as `Model.fit` does: the same logs, the same callbacks.
+
+    Args:
+        model: compiled in the strategy's scope; its loss and optimizer are used.
+        recipe: its `steps_per_execution` steps run in one call; it divides an epoch.
+        seed: of the feed.
+        train: images and labels; this worker takes its share of each batch.
+        validation: likewise; may be empty.
+        heads: as `training.fit` has them.
+        first_epoch: epochs before this one are done.
+        callbacks: called at the end of each call of steps and of each epoch.
+        verbose: as Keras has it.
+    """
+    ours, strategy = cluster.read(), model.distribute_strategy
+    per_epoch, at_once = train.steps(recipe), recipe.steps_per_execution
+    step, judge = _step(model, heads), _judge(model, heads)
+
+    @tf.function
+    def steps(iterator: Any) -> tf.Tensor:
+        sums = strategy.run(step, args=next(iterator))
+        for _ in tf.range(at_once - 1):
+            sums += strategy.run(step, args=next(iterator))
+        return sums
+
+    @tf.function
+    def judged(images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        return strategy.run(judge, args=(images, targets))
+
+    @tf.function
+    def total(sums: tf.Tensor) -> tf.Tensor:
+        return strategy.run(_sum, args=(sums,))
+
+    # Batch normalisation without the other workers' statistics leaves each worker its own averages.
+    averages = [v for v in model.non_trainable_variables if v.value.dtype.is_floating]
+
+    @tf.function
+    def means() -> list[tf.Tensor]:
+        return strategy.run(_mean, args=([tf.identity(v.value) for v in averages],))
+
+    def size(number: tf.Tensor) -> tf.Tensor:
+        """Images of the whole batch of a step, of all workers."""
+        left = recipe.batch_size if recipe.steps_per_epoch else len(train) - number % per_epoch * recipe.batch_size
+        return tf.cast(tf.minimum(tf.constant(recipe.batch_size, tf.int64), left), tf.float32)
+
+    stream = train.stream(recipe, seed, heads, first_epoch, ours.index, len(ours.workers))
+    sizes = tf.data.Dataset.range(first_epoch * per_epoch, recipe.epochs * per_epoch).map(size)
+    iterator = iter(tf.data.Dataset.zip(stream, sizes).map(lambda pair, count: (*pair, count)).prefetch(2))
+    called = keras.callbacks.CallbackList(
+        list(callbacks), add_progbar=verbose > 0 and ours.chief, model=model, verbose=verbose, epochs=recipe.epochs,
+        steps=per_epoch,
+    )  # fmt: skip
+    with workers_stay():
+        called.on_train_begin()
+        for epoch in range(first_epoch, recipe.epochs):
+            called.on_epoch_begin(epoch)
+            sums = np.zeros(3)
+            for start in range(0, per_epoch, at_once):
+                called.on_train_batch_begin(start)
+                sums += steps(iterator).numpy()
+                called.on_train_batch_end(start + at_once - 1)
+            for variable, value in zip(averages, means(), strict=True):
+                variable.assign(value)
+            logs = _logs(total(sums).numpy())
+            if len(validation):
+                sums = np.zeros(3)
+                for images, targets in validation.in_order(heads):
+                    share = slice(ours.index, None, len(ours.workers))
+                    sums += judged(images[share], targets[share]).numpy()
+                logs |= {f"val_{key}": value for key, value in _logs(total(sums).numpy()).items()}
+            called.on_epoch_end(epoch, logs)
+        called.on_train_end()
+
+
+def _step(model: keras.Model, heads: Sequence[Head]) -> Callable[..., tf.Tensor]:
+    """A training step on this worker's share: sums of losses and of accuracies, and the number of images."""
+    replicas = model.distribute_strategy.num_replicas_in_sync
+
+    def step(images: tf.Tensor, targets: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            given = tf.cast(model(images, training=True), tf.float32)
+            losses = tf.reduce_sum(model.loss.call(targets, given))
+            own = tf.add_n(model.losses) if model.losses else 0.0  # a person's network may have regularizers
+            minimised = losses / size + own / replicas
+        variables = model.trainable_variables
+        gradients = tape.gradient(minimised, variables)
+        model.optimizer.apply_gradients(zip(gradients, variables, strict=True))  # it sums them over the workers
+        count = tf.cast(tf.shape(images)[0], tf.float32)
+        return tf.stack([losses + own * count, tf.reduce_sum(right(heads)(targets, given)), count])
+
+    return step
+
+
+def _judge(model: keras.Model, heads: Sequence[Head]) -> Callable[..., tf.Tensor]:
+    """The same sums of validation images."""
+
+    def judge(images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        given = tf.cast(model(images, training=False), tf.float32)
+        count = tf.cast(tf.shape(images)[0], tf.float32)
+        own = tf.add_n(model.losses) if model.losses else 0.0
+        losses = tf.reduce_sum(model.loss.call(targets, given)) + own * count
+        return tf.stack([losses, tf.reduce_sum(right(heads)(targets, given)), count])
+
+    return judge
+
+
+def _logs(sums: np.ndarray) -> dict[str, float]:
+    """Loss and accuracy from the sums of all workers."""
+    loss, acc, count = sums
+    return {"acc": acc / count, "loss": loss / count}
+
+
+def _sum(value: tf.Tensor) -> tf.Tensor:
+    """The sum of what the workers have."""
+    # An input of a graph is on no device yet, and so could not be reduced; its copy is on this worker's.
+    return tf.distribute.get_replica_context().all_reduce("sum", tf.identity(value))
+
+
+def _chiefs(value: tf.Tensor) -> tf.Tensor:
+    chief = tf.equal(tf.distribute.get_replica_context().replica_id_in_sync_group, 0)
+    return _sum(tf.where(chief, value, tf.zeros_like(value)))
+
+
+def _of_chief(values: list[tf.Tensor]) -> list[tf.Tensor]:
+    """What the chief has."""
+    return [_chiefs(value) for value in values]
+
+
+def _mean(values: list[tf.Tensor]) -> list[tf.Tensor]:
+    """The means of what the workers have, and exactly that where all have the same."""
+    replica, means = tf.distribute.get_replica_context(), []
+    for value in values:
+        first = _chiefs(value)
+        means.append(first + replica.all_reduce("mean", value - first))
+    return means

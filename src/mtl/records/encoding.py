@@ -1,0 +1,100 @@
+"""One image -> one record of a TFRecord file, without TensorFlow, which takes a worker seconds to start."""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+
+from PIL import Image
+
+from mtl.errors import UserError
+from mtl.sources import decoding
+
+_SHORT = tuple(bytes([value]) for value in range(128))
+PLAIN = ("RGB", "L")  # TensorFlow decodes these as Pillow does
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A whole PNG or JPEG file, 8 bits a channel and upright, and its size."""
+
+    content: bytes
+    height: int
+    width: int
+    channels: int
+    encoding: str  # png or jpeg
+
+
+def prepare(content: bytes, name: str) -> Encoded:
+    """Check that an image decodes. It stays as it is; one that is not plain RGB or grey, or lies, becomes a PNG.
+
+    To be called within `decoding.no_bombs()`. Raises UserError where the file is no whole image.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=decoding.FORMATS) as image:
+            if image.mode in PLAIN and decoding.is_upright(image):
+                image.load()
+                kind = "png" if image.format == "PNG" else "jpeg"
+                return Encoded(content, image.height, image.width, len(image.getbands()), kind)
+    except Exception:  # what a decoder raises on a stranger's bytes; `decode` puts it into a line
+        decoding.decode(content, name)
+        raise UserError(f"{name}: not a whole PNG or JPEG image") from None
+    pixels, _ = decoding.decode(content, name)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return Encoded(file.getvalue(), *pixels.shape, "png")
+
+
+def example(image: Encoded, name: str, label: int, split: str) -> bytes:
+    """A serialized tf.train.Example with the keys of TFRecorder and `image_encoding`.
+
+    In protobuf's wire format (https://protobuf.dev/programming-guides/encoding/): Example.features = 1, a map entry of
+    Features.feature = 1 has key = 1 and value = 2, Feature.bytes_list = 1 and .int64_list = 3, each with value = 1.
+    """
+    features: dict[str, bytes | int] = {
+        "image": image.content,
+        "image_name": name.encode("utf-8", "surrogateescape"),
+        "image_height": image.height,
+        "image_width": image.width,
+        "image_channels": image.channels,
+        "image_encoding": image.encoding.encode(),
+        "label": label,
+        "split": split.upper().encode(),
+    }
+    entries = []
+    for key, value in features.items():
+        if isinstance(value, int):
+            kind, values = 3, _field(1, _varint(value))  # packed
+        else:
+            kind, values = 1, _field(1, value)
+        entries.append(_field(1, _field(1, key.encode()) + _field(2, _field(kind, values))))
+    return _field(1, b"".join(entries))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    if value < len(_SHORT):
+        return _SHORT[value]
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
+
+
+def framed(data: bytes) -> bytes:
+    """A record as it stands in a TFRecord file (https://www.tensorflow.org/tutorials/load_data/tfrecord)."""
+    length = struct.pack("<Q", len(data))
+    return b"".join((length, _masked(length), data, _masked(data)))
+
+
+def _masked(data: bytes) -> bytes:
+    from google_crc32c import value
+
+    crc = value(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)

@@ -1,0 +1,75 @@
+"""Files on this machine or behind a URI, by fsspec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO, Any
+
+from mtl.errors import UserError, one_line
+from mtl.shards import MANIFEST, is_remote, join
+
+__all__ = ["MANIFEST", "absolute", "exists", "is_remote", "join", "listing", "read", "remove", "stem", "write"]
+
+
+def absolute(path: str) -> str:
+    """`path` as a process elsewhere on this machine finds it; a URI as it is."""
+    return path if is_remote(path) else str(Path(path).absolute())
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or folder; raises UserError where that cannot be asked."""
+    if not is_remote(path):
+        return Path(path).exists()
+    system, inside = _system(path)
+    try:
+        return system.exists(inside)
+    except Exception as error:  # each file system of fsspec raises its own
+        raise UserError(f"{path}: {one_line(error)}") from error
+
+
+def read(path: str) -> bytes:
+    """The content of a file. Raises what the file system raises, FileNotFoundError where there is none."""
+    if not is_remote(path):
+        return Path(path).read_bytes()
+    system, inside = _system(path)
+    return system.cat_file(inside)
+
+
+def write(path: str) -> IO[bytes]:
+    """Open a new file for writing; its folder is made where that is needed."""
+    if not is_remote(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        return Path(path).open("wb")
+    system, inside = _system(path)
+    system.makedirs(inside.rpartition("/")[0], exist_ok=True)
+    return system.open(inside, "wb")
+
+
+def remove(folder: str) -> None:
+    """Remove a folder with what is in it."""
+    system, inside = _system(folder)
+    if system.exists(inside):
+        system.rm(inside, recursive=True)
+
+
+def listing(folder: str) -> list[str]:
+    """The files below a folder, as paths in it, sorted; hidden ones are left out."""
+    system, inside = _system(folder)
+    root = system._strip_protocol(inside) if is_remote(folder) else str(Path(folder).absolute())
+    found = [path.removeprefix(root).lstrip("/") for path in system.find(root)]
+    return sorted(name for name in found if not any(part.startswith(".") for part in name.split("/")))
+
+
+def stem(path: str) -> str:
+    """What a data set in the file or folder `path` is called."""
+    name = path.rstrip("/").rpartition("/")[2] or path
+    return name.removesuffix(".csv") or "images"
+
+
+def _system(path: str) -> tuple[Any, str]:
+    import fsspec
+
+    try:
+        return fsspec.core.url_to_fs(path)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"{path}: {one_line(error)}") from None

@@ -1,0 +1,188 @@
+"""The Beam pipeline of `mtl convert`: a plan per shard -> the shard -> what is in it -> the manifest."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import IO, Any
+
+from mtl.errors import UserError, one_line
+from mtl.records import encoding, files
+from mtl.records.rows import Plan, Row
+from mtl.shards import Discarded, Manifest, Shard, SplitRecords
+from mtl.sources import decoding
+
+INSTALL = "`make beam`, or `pip install --no-deps -r requirements-beam.txt`"
+PLANS = ".plans"
+READERS = 16  # images of a shard that are fetched at once where they are behind a URI
+
+
+def run(plans: Sequence[Plan], name: str, output: str, flags: Sequence[str]) -> None:
+    """Write the shards of `plans` and their manifest into the folder `output`, by Beam with its own `flags`.
+
+    Raises UserError where Beam is not installed, does not know a flag, or fails, and where no image could be read.
+    """
+    try:
+        import apache_beam as beam
+        import google_crc32c  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"mtl convert needs Apache Beam ({one_line(error)}): {INSTALL}") from None
+    options = _options(flags)
+    output = files.absolute(output)
+    folder = files.join(output, PLANS)
+    try:
+        # By name, not by value: what a runner is told stays small, however many images there are.
+        names = [_write_json(files.join(folder, f"{plan.file}.json"), asdict(plan)) for plan in plans]
+        with beam.Pipeline(options=options) as pipeline:
+            (
+                pipeline
+                | "plans" >> beam.Create(names)
+                | "spread" >> beam.Reshuffle()
+                | "shards" >> beam.Map(convert, output)
+                | "all" >> beam.combiners.ToList()
+                | "manifest" >> beam.Map(write_manifest, name, output)
+            )
+    except UserError:
+        raise
+    except Exception as error:  # Beam wraps what a worker raised; the last line says it
+        last = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+        raise UserError(f"{output}: the conversion failed: {last.strip()[:300]}") from error
+    finally:
+        files.remove(folder)
+    if not files.exists(files.join(output, files.MANIFEST)):
+        raise UserError(f"{output}: none of the images could be read; see {files.join(output, 'discarded-*.csv')}")
+
+
+def _options(flags: Sequence[str]) -> Any:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    if not any(flag.startswith(("--runner", "--direct_")) for flag in flags):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        flags = [*flags, "--direct_running_mode=multi_processing", f"--direct_num_workers={cores}"]
+    try:
+        options = PipelineOptions(list(flags))
+        unknown = set(options.get_all_options(retain_unknown_options=True)) - set(options.get_all_options())
+    except SystemExit:  # of argparse, which has said on stderr what it does not take
+        raise UserError(f"Beam does not take {' '.join(flags)}") from None
+    if unknown:
+        raise UserError(f"--{sorted(unknown)[0]}: neither a flag of `mtl convert` nor of Beam; see `mtl convert -h`")
+    return options
+
+
+def _write_json(path: str, content: Any) -> str:
+    with files.write(path) as file:
+        file.write(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False).encode())
+    return path
+
+
+class _Hashed:
+    """A file that is written, its size and its sha256."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.size, self.digest, self.flush = file, 0, hashlib.sha256(), file.flush
+
+    def write(self, data: bytes) -> int:
+        self.size += len(data)
+        self.digest.update(data)
+        return self.file.write(data)
+
+
+def convert(plan: str, output: str) -> dict[str, Any]:
+    """Write the shard of the plan in the file `plan`; return what is in it. Done twice, it writes the same bytes."""
+    content = json.loads(files.read(plan))
+    rows = [Row(**row) for row in content["rows"]]
+    number = {name: index for index, name in enumerate(content["classes"])}
+    counts: Counter[str] = Counter()
+    kinds, heights, widths, discarded = set(), [], [], []
+    with files.write(files.join(output, content["file"])) as raw:
+        hashed = _Hashed(raw)
+        # Level 1: images are compressed already, and gzip is here for what reads it.
+        with gzip.GzipFile("", "wb", 1, hashed, mtime=0) as shard, decoding.no_bombs():
+            for row, data in _read_all(rows):
+                try:
+                    if isinstance(data, Exception):
+                        raise UserError(f"{row.uri}: cannot be read: {one_line(data)}")
+                    image = encoding.prepare(data, row.uri)
+                except UserError as error:
+                    discarded.append((row.uri, row.label, str(error).removeprefix(f"{row.uri}: ")))
+                    continue
+                shard.write(encoding.framed(encoding.example(image, row.name, number[row.label], row.split)))
+                counts[row.label] += 1
+                kinds.add(image.encoding)
+                heights.append(image.height)
+                widths.append(image.width)
+    if discarded:
+        name = "discarded-" + content["file"].replace(".tfrecord.gz", ".csv")
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([("image_uri", "label", "reason"), *discarded])
+        with files.write(files.join(output, name)) as file:
+            file.write(text.getvalue().encode("utf-8", "surrogateescape"))
+    return {
+        "split": content["split"],
+        "classes": content["classes"],
+        "shard": Shard(
+            file=content["file"], records=counts.total(), bytes=hashed.size, sha256=hashed.digest.hexdigest()
+        ).model_dump(),
+        "counts": dict(counts),
+        "kinds": sorted(kinds),
+        "sizes": (min(heights), max(heights), min(widths), max(widths)) if heights else None,
+        "discarded": (name, dict(Counter(reason.partition(" (")[0].partition(":")[0] for *_, reason in discarded)))
+        if discarded
+        else None,
+    }
+
+
+def _read_all(rows: Sequence[Row]) -> Iterator[tuple[Row, bytes | Exception]]:
+    """Each row with its file, or what came of reading it, in order; those behind URIs several at a time."""
+    if not any(files.is_remote(row.uri) for row in rows):
+        yield from ((row, _read(row)) for row in rows)
+        return
+    with ThreadPoolExecutor(READERS) as pool:
+        for start in range(0, len(rows), READERS):
+            part = rows[start : start + READERS]
+            yield from zip(part, pool.map(_read, part), strict=True)
+
+
+def _read(row: Row) -> bytes | Exception:
+    try:
+        return files.read(row.uri)
+    except Exception as error:  # each file system of fsspec raises its own
+        return error
+
+
+def write_manifest(done: list[dict[str, Any]], name: str, output: str) -> None:
+    """Put what is in the shards together, and write the manifest; none where no image could be read."""
+    done = sorted(done, key=lambda shard: shard["shard"]["file"])
+    sizes = [shard["sizes"] for shard in done if shard["sizes"]]
+    if not sizes:
+        return
+    kinds = sorted({kind for shard in done for kind in shard["kinds"]})
+    low, high, narrow, wide = zip(*sizes, strict=True)
+    splits = {}
+    for split in dict.fromkeys(shard["split"] for shard in done):
+        parts = [shard for shard in done if shard["split"] == split]
+        counts = sum((Counter(part["counts"]) for part in parts), Counter())
+        found = tuple(Shard(**part["shard"]) for part in parts)
+        splits[split] = SplitRecords(shards=found, classes=dict(sorted(counts.items())))
+    gone = [shard["discarded"] for shard in done if shard["discarded"]]
+    reasons = sum((Counter(why) for _, why in gone), Counter())
+    manifest = Manifest(
+        name=name,
+        classes=tuple(done[0]["classes"]),
+        encoding=kinds[0] if len(kinds) == 1 else "mixed",
+        height=(min(low), max(high)),
+        width=(min(narrow), max(wide)),
+        splits=splits,
+        discarded=Discarded(
+            count=reasons.total(), files=tuple(file for file, _ in gone), reasons=dict(sorted(reasons.items()))
+        ),
+    )
+    _write_json(files.join(output, files.MANIFEST), manifest.model_dump())

@@ -1,0 +1,426 @@
+"""`mtl convert` and training from what it writes: the same images as from arrays, and bad input in one line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import CIFAR10, write_images
+from images import encoded, pixels
+from PIL import Image
+
+from mtl import records, shards
+from mtl.errors import UserError
+from mtl.params import Augmentation, Data, Hardware, Recipe, Sgd
+from mtl.sources import folder, tfrecord
+
+HERE = "--direct_running_mode=in_memory"  # Beam in this process
+NONE = shards.Discarded(count=0, files=(), reasons={})
+
+
+def convert(*arguments: str | Path) -> str:
+    """What `mtl convert` prints; a UserError is raised as it is."""
+    given = [str(argument) for argument in arguments]
+    return CliRunner().invoke(records.command, [*given, HERE], catch_exceptions=False).output
+
+
+def write_csv(path: Path, rows: list[tuple[str, str, str]], header: str = "split,image_uri,label") -> Path:
+    text = io.StringIO()
+    csv.writer(text).writerows([header.split(","), *rows])
+    path.write_text(text.getvalue())
+    return path
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory, tensorflow) -> Path:
+    """The small images of the other tests, 12x12, in `images`, and their shards in `shards`: 100 + 20 + 40."""
+    root = tmp_path_factory.mktemp("converted")
+    write_images(root / "images")
+    convert(root / "images", root / "shards", "--validation", "20", "--records-per-shard", "16")
+    return root
+
+
+def data(path: Path | str, **changes) -> Data:
+    return Data(**({"source": "tfrecord", "path": str(path), "validation": 0} | changes))
+
+
+def images(path: Path, split: str, cache: int = 0) -> shards.Images:
+    """The images of one split of the shards in `path`."""
+    found = tfrecord.load(data(path))
+    parts = found.manifest.splits[split].shards
+    counts = tuple(part.records for part in parts)
+    files, digests = (tuple(f(part) for part in parts) for f in (lambda p: str(path / p.file), lambda p: p.sha256))
+    return shards.Images(files, counts, np.arange(sum(counts)), found.shape[:2], None, digests, cache)
+
+
+def names(found: shards.Images) -> list[str]:
+    import tensorflow as tf
+
+    records = tf.data.TFRecordDataset(list(found.files), "GZIP").as_numpy_iterator()
+    features = [tf.train.Example.FromString(record).features.feature for record in records]
+    return [feature["image_name"].bytes_list.value[0].decode() for feature in features]
+
+
+def test_records_hold_the_keys_and_the_pixels_that_the_files_have(converted):
+    import tensorflow as tf
+
+    path = converted / "shards"
+    files = sorted(file.name for file in path.iterdir())
+    assert files[0] == "manifest.json"
+    assert "train-00000-of-00007.tfrecord.gz" in files
+    assert len(files) == 1 + 7 + 2 + 3
+    train = images(path, "train")
+    for name, image in zip(names(train), train, strict=True):
+        assert (np.asarray(Image.open(converted / "images" / name)) == image).all()
+    (record,) = tf.data.TFRecordDataset(str(path / "test-00002-of-00003.tfrecord.gz"), "GZIP").take(1)
+    feature = tf.train.Example.FromString(record.numpy()).features.feature
+    got = {key: (list(value.int64_list.value) or list(value.bytes_list.value))[0] for key, value in feature.items()}
+    split, label, _ = got["image_name"].decode().split("/")
+    assert split == "test"
+    assert got["image"] == (converted / "images" / got.pop("image_name").decode()).read_bytes()
+    del got["image"]
+    assert got == {
+        "image_height": 12,
+        "image_width": 12,
+        "image_channels": 3,
+        "image_encoding": b"png",
+        "label": sorted(CIFAR10).index(label),
+        "split": b"TEST",
+    }
+
+
+def test_converted_again_the_bytes_are_the_same_and_shards_are_not_replaced_unasked(converted, tmp_path):
+    convert(converted / "images", tmp_path / "again", "--validation", "20", "--records-per-shard", "16")
+    for file in (converted / "shards").iterdir():
+        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
+    with pytest.raises(UserError, match="shards are there already; give another OUTPUT, or --force"):
+        convert(converted / "images", tmp_path / "again")
+    assert "discarded: 0" in convert(converted / "images", tmp_path / "again", "--force")
+
+
+def test_images_in_shards_read_like_an_array(converted):
+    found = images(converted / "shards", "train")
+    array = np.asarray(found)
+    assert (array.shape, array.dtype) == ((100, 12, 12, 3), np.uint8) == (found.shape, np.uint8)
+    mixed = np.array([99, 3, 3, 50])
+    for key in (slice(10, 40), slice(None, None, 7), mixed, array[:, 0, 0, 0] > 100, slice(0, 0)):
+        assert (np.asarray(found[key]) == array[key]).all()
+        assert [len(batch) for batch in found[key].batches(8)] == [
+            len(b) for b in np.split(array[key], range(8, len(array[key]), 8)) if len(b)
+        ]
+    assert (found[-1] == array[-1]).all()
+    assert (np.stack(list(found[5:9])) == array[5:9]).all()
+    with pytest.raises(IndexError):
+        found[100]
+
+
+RECIPE = Recipe(
+    network="compact",
+    options={"widths": [8, 8]},
+    optimizer=Sgd(name="sgd", learning_rate=0.05, momentum=0.9),
+    augmentation=Augmentation(flip=True, translate=2),
+    batch_size=16,
+    epochs=1,
+)
+
+
+def train(fed, shown, folder: Path, recipe: Recipe = RECIPE, classes: int = 10):
+    from mtl import hardware, networks, training
+
+    hardware.configure(Hardware(threads=1, strategy="auto"), "float32", seed=0)
+    model = networks.build(recipe, fed.shape, classes, shown)
+    history, _ = training.fit(model, recipe, 0, fed, fed, folder, verbose=0)
+    return history, model.get_weights()
+
+
+def test_an_epoch_from_records_is_an_epoch_from_arrays(converted, tmp_path):
+    """Read into memory it is the same to the byte; streamed it is the same images in another order."""
+    from mtl.feeds import Arrays
+    from mtl.streams import Streamed, feed
+
+    cached = images(converted / "shards", "train", cache=1)
+    array = np.stack([np.asarray(Image.open(converted / "images" / name)) for name in names(cached)])
+    labels = np.array([sorted(CIFAR10).index(name.split("/")[1]) for name in names(cached)], np.uint8)
+    expected, weights = train(Arrays(array, labels), array, tmp_path / "arrays")
+    history, same = train(feed(cached, labels), cached, tmp_path / "cached")
+    assert history == expected
+    for a, b in zip(weights, same, strict=True):
+        assert a.tobytes() == b.tobytes()
+    streamed = feed(replace(cached, cache=0), labels)
+    assert isinstance(streamed, Streamed)
+    history, _ = train(streamed, cached, tmp_path / "streamed")
+    assert history[0]["loss"] == pytest.approx(expected[0]["loss"], rel=0.1)
+    assert history[0]["val_loss"] == pytest.approx(expected[0]["val_loss"], rel=0.2)
+
+
+@pytest.mark.parametrize("changes", [{}, {"steps_per_epoch": 4}])
+def test_streamed_batches_are_a_function_of_seed_epoch_and_step(converted, changes):
+    from mtl.streams import Streamed
+
+    found = images(converted / "shards", "train")
+    labels = np.arange(100, dtype=np.uint8)
+    used = RECIPE.model_copy(update={"epochs": 4} | changes)
+    feed = Streamed(found, labels)
+    whole = list(feed.batches(used, seed=3))
+    steps = feed.steps(used)
+    assert len(whole) == 4 * steps
+    seen = np.concatenate([labels for _, labels in whole])
+    assert sorted(seen[:100]) == sorted(seen[100:200]) == list(range(100))
+    assert (seen[:100] != seen[100:200]).any()
+    rest = list(feed.batches(used, seed=3, first_epoch=2))
+    parts = [list(feed.batches(used, seed=3, worker=worker, workers=2)) for worker in (0, 1)]
+    for (a, b), (c, d) in zip(whole[2 * steps :], rest, strict=True):
+        assert (a == c).all()
+        assert (b == d).all()
+    for (batch, said), even, odd in zip(whole, *parts, strict=True):
+        for number, (share, told) in enumerate((even, odd)):
+            assert (batch[number::2] == share).all()
+            assert (said[number::2] == told).all()
+    # In two passes over it an image is shown once as it is and once mirrored.
+    plain = used.model_copy(update={"augmentation": Augmentation(flip=True), "steps_per_epoch": None})
+    array = np.asarray(found)
+    turned = np.zeros((2, 100), bool)
+    shown = list(feed.batches(plain, seed=3))[:14]
+    for number, (batch, told) in enumerate(shown):
+        for image, label in zip(batch, told, strict=True):
+            turned[number // 7, label] = (image != array[label]).any()
+            assert (image == (array[label, :, ::-1] if turned[number // 7, label] else array[label])).all()
+    assert (turned[0] != turned[1]).all()
+
+
+def test_what_is_no_image_is_discarded_with_the_reason_and_a_count(tmp_path, tensorflow):
+    lying = Image.fromarray(pixels(1, 4, 6))
+    exif = lying.getexif()
+    exif[0x0112] = 6
+    content = {
+        "a.jpg": encoded(pixels(0), "jpeg"),
+        "lies.jpg": encoded(lying, "jpeg", exif=exif),
+        "grey.png": encoded(Image.fromarray(pixels(2)).convert("L")),
+        "palette.png": encoded(Image.fromarray(pixels(3)).convert("P")),
+        "cut.jpg": encoded(pixels(4), "jpeg")[:-40],
+        "text.png": b"hello",
+    }
+    for name, data_ in content.items():
+        (tmp_path / name).write_bytes(data_)
+    rows = [("TRAIN", name, "b" if name == "a.jpg" else "a, or not") for name in [*content, "gone.png"]]
+    output = convert(write_csv(tmp_path / "all.csv", rows), tmp_path / "out")
+    manifest = tfrecord.read_manifest(str(tmp_path / "out"))
+    assert manifest.splits["train"].classes == {"a, or not": 3, "b": 1}
+    assert (manifest.encoding, manifest.height, manifest.width) == ("mixed", (4, 6), (4, 4))
+    assert manifest.discarded.count == 3
+    assert manifest.discarded.reasons == {"cannot be read": 1, "not a whole PNG or JPEG image": 2}
+    assert "discarded: 3; 1 cannot be read; 2 not a whole PNG or JPEG image" in output
+    listed = list(csv.DictReader((tmp_path / "out" / manifest.discarded.files[0]).open()))
+    assert sorted(Path(row["image_uri"]).name for row in listed) == ["cut.jpg", "gone.png", "text.png"]
+    # The rest is decoded as the source `folder` does it: upright, RGB, 8 bits.
+    counts = (manifest.splits["train"].count,)
+    file = str(tmp_path / "out" / manifest.splits["train"].shards[0].file)
+    named = names(shards.Images((file,), counts, np.arange(4), (4, 4), None, ("",), 0))
+    for place, name in enumerate(named):
+        expected = folder.decode(content[name], name)[0]
+        one = shards.Images((file,), counts, np.array([place]), expected.shape[:2], None, ("",), 0)
+        assert (one[0] == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "message"),
+    [
+        ([("TRAIN", "a.png", "cat")], "split,uri,label", "no column 'image_uri'; the first line must be split,image_"),
+        ([("TRIAN", "a.png", "cat")], "split,image_uri,label", "line 2: split 'TRIAN': unknown; use one of TRAIN, VAL"),
+        ([("TRAIN", "", "cat")], "split,image_uri,label", "line 2: image_uri is empty"),
+        ([("TRAIN", "a.png", "")], "split,image_uri,label", "line 2: label is empty"),
+        ([("TRAIN", "a.png")], "split,image_uri,label", "line 2: label is empty"),
+        ([], "split,image_uri,label", "no images in it"),
+        ([("TRAIN", "a.png", "cat")], "split,image_uri,label", "none of the images could be read; see"),
+    ],
+)
+def test_a_csv_that_does_not_do_is_one_line(tmp_path, rows, header, message):
+    with pytest.raises(UserError) as caught:
+        convert(write_csv(tmp_path / "x.csv", rows, header), tmp_path / "out")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_flags_and_folders_that_do_not_do_are_one_line(tmp_path):
+    (tmp_path / "in" / "cat").mkdir(parents=True)
+    (tmp_path / "in" / "cat" / "a.png").write_bytes(encoded(pixels(0)))
+    with pytest.raises(UserError, match="no such file or folder; give a CSV of split,image_uri,label, or"):
+        convert(tmp_path / "gone", tmp_path / "out")
+    with pytest.raises(UserError, match=r"cat/a.png is not at <split>/<class>/<file>"):
+        convert(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(UserError, match="nosuch"):
+        convert("nosuch://bucket/x.csv", tmp_path / "out")
+    rows = write_csv(tmp_path / "x.csv", [("TRAIN", "in/cat/a.png", "cat")])
+    with pytest.raises(UserError, match="--shrads: neither a flag of `mtl convert` nor of Beam"):
+        convert(rows, tmp_path / "out", "--shrads", "3")
+    assert CliRunner().invoke(records.command, ["--runner", "DirectRunner", "a", "b"]).exit_code == 2
+
+
+def test_without_beam_one_line_says_how_to_install_it(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    (tmp_path / "a.png").write_bytes(encoded(pixels(0)))
+    with pytest.raises(UserError, match=r"needs Apache Beam .+requirements-beam.txt"):
+        convert(write_csv(tmp_path / "x.csv", [("TRAIN", "a.png", "cat")]), tmp_path / "out")
+
+
+def test_uris_that_fsspec_opens_are_read_and_written(converted, tmp_path, monkeypatch, tensorflow):
+    import fsspec
+
+    monkeypatch.chdir(tmp_path)
+    memory = fsspec.filesystem("memory")
+    for split in ("train", "test"):
+        for name in CIFAR10[:2]:
+            for file in sorted((converted / "images" / split / name).iterdir())[:3]:
+                memory.pipe(f"/bucket/in/{split}/{name}/{file.name}", file.read_bytes())
+    output = convert("memory://bucket/in", "memory://bucket/out")
+    assert "train       1       6" in output
+    found = tfrecord.load(data("memory://bucket/out"))
+    assert (found.shape, len(found.labels["train"]), len(found.labels["test"])) == ((12, 12, 3), 6, 6)
+    shard = found.manifest.splits["train"].shards[0]
+    memory.pipe(f"/bucket/out/{shard.file}", b"\0" * shard.bytes)
+    shutil.rmtree(shards.FETCHED)
+    with pytest.raises(UserError, match=r"memory://bucket/out/train.+: its sha256 is .+, the manifest says"):
+        tfrecord.load(data("memory://bucket/out"))
+    assert not list(shards.FETCHED.iterdir())
+    with pytest.raises(UserError, match=r"memory://nowhere/manifest.json is missing"):
+        tfrecord.load(data("memory://nowhere"))
+
+
+def edit_manifest(path: Path, change) -> None:
+    content = json.loads((path / "manifest.json").read_text())
+    change(content)
+    (path / "manifest.json").write_text(json.dumps(content))
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def other_labels(path: Path) -> None:
+    """A shard of another conversion, with a manifest that has its size and checksum."""
+    file = path / "test-00000-of-00003.tfrecord.gz"
+    content = gzip.decompress((path / "test-00001-of-00003.tfrecord.gz").read_bytes())
+    file.write_bytes(gzip.compress(content[: len(content) // 2]))
+    import hashlib
+
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    edit_manifest(
+        path,
+        lambda m: m["splits"]["test"]["shards"][0].update(bytes=file.stat().st_size, sha256=digest),
+    )
+
+
+@pytest.mark.parametrize(
+    ("spoil", "changes", "message"),
+    [
+        (lambda p: (p / "manifest.json").unlink(), {}, "manifest.json is missing; make shards of your images with `mt"),
+        (lambda p: (p / "manifest.json").write_text("{"), {}, "manifest.json: not valid JSON"),
+        (lambda p: edit_manifest(p, lambda m: m.pop("classes")), {}, "not a manifest of `mtl convert`: classes: Field"),
+        (lambda p: edit_manifest(p, lambda m: m["splits"].update(dev=m["splits"]["test"])), {}, "splits.dev: unknown"),
+        (lambda p: (p / "test-00001-of-00003.tfrecord.gz").unlink(), {}, "this shard of the manifest is missing"),
+        (
+            lambda p: (p / "test-00001-of-00003.tfrecord.gz").write_bytes(b"\x1f\x8b"),
+            {},
+            "test-00001-of-00003.tfrecord.gz: truncated: 2 bytes, the manifest says",
+        ),
+        (lambda p: flip(p / "train-00002-of-00007.tfrecord.gz"), {}, "its sha256 is"),
+        (other_labels, {}, "test-00000-of-00003.tfrecord.gz: not a whole shard of `mtl convert`"),
+        (lambda p: edit_manifest(p, lambda m: m["splits"].pop("test")), {}, "has no images in test"),
+        (
+            lambda p: edit_manifest(p, lambda m: m.update(height=[9, 12])),
+            {},
+            "the images are from 12x9 to 12x12 pixels; set data.size in params.yaml",
+        ),
+    ],
+)
+def test_shards_that_are_not_as_the_manifest_says_are_one_line(converted, tmp_path, spoil, changes, message):
+    path = shutil.copytree(converted / "shards", tmp_path / "shards")
+    spoil(path)
+    with pytest.raises(UserError) as caught:
+        tfrecord.load(data(path, **changes))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_inspect_prints_what_is_there_and_finds_what_is_not(converted, tmp_path):
+    shown = CliRunner().invoke(records.command, ["--inspect", str(converted / "shards")])
+    assert shown.exit_code == 0
+    assert "images: png, from 12x12 to 12x12 pixels; checksums right" in shown.output
+    assert "train            7     100" in shown.output
+    path = shutil.copytree(converted / "shards", tmp_path / "shards")
+    flip(path / "train-00002-of-00007.tfrecord.gz")
+    with pytest.raises(UserError, match="its sha256 is"):
+        CliRunner().invoke(records.command, ["--inspect", str(path)], catch_exceptions=False)
+
+
+def cats_and_dogs(root: Path) -> Path:
+    """A CSV of photographs of all sizes: orange noise for cats, blue for dogs."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for split, count in (("TRAIN", 24), ("VALIDATION", 8), ("TEST", 8)):
+        for number in range(count):
+            label, colour = (("cat", (200, 120, 40)), ("dog", (40, 90, 200)))[number % 2]
+            height, width = rng.integers(60, 240, size=2)
+            picture = np.clip(colour + rng.integers(-40, 41, size=(height, width, 3)), 0, 255).astype(np.uint8)
+            name = f"{split}-{number}.{'jpg' if number % 3 else 'png'}"
+            Image.fromarray(picture).save(root / name)
+            rows.append((split, name, label))
+    return write_csv(root / "pets.csv", rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cache", [256, 0])
+def test_a_csv_of_images_of_mixed_sizes_goes_through_the_whole_dag(fresh, tmp_path, cache):
+    project = fresh.copy(tmp_path / "p")
+    project.environment = fresh.environment | {"PYTHONPATH": str(project.root / "src")}
+    (project.root / "pets").mkdir()
+    project.run("mtl", "convert", str(cats_and_dogs(project.root / "pets")), "data/records")
+
+    def pets(tree: dict) -> None:
+        tree["data"] |= {"source": "tfrecord", "path": "data/records", "size": 150, "cache": cache}
+        tree["tasks"] = {"model1": {"labels": None, "recipe": "compact"}}
+        tree["tasks"] |= {"barks": {"labels": {"no": ["cat"], "yes": ["dog"]}, "recipe": "compact"}}
+        tree["recipes"]["compact"] |= {"epochs": 3, "batch_size": 8, "steps_per_epoch": 3}
+        tree["recipes"]["compact"] |= {"precision": "float32", "options": {"widths": [4]}}
+        tree["promote"]["accuracy"] = {"model1": 0.5}
+
+    project.edit(pets)
+    project.run("dvc", "repro", "-q")
+    raw = sorted(file.name for file in (project.root / "data/raw").iterdir())
+    assert raw == ["dataset.json", "manifest.json", "shards.json", "validation.npy", "y_test.npy", "y_train.npy"]
+    verdict = json.loads((project.root / "metrics/main_evaluate.json").read_text())
+    assert set(verdict["tasks"]) == {"model1", "barks"}
+    assert verdict["tasks"]["model1"]["acc"] > 0.5
+    history = (project.root / "metrics/plots/model1_history.csv").read_text().splitlines()
+    assert history[0] == "epoch,acc,loss,val_acc,val_loss"
+    assert len(history) == 4
+    assert (project.root / "metrics/plots/gallery/model1_mistakes.png").exists()
+    lock = project.lock()
+    project.run("dvc", "repro", "-q", "--force", "-s", "train@barks")
+    assert project.lock() == lock
+    # What else reads data/raw: export's check and promotion on the validation images.
+    project.run("mtl", "export", "model1")
+    promoted = project.run("mtl", "promote", "--allow-dirty").stdout
+    assert "champion" in promoted
+    # A label that is in no group, and a shard that is cut off.
+    project.edit(lambda tree: tree["tasks"]["barks"].update(labels={"no": ["cat"], "yes": ["wolf"]}))
+    failed = project.run("dvc", "repro", "derive_labels", check=False)
+    assert "tasks.barks.labels.yes: the data set has no class 'wolf'; it has cat, dog" in failed.stderr
+    shard = project.root / "data/records/train-00000-of-00001.tfrecord.gz"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    failed = project.run("dvc", "repro", "load_data", check=False)
+    assert f"error: data/records/{shard.name}: truncated" in failed.stderr
+    assert "Traceback" not in failed.stderr
