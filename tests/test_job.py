@@ -111,7 +111,11 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(here):
     assert refused("model1", *usual[2:], "--params", "broken.yaml").startswith("broken.yaml: not valid YAML")
     said = refused("model1", "--params", "p.yaml", "--output", "out", "--data", "nowhere")
     assert said == "--data nowhere: no such file or folder"
+    assert "data.source is 'generated'" in refused("model1", *usual, "--data.source=generated")
     assert "p.yaml has no recipes.compact.lr" in refused("model1", *usual, "--lr=1")
+    said = refused("model1", *usual, "--report=r", "--data.validation=0")
+    assert said.startswith("--report: no images are held out for validation")
+    assert "TF_CONFIG is not set" in refused("model1", *usual, "--hardware.strategy=multi_worker")
     assert "'extra' is not understood" in refused("model1", *usual, "extra")
     assert not (here / "out").exists()
     assert "give TASK first" in train("--lr=1", "model1", *usual).output
@@ -142,6 +146,17 @@ def test_a_training_that_was_killed_is_not_lost_to_another(here):
         folders.working(here / "killed", two).__enter__()
     with folders.working(here / "killed", one):
         assert (here / "killed" / ".work" / ".checkpoints" / "model1" / "state.json").exists()
+
+
+def test_a_training_that_was_killed_among_its_results_goes_on(here):
+    job = {"task": "model1"}
+    with pytest.raises(KeyboardInterrupt), folders.working(here / "out", job):
+        (here / "out" / "params.yaml").touch()
+        raise KeyboardInterrupt
+    with pytest.raises(UserError, match="holds the results of a run"):
+        folders.working(here / "out", {"task": "model2"}).__enter__()
+    with folders.working(here / "out", job) as work:
+        assert work.is_dir()
 
 
 def test_another_job_begins_anew_where_no_epoch_was_done(here):

@@ -24,6 +24,7 @@ import mlflow
 import pytest
 from conftest import ROOT, Project, clone, small, write_images
 from ruamel.yaml import YAML
+from test_cluster import config, free_ports
 
 BUILD = (sys.executable, "-m", "build", "--no-isolation")
 
@@ -106,11 +107,23 @@ def test_the_wheel_holds_the_library_the_stages_and_what_it_needs(wheel):
     assert metadata.get_payload().strip() == (ROOT / "README.md").read_text().strip()
     needs = metadata.get_all("Requires-Dist")
     assert {need for need in needs if "extra ==" not in need} == requirements("requirements.txt")
-    extras = {path.stem.partition("-")[2] for path in ROOT.glob("requirements-*.txt")} - {"dev"}
+    extras = {path.stem.partition("-")[2] for path in ROOT.glob("requirements-*.txt")} - {"dev", "beam"}
     assert set(metadata.get_all("Provides-Extra")) == extras
     for extra in extras:
         named = {need.partition(";")[0] for need in needs if need.endswith(f'extra == "{extra}"')}
         assert named == requirements(f"requirements-{extra}.txt")
+
+
+NETWORK = """
+import keras
+
+def small(shape, classes):
+    pixels = keras.Input(shape, dtype="uint8")
+    answers = keras.layers.Dense(classes, "softmax")(keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(pixels)))
+    return keras.Model(pixels, answers)
+"""
+
+PLAIN = ("--network=mine:small", "--options={}", "--precision=float32", "--optimizer={name: sgd, learning_rate: 0.1}")
 
 
 @pytest.mark.slow
@@ -122,6 +135,7 @@ def test_the_wheel_trains_what_the_repository_trains(installed, elsewhere, done)
         str(installed.parent)
     )
     got = run(*command, "--report", "r/metrics", cwd=elsewhere, env=env)
+    assert got.stderr == ""
     for name in ("models/model2.keras", "metrics/model2.json", "metrics/plots/model2_history.csv"):
         assert (elsewhere / "out" / name).read_bytes() == (done.root / name).read_bytes(), name
     metrics = json.loads((done.root / "metrics/model2.json").read_text())
@@ -176,6 +190,41 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(installed, elsew
     model = "models/model2.keras"
     assert (elsewhere / "out" / model).read_bytes() == (done.root / model).read_bytes()
     assert not (elsewhere / "out/.work").exists()
+
+
+@pytest.mark.slow
+def test_of_two_machines_the_chief_alone_leaves_something(installed, elsewhere):
+    """Both are given the same command; TF_CONFIG tells them apart."""
+    (elsewhere / "mine.py").write_text(NETWORK)
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    command = (installed / "mtl", "train", "model2", "--params", "p.yaml", "--data", "images", "-o", "out", *PLAIN)
+    workers = []
+    for index in range(2):
+        (elsewhere / f"tmp{index}").mkdir()
+        own = {"TF_CONFIG": config({"worker": addresses}, index=index), "TMPDIR": str(elsewhere / f"tmp{index}")}
+        workers.append(
+            subprocess.Popen(
+                (*command, "--hardware.strategy=multi_worker", "--batch_size=20"),
+                cwd=elsewhere,
+                env=variables(installed) | own,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    try:
+        said = [worker.communicate(timeout=400)[0] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [worker.returncode for worker in workers] == [0, 0], said
+    metrics = json.loads((elsewhere / "out/metrics/model2.json").read_text())
+    assert f"val_acc={metrics['val_acc']:.6g}" in said[0].splitlines()
+    assert said[1].splitlines()[-1] == "model2: trained; worker 0, the chief, has the model and judges it"
+    client = mlflow.MlflowClient(f"sqlite:///{elsewhere / 'out/mlflow.db'}")
+    logged = {e.name: len(client.search_runs([e.experiment_id])) for e in client.search_experiments()}
+    assert (logged["load_data"], logged["model2"]) == (1, 1)
+    assert not list((elsewhere / "tmp1").glob("mtl-worker-*"))
 
 
 # The Dockerfile
@@ -267,28 +316,20 @@ def image(source, tmp_path_factory) -> Image:
     return Image(tmp_path_factory.mktemp("image"), context)
 
 
-NETWORK = """
-import keras
-
-def small(shape, classes):
-    pixels = keras.Input(shape, dtype="uint8")
-    answers = keras.layers.Dense(classes, "softmax")(keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(pixels)))
-    return keras.Model(pixels, answers)
-"""
-
-
 @pytest.mark.slow
-def test_the_steps_of_the_dockerfile_make_a_command_that_trains(image, elsewhere):
-    """Here with a network of one's own, in the folder where the command is given."""
-    assert "Multi-task learning" in run(*image.command, *image.default, cwd=elsewhere, env=image.env).stdout
-    flags = ("--params", "p.yaml", "--data", "file://" + str(elsewhere / "images"), "--output", "out", "--epochs=1")
+def test_the_steps_of_the_dockerfile_make_a_command_that_trains_from_tfrecords(image, elsewhere):
+    """Shards are made and read there, these from a URI; with a network of one's own, and a refusal in one line."""
+    mtl = tuple(image.command)
+    assert "Multi-task learning" in run(*mtl, *image.default, cwd=elsewhere, env=image.env).stdout
+    run(*mtl, "convert", "images", "records", "--validation", "20", cwd=elsewhere, env=image.env)
     (elsewhere / "mine.py").write_text(NETWORK)
-    flags += ("--network=mine:small", "--options={}", "--precision=float32")
-    got = run(*image.command, "train", "model2", *flags, cwd=elsewhere, env=image.env)
+    flags = ("--params", "p.yaml", "--data", f"local://{elsewhere}/records", "--data.source=tfrecord", *PLAIN)
+    got = run(*mtl, "train", "model2", *flags, "-o", "out", "--report", "m", cwd=elsewhere, env=image.env)
+    assert "100 + 20 + 40 images" in got.stdout
     assert re.search(r"^val_acc=[\d.]+$", got.stdout, re.M)
     assert (elsewhere / "out/models/model2.keras").is_file()
-    refused = run(
-        *image.command, "train", "model2", *flags[:4], "-o", "new", "--lr=1", cwd=elsewhere, env=image.env, check=False
-    )
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("error: --lr: p.yaml has no recipes.compact.lr; known in recipes.compact: network")
+    assert f"path: local://{elsewhere}/records" in (elsewhere / "out/params.yaml").read_text()
+    failed = run(*mtl, "train", "model2", *flags, "-o", "b", "--lr=1", cwd=elsewhere, env=image.env, check=False)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: --lr: p.yaml has no recipes.compact.lr; known in recipes.compact: network")
+    assert failed.stderr.count("\n") == 1

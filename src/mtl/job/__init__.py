@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from mtl import params, store
+from mtl import cluster, params, store
 from mtl.errors import UserError
 from mtl.job import folders, values
 
@@ -49,13 +49,18 @@ def command(
     settings, changed = values.change(params.read(source), task, values.parse(changes), source)
     address = _address(data, settings.data)
     changed |= {"data.path": address} if address else {}
+    if report and settings.data.source != "tfrecord":
+        _refuse_without(settings.data.validation)
+    chief = cluster.of(settings.hardware).chief
     job = {"task": task, "data": address, "params": json.loads(settings.model_dump_json())}
     sys.path.append(str(Path.cwd()))  # a network of one's own is importable from here
-    with folders.working(output.absolute(), job) as work:
+    with folders.working(output.absolute(), job) if chief else folders.passing() as work:
         local = folders.fetched(address, work / "images") if _is_remote(address, settings.data) else None
         mine = changed | ({"data.path": str(local)} if local else {})
         folders.write_params(source, mine, task, work / params.PATH)
-        metrics = _train(task, work, output.absolute(), reported=report is not None)
+        metrics = _train(task, work, output.absolute() if chief else None, reported=report is not None)
+        if metrics is None:
+            return
         folders.write_params(source, changed, task, output.absolute() / params.PATH)
         folders.publish(work, output.absolute(), task)
     if report:
@@ -68,6 +73,10 @@ def command(
 def _address(data: str | None, settings: params.Data) -> str | None:
     """Where the images are, as `folders.located` says it; None where they are drawn or downloaded."""
     if settings.source == "generated":
+        if data:
+            raise UserError(
+                f"--data {data}: data.source is 'generated', which draws its images; set --data.source=folder"
+            )
         return None
     if data is None and settings.source == "cifar10" and not Path(settings.path).exists():
         return None
@@ -79,18 +88,29 @@ def _is_remote(address: str | None, settings: params.Data) -> bool:
     return address is not None and "://" in address and settings.source != "tfrecord"
 
 
-def _train(task: str, work: Path, output: Path, reported: bool) -> dict[str, float]:
-    """Run the stages of `task` in the folder `work`; return its metrics."""
-    # Where there is no MLflow server, the runs stay with the results.
-    with chdir(work), folders.environment({"DVC_ROOT": str(output)}):
+def _refuse_without(validation: int) -> None:
+    if not validation:
+        raise UserError("--report: no images are held out for validation; see data.validation in the params file")
+
+
+def _train(task: str, work: Path, output: Path | None, reported: bool) -> dict[str, float] | None:
+    """Run the stages of `task` in the folder `work`; return its metrics, None where the chief has them.
+
+    Where there is no MLflow server, the runs stay in `output`; without one, as on other machines than the chief's,
+    nobody gets them.
+    """
+    where = {"DVC_ROOT": str(output)} if output else {"MLFLOW_TRACKING_URI": f"sqlite:///{work}/mlflow.db"}
+    quiet = {"GIT_PYTHON_REFRESH": "quiet"}  # MLflow asks for git, which need not be installed
+    with chdir(work), folders.environment(where | quiet):
         for stage in ("load_data", "derive_labels"):  # each a process of its own, which gives its memory back
             done = subprocess.run([sys.executable, script(stage)])
             if done.returncode:
                 raise SystemExit(done.returncode)
-        if reported and not store.read_dataset().validation:
-            raise UserError("--report: no images are held out for validation; set --data.validation")
+        if reported:
+            _refuse_without(store.read_dataset().validation)
         function(script("train"))(task)
-        return store.read_json(store.METRICS / f"{task}.json")
+        metrics = store.METRICS / f"{task}.json"
+        return store.read_json(metrics) if metrics.exists() else None
 
 
 def script(stage: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,19 +38,30 @@ def working(output: Path, job: Mapping[str, Any]) -> Iterator[Path]:
     """
     import filelock
 
-    results = [name for name in (params.PATH, store.MODELS, store.METRICS) if (output / name).exists()]
-    if results:
-        raise UserError(f"{output} holds the results of a run ({results[0]}) already; give another --output")
     work = output / WORK
+    results = [name for name in (params.PATH, store.MODELS, store.METRICS) if (output / name).exists()]
+    if results and not _is_of(work, job):  # killed while they were put there, a training has some
+        raise UserError(f"{output} holds the results of a run ({results[0]}) already; give another --output")
     work.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(work / ".lock", timeout=0):
-            if not (work / JOB).exists() or store.read_json(work / JOB) != job:
+            if not _is_of(work, job):
                 _begin(work, job)
             yield work
     except filelock.Timeout:
         raise UserError(f"another training works in {output}; give another --output") from None
     shutil.rmtree(work)
+
+
+@contextmanager
+def passing() -> Iterator[Path]:
+    """Yield a folder that is gone afterwards: of several machines the chief alone keeps something."""
+    with tempfile.TemporaryDirectory(prefix="mtl-worker-") as folder:
+        yield Path(folder)
+
+
+def _is_of(work: Path, job: Mapping[str, Any]) -> bool:
+    return (work / JOB).exists() and store.read_json(work / JOB) == job
 
 
 def _begin(work: Path, job: Mapping[str, Any]) -> None:
@@ -101,6 +113,10 @@ def write_params(source: Path, values: Mapping[str, Any], task: str, to: Path) -
 
 def publish(work: Path, output: Path, task: str) -> None:
     """Copy what the training wrote from `work` to `output`; the metrics come last."""
+    from mtl.boards import LOGS  # it needs TensorFlow, which the training has imported
+
+    if (work / LOGS / task).exists():
+        shutil.copytree(work / LOGS / task, output / LOGS / task, dirs_exist_ok=True)
     history = store.PLOTS / f"{task}_history.csv"
     for name in (store.model_path(task), history, store.METRICS / f"{task}.json"):
         with store.replacing(output / name) as temporary:
