@@ -58,7 +58,7 @@ def speed(kind: str, folder: str) -> dict[str, float]:
     cached = replace(images, cache=settings.data.cache)
     fed = Arrays(np.asarray(images), labels) if kind == "arrays" else None
     fed = fed or streams.feed(images if kind == "records" else cached, labels)
-    model = networks.build(recipe, fed.shape, labels.max() + 1, images)
+    model = networks.build(recipe, fed.shape, int(labels.max()) + 1, images)
     times = []
     with tempfile.TemporaryDirectory() as state:
         none = Arrays(np.empty((0, *fed.shape), np.uint8), labels[:0])
@@ -80,7 +80,7 @@ def memory(folder: str, repeated: str) -> dict[str, float]:
     )
     hardware.configure(params.read().hardware, recipe.precision, seed=0)
     (train, labels), (test, _) = (read(folder, split, int(repeated)) for split in ("train", "test"))
-    model = networks.build(recipe, train.shape[1:], labels.max() + 1, train)
+    model = networks.build(recipe, train.shape[1:], int(labels.max()) + 1, train)
     with tempfile.TemporaryDirectory() as state:
         fed, shown = streams.feed(train, labels), streams.feed(train[:5000], labels[:5000])
         training.fit(model, recipe, 0, fed, shown, Path(state), verbose=0)
