@@ -23,7 +23,7 @@ from mtl import hardware, params, shards
 from mtl.recipes import Augmentation, Recipe, Sgd
 from mtl.sources import tfrecord
 
-STEPS, EPOCHS = 6, 3
+STEPS, EPOCHS = 3, 3
 
 
 def read(folder: str, split: str, repeated: int = 1) -> tuple[shards.Images, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Two workers of one core over one process of two threads: `python bench/two_workers.py [--rounds 3] [--steps 8]`.
+"""Two workers of one core over one process of two threads: `python bench/two_workers.py [--rounds 3] [--steps 3]`.
 
 Both train `compact` in float32 (bfloat16 is slow on processors without it) with the same global batch, on generated
 pixels, in turn; the workers are processes on loopback, each on a core of its own. bench/input.py calls `compare`.
@@ -73,7 +73,7 @@ def two(steps: int) -> float:
     return min(common.answer(child)["value"] for child in children)
 
 
-def compare(rounds: int, steps: int = 8) -> tuple[dict[str, float], list[dict[str, Any]]]:
+def compare(rounds: int, steps: int = 3) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """The figure `two_workers_over_one`, the median over the rounds of each, and a row for each contender."""
     contenders = {"one process of two threads": one, "two workers of one core": two}
     measured: dict[str, list[float]] = {name: [] for name in contenders}
@@ -92,7 +92,7 @@ def main() -> None:
     """Run the rounds and write bench/results/two_workers.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8, help="of an epoch")
+    parser.add_argument("--steps", type=int, default=3, help="of an epoch")
     options = parser.parse_args()
     figures, rows = compare(options.rounds, options.steps)
     used = common.versions("tensorflow", "keras", "numpy")

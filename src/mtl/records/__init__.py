@@ -8,7 +8,7 @@ from mtl import tables
 from mtl.errors import UserError
 from mtl.records import files
 
-RECORDS = 8192  # of a shard, unless said otherwise
+RECORDS = 4096  # of a shard, unless said otherwise: 8 MB of thumbnails, some hundred of photographs
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
