@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from test_training import fresh_model, images, recipe
 
-from mtl import boards, models, networks, params, training
+from mtl import boards, models, networks, recipes, training
 from mtl.feeds import Arrays
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
@@ -94,7 +94,7 @@ def test_a_new_training_writes_a_new_board_and_one_that_goes_on_adds_to_it(tmp_p
 
 def test_a_profile_is_written_when_asked(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    trained(tmp_path, "profiled", tensorboard=params.Board(profile=(2, 3)))
+    trained(tmp_path, "profiled", tensorboard=recipes.Board(profile=(2, 3)))
     assert list((tmp_path / "logs/task/plugins/profile").glob("*/*.xplane.pb"))
-    trained(tmp_path, "late", tensorboard=params.Board(profile=(7, 9)))
+    trained(tmp_path, "late", tensorboard=recipes.Board(profile=(7, 9)))
     assert "tensorboard: no profile: the training ended after step 6, before 7" in capsys.readouterr().out

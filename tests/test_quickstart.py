@@ -136,6 +136,7 @@ def test_the_published_recipes_run_as_an_experiment(tmp_path_factory):
     assert not (project.root / "metrics/model1.json").read_text().count("val_")
 
 
+@pytest.mark.slow
 def test_generated_images_are_said_in_the_first_and_last_lines(fresh: Project, tmp_path, monkeypatch):
     project = fresh.copy(tmp_path / "p")
     project.edit(lambda tree: tree["data"].update(source="cifar10", path="data/empty"))
