@@ -47,7 +47,6 @@ FIGURES = (
     ("input", "tfrecord_over_arrays", "training from TFRecords, streamed, over training from arrays", ".2f", "≥ 0.9"),
     ("input", "two_workers_over_one", "two workers of one core over one process of two threads", ".2f", "≥ 0.9"),
     ("input", "memory_10x", "peak memory on 10 times the images over on the images", ".2f", "≤ 1.3"),
-    ("precision", "float32_over_bfloat16", "`compact` in float32 over imitated bfloat16, images per second", ".1f", ""),
 )
 
 
