@@ -260,20 +260,9 @@ def test_the_run_id_of_mlflow_run_does_not_swallow_the_stages(done, tmp_path):
     assert search(project).experiment.value_counts()["derive_labels"] == 2
 
 
+VALUES = {"params", "reading", "recipes", "gate", "tune_settings", "settings"}
 # Values are tracked as parameters; MLflow and logs/ are no outputs.
-NO_BYTES = {
-    "boards",
-    "quiet",
-    "params",
-    "reading",
-    "recipes",
-    "gate",
-    "tune_settings",
-    "settings",
-    "errors",
-    "tracking",
-    "lineage",
-}
+NO_BYTES = VALUES | {"boards", "errors", "tracking", "lineage"}
 
 
 def test_what_a_stage_in_the_lock_newly_declares_has_its_md5_too(done, tmp_path, monkeypatch):
@@ -334,23 +323,20 @@ LAYERS = [
     {"quickstart", "repro", "request", "export", "log", "runs", "registry", "project", "job"}
     | {"serving", "search", "report", "records"},
     {"provenance", "tracking", "joint", "lineage"},
-    {"training", "distributed", "boards", "arrangements", "evaluation", "gallery", "plots", "checkpoint"},
+    {
+        "training",
+        "distributed",
+        "collectives",
+        "boards",
+        "arrangements",
+        "evaluation",
+        "gallery",
+        "plots",
+        "checkpoint",
+    },
     {"networks", "blocks", "heads", "feeds", "streams", "optimizers", "models"}
     | {"labels", "sources", "hardware", "cluster", "scores"},
-    {
-        "store",
-        "shards",
-        "quiet",
-        "params",
-        "reading",
-        "recipes",
-        "gate",
-        "tune_settings",
-        "settings",
-        "tables",
-        "edits",
-        "errors",
-    },
+    {"store", "shards", "backend", "tables", "edits", "errors"} | VALUES,
 ]
 
 

@@ -128,6 +128,18 @@ def test_tasks_with_several_recipes_need_full_paths(here):
     assert {changed.recipe(task).epochs for task in ("model1", "model2")} == {params.read().tune.epochs}
 
 
+@pytest.mark.parametrize(("batch_size", "steps"), [(256, 39), (512, 20), (1024, 10), (100_000, 1)])
+def test_a_shorter_epoch_takes_as_many_images_whatever_the_batch(here, batch_size, steps):
+    declare(images_per_epoch=10_000, parameters=[{"name": "batch_size", "type": "integer", "min": 1, "max": 100_000}])
+    searched = space.read(params.read(), ["model1"])
+    values = {"recipes.compact.batch_size": batch_size}
+    assert searched.changed(values).recipe("model1").steps_per_epoch == steps
+    assert shlex.split(report.command(searched, values))[-3:] == [
+        f"++recipes.compact.steps_per_epoch={steps}",
+        *("-S", f"recipes.compact.batch_size={batch_size}"),
+    ]
+
+
 def test_any_value_of_a_recipe_can_be_searched(here):
     """Also within a list, a list as a whole, and one that the file leaves to its default."""
     edits.set_params({"tasks.model1.recipe": "article_multiclass"})

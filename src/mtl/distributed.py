@@ -1,27 +1,23 @@
 """One model trained by several machines: TensorFlow's own training loop, as Keras 3's `fit` cannot do it.
 
 Each worker takes its share of every batch, gradients are summed, and so every worker holds the same weights after every
-step: those that one process would have, but for the rounding of sums. Worker 0, the chief, alone has checkpoints.
+step: those that one process would have, but for the rounding of sums.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from mtl import cluster
+from mtl import cluster, collectives
 from mtl.errors import UserError
 from mtl.feeds import Feed
 from mtl.heads import Head, right
 from mtl.recipes import Recipe
-
-# What a collective operation says when another worker is gone, or stopped answering (after about 10 s).
-GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 
 
 def check(recipe: Recipe, train: Feed, workers: int) -> None:
@@ -32,52 +28,6 @@ def check(recipe: Recipe, train: Feed, workers: int) -> None:
             f"strategy multi_worker: a batch of {min(recipe.batch_size, last)} is too small for {workers} workers;"
             " choose another batch_size, or set steps_per_epoch, which makes all batches whole"
         )
-
-
-@contextmanager
-def workers_stay() -> Iterator[None]:
-    """Turn what TensorFlow says where another worker is gone into one line."""
-    try:
-        yield
-    except GONE as error:
-        raise UserError(
-            f"another worker is gone ({type(error).__name__}): start all workers again, and the training goes on after"
-            " the last whole epoch"
-        ) from None
-
-
-def take_up(model: keras.Model, epoch: int, digest: str) -> int:
-    """Give every worker the chief's epoch, weights and optimizer's state; return the epoch.
-
-    Raises UserError where a worker's `digest` of what decides the training is another than the chief's.
-    """
-    mine, strategy = np.frombuffer(bytes.fromhex(digest), np.int64), model.distribute_strategy
-
-    @tf.function
-    def of_chief(values: list[tf.Tensor]) -> list[tf.Tensor]:
-        return strategy.run(_of_chief, args=(values,))
-
-    @tf.function
-    def total(value: tf.Tensor) -> tf.Tensor:
-        return strategy.run(_sum, args=(value,))
-
-    with workers_stay():
-        theirs, epoch = (value.numpy() for value in of_chief([tf.constant(mine), tf.constant(epoch, tf.int64)]))
-        differs = int(total(tf.constant((theirs != mine).any(), tf.int64)))
-        if differs:
-            raise UserError(
-                f"strategy multi_worker: {differs} of the workers are given other images, labels, parameters or code"
-                " than worker 0: all must have the same"
-            )
-        if epoch:
-            variables = [*model.variables, *model.optimizer.variables]
-            # Collectives know no unsigned numbers, which states of random generators are.
-            wide = [
-                tf.identity(v.value) if v.value.dtype.is_floating else tf.cast(v.value, tf.int64) for v in variables
-            ]
-            for variable, value in zip(variables, of_chief(wide), strict=True):
-                variable.assign(tf.cast(value, variable.value.dtype))
-    return int(epoch)
 
 
 def fit(
@@ -121,14 +71,14 @@ def fit(
 
     @tf.function
     def total(sums: tf.Tensor) -> tf.Tensor:
-        return strategy.run(_sum, args=(sums,))
+        return strategy.run(collectives.total, args=(sums,))
 
     # Batch normalisation without the other workers' statistics leaves each worker its own averages.
     averages = [v for v in model.non_trainable_variables if v.value.dtype.is_floating]
 
     @tf.function
     def means() -> list[tf.Tensor]:
-        return strategy.run(_mean, args=([tf.identity(v.value) for v in averages],))
+        return strategy.run(collectives.mean, args=([tf.identity(v.value) for v in averages],))
 
     def size(number: tf.Tensor) -> tf.Tensor:
         """Images of the whole batch of a step, of all workers."""
@@ -142,7 +92,7 @@ def fit(
         list(callbacks), add_progbar=verbose > 0 and ours.chief, model=model, verbose=verbose, epochs=recipe.epochs,
         steps=per_epoch,
     )  # fmt: skip
-    with workers_stay():
+    with collectives.workers_stay():
         called.on_train_begin()
         for epoch in range(first_epoch, recipe.epochs):
             called.on_epoch_begin(epoch)
@@ -200,28 +150,3 @@ def _logs(sums: np.ndarray) -> dict[str, float]:
     """Loss and accuracy from the sums of all workers."""
     loss, acc, count = sums
     return {"acc": acc / count, "loss": loss / count}
-
-
-def _sum(value: tf.Tensor) -> tf.Tensor:
-    """The sum of what the workers have."""
-    # An input of a graph is on no device yet, and so could not be reduced; its copy is on this worker's.
-    return tf.distribute.get_replica_context().all_reduce("sum", tf.identity(value))
-
-
-def _chiefs(value: tf.Tensor) -> tf.Tensor:
-    chief = tf.equal(tf.distribute.get_replica_context().replica_id_in_sync_group, 0)
-    return _sum(tf.where(chief, value, tf.zeros_like(value)))
-
-
-def _of_chief(values: list[tf.Tensor]) -> list[tf.Tensor]:
-    """What the chief has."""
-    return [_chiefs(value) for value in values]
-
-
-def _mean(values: list[tf.Tensor]) -> list[tf.Tensor]:
-    """The means of what the workers have, and exactly that where all have the same."""
-    replica, means = tf.distribute.get_replica_context(), []
-    for value in values:
-        first = _chiefs(value)
-        means.append(first + replica.all_reduce("mean", value - first))
-    return means

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -12,21 +13,26 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from mtl.heads import Head, one_hot
 from mtl.recipes import Augmentation, Recipe
+from mtl.shards import Images
 
 Batch = tuple[np.ndarray, np.ndarray]  # images, uint8 (B, H, W, C), and labels, uint8 (B,), or (B, T) of T heads
 
 
-class Feed(ABC):
-    """Images with their labels. A kind of it says how many there are and yields them in batches.
+Pixels = TypeVar("Pixels", np.ndarray, Images)
+
+
+class Feed(ABC, Generic[Pixels]):
+    """Images, uint8 (N, H, W, C), with their labels, uint8 (N,), or (N, T) for T heads, yielded in batches.
 
     `shape` is that of an image: height, width, channels.
     """
 
-    shape: tuple[int, int, int]
+    def __init__(self, images: Pixels, labels: np.ndarray) -> None:
+        self.images, self.labels = images, labels
+        self.shape: tuple[int, int, int] = images.shape[1:]
 
-    @abstractmethod
     def __len__(self) -> int:
-        """Number of images."""
+        return len(self.images)
 
     @abstractmethod
     def batches(
@@ -86,15 +92,8 @@ class Feed(ABC):
         ).prefetch(2)
 
 
-class Arrays(Feed):
-    """Images and labels in memory: uint8 (N, H, W, C) and uint8 (N,), or (N, T) for T heads."""
-
-    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
-        self.images, self.labels = images, labels
-        self.shape = images.shape[1:]
-
-    def __len__(self) -> int:
-        return len(self.images)
+class Arrays(Feed[np.ndarray]):
+    """Images and labels in memory."""
 
     def batches(
         self, recipe: Recipe, seed: int, first_epoch: int = 0, worker: int = 0, workers: int = 1

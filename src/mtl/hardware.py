@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl import cluster
+from mtl.backend import import_tensorflow as import_tensorflow
 from mtl.errors import UserError, one_line
 from mtl.params import Hardware
-from mtl.quiet import import_tensorflow as import_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -22,19 +22,12 @@ def feed(images: np.ndarray | Images, labels: np.ndarray) -> Feed:
     return Arrays(np.asarray(images), labels)
 
 
-class Streamed(Feed):
-    """Images in TFRecord shards, never all in memory; labels uint8 (N,), or (N, T) for T heads.
+class Streamed(Feed[Images]):
+    """Images in TFRecord shards, never all in memory.
 
     A pass reads the shards in a new order, several at a time, and draws each image from a buffer of SHUFFLED bytes:
     less thorough than an array's shuffle, so `mtl convert` has mixed the images over the shards already.
     """
-
-    def __init__(self, images: Images, labels: np.ndarray) -> None:
-        self.images, self.labels = images, labels
-        self.shape = images.shape[1:]
-
-    def __len__(self) -> int:
-        return len(self.images)
 
     def batches(
         self, recipe: Recipe, seed: int, first_epoch: int = 0, worker: int = 0, workers: int = 1

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtl import cluster, distributed, hardware, optimizers
+from mtl import cluster, collectives, distributed, hardware, optimizers
 from mtl.checkpoint import Checkpoint
 from mtl.errors import UserError
 from mtl.feeds import Feed
@@ -80,7 +80,7 @@ def fit(
     if checkpoint.epoch:
         print(f"goes on after epoch {checkpoint.epoch} of {recipe.epochs}, where it was stopped", flush=True)
         model.load_weights(checkpoint.weights(checkpoint.epoch))
-    before = distributed.take_up(model, checkpoint.epoch, digest) if together else checkpoint.epoch
+    before = collectives.take_up(model, checkpoint.epoch, digest) if together else checkpoint.epoch
     for row in checkpoint.history:
         on_epoch(row)
 
@@ -139,7 +139,8 @@ def _digest(model: keras.Model, recipe: Recipe, seed: int, heads: Sequence[Head]
     where = tf.config.threading.get_intra_op_parallelism_threads(), model.distribute_strategy.num_replicas_in_sync
     for text in (model.to_json(), recipe.model_dump_json(), str(seed), str(where), str(heads)):
         digest.update(text.encode())
-    code = ("training", "distributed", "optimizers", "networks", "blocks", "heads", "hardware", "feeds", "streams")
+    code = ("backend", "blocks", "collectives", "distributed", "feeds", "hardware", "heads", "networks")
+    code += ("optimizers", "streams", "training")
     here = Path(__file__).parent
     for path in (*(here / f"{name}.py" for name in code), *sorted((here / "shards").glob("*.py"))):
         digest.update(path.read_bytes())

@@ -88,6 +88,7 @@ class Tune(Settings):
     algorithm: Literal["tpe", "random", "grid"] = "tpe"
     early_stopping: Literal["none", "median", "asha"] = "none"
     epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    images_per_epoch: Annotated[int, Field(ge=1)] | None = None
     max_trials: Annotated[int, Field(ge=1, le=100_000)]
     parallel_trials: Annotated[int, Field(ge=1, le=1024)] = 1
     max_failed_trials: Annotated[int, Field(ge=0)] = 0

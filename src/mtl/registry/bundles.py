@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mtl import store
 from mtl.errors import UserError
-from mtl.tracking import registry
+from mtl.tracking import artifacts
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ def fetch(uri: str, folder: Path) -> Bundle:
     """
     from mlflow.models import Model
 
-    root = registry.download(uri, folder)
+    root = artifacts.download(uri, folder)
     logged = Model.load(root)
-    artifacts = logged.flavors.get("python_function", {}).get("artifacts") or {}
-    joint = root / artifacts.get("models", {}).get("path", "artifacts")
+    parts = logged.flavors.get("python_function", {}).get("artifacts") or {}
+    joint = root / parts.get("models", {}).get("path", "artifacts")
     if (joint / "classes.json").is_file():
         classes, of_class = store.read_json(joint / "classes.json"), joint / "of_class.json"
         files = {task: joint / f"{task}.keras" for task in classes}

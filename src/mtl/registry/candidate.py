@@ -11,7 +11,7 @@ from mtl import lineage, store
 from mtl.errors import UserError
 from mtl.registry import bundles
 from mtl.registry.bundles import Bundle
-from mtl.tracking import pending, registry
+from mtl.tracking import artifacts, pending, registry
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -70,7 +70,7 @@ def find(folder: Path) -> Candidate:
     """
     locked = lineage.locked(STAGE, "deps")
     wanted = {f"dep.{path}": locked[path] for path in ("models", str(store.LABELS)) if path in locked}
-    joint = registry.logged_model(STAGE, registry.JOINT, wanted) if wanted else None
+    joint = artifacts.logged_model(STAGE, registry.JOINT, wanted) if wanted else None
     if joint is None:
         advice = pending.advice() or f"`dvc repro -f -s {STAGE}` logs it"
         raise UserError(f"no run in MLflow has the joint model of this dvc.lock; {advice}")
@@ -89,7 +89,7 @@ def _task(task: str, md5: str) -> Part:
     locked = lineage.locked(stage, "outs") | lineage.locked(stage, "deps")
     if locked.get(path) != md5:
         raise UserError(f"the joint model in MLflow has another {path} than dvc.lock; run `dvc repro`")
-    model = registry.logged_model(task, "model", {f"out.{path}": md5, f"dep.{labels}": locked[labels]})
+    model = artifacts.logged_model(task, "model", {f"out.{path}": md5, f"dep.{labels}": locked[labels]})
     if model is None:
         advice = pending.advice() or f"`dvc repro -f -s {stage}` trains and logs it"
         raise UserError(f"no run in MLflow has the {path} of this dvc.lock; {advice}")

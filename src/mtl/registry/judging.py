@@ -16,7 +16,7 @@ from mtl.params import Params
 from mtl.registry import bundles
 from mtl.registry.bundles import Bundle
 from mtl.shards import Images
-from mtl.tracking import registry
+from mtl.tracking import artifacts, registry
 
 # Artifact of the run of a registered joint model: the fingerprints of the images it was trained on.
 TRAINED_ON = "trained_on.npy"
@@ -33,12 +33,12 @@ def attach_fingerprints(run_id: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / TRAINED_ON
         store.write_array(path, np.unique(fingerprints(images)))
-        registry.attach(run_id, path)
+        artifacts.attach(run_id, path)
 
 
 def unseen(images: np.ndarray | Images, version: registry.Version, folder: Path) -> np.ndarray | None:
     """Indices of the images that a registered joint model was not trained on; None where that is not known."""
-    known = registry.attached(version.run_id, TRAINED_ON, folder)
+    known = artifacts.attached(version.run_id, TRAINED_ON, folder)
     return None if known is None else np.flatnonzero(~np.isin(fingerprints(images), store.read_array(known)))
 
 

@@ -91,10 +91,7 @@ class Predictor:
             return image
         content, name = (image, "image") if isinstance(image, bytes) else _read(image)
         pixels, _ = decoding.decode(content, name)
-        height, width, _ = self.shape
-        if pixels.shape == self.shape:
-            return pixels
-        return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+        return decoding.fitted(pixels, self.shape)
 
     def _answer(self, images: np.ndarray) -> list[Prediction]:
         from mtl import networks

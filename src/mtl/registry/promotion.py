@@ -15,7 +15,7 @@ from mtl.errors import UserError
 from mtl.gate import Gate
 from mtl.registry import candidate, judging
 from mtl.registry.decision import Decision, decide
-from mtl.tracking import registry
+from mtl.tracking import artifacts, registry
 
 HEAD = ("accuracy", "required", "this *", "champion *", "p *", "test")
 
@@ -72,7 +72,7 @@ def promote(*, dry_run: bool, allow_dirty: bool, again: bool) -> None:
                 f"{params.PATH} and the joint model of dvc.lock have other tasks or classes; run `dvc repro`"
             )
         decision = decide(gate, ours, theirs, indices)
-        click.echo(table(decision, gate, registry.run_metrics(found.joint.model.source_run_id)))
+        click.echo(table(decision, gate, artifacts.run_metrics(found.joint.model.source_run_id)))
         name = str(version or f"{registry.JOINT} (a new version)")
         before = f"version {champion.number}" if champion else "no version"
         if not decision.passed:

@@ -8,6 +8,7 @@ from statistics import mean, stdev
 from mtl.report import statistics
 from mtl.report.metrics import StudyResults, Verdict
 from mtl.report.statistics import Interval
+from mtl.tables import aligned
 
 Table = list[list[str]]
 NONE = "–"
@@ -68,10 +69,9 @@ def study(s: StudyResults) -> Table:
 
 
 def text(table: Table) -> str:
-    """Aligned columns for a terminal."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    return "\n".join([lines[0], "  ".join("─" * width for width in widths), *lines[1:]])
+    """Aligned columns for a terminal, a line under the header."""
+    header, *lines = aligned(table[0], table[1:]).splitlines()
+    return "\n".join([header, "─" * max(map(len, [header, *lines])), *lines])
 
 
 def markdown(table: Table) -> str:

@@ -104,13 +104,8 @@ def read_test_image(index: int) -> np.ndarray:
 
 def read_image(path: Path) -> np.ndarray:
     """Decode an image file and resize it to the shape of the data set's images, uint8 (H, W, 3)."""
-    from PIL import Image
-
     from mtl.sources import decoding
 
-    height, width, _ = store.read_dataset().shape
     with decoding.no_bombs():
         pixels, _ = decoding.decode(path.read_bytes(), str(path))
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    return decoding.fitted(pixels, store.read_dataset().shape)

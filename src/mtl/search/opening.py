@@ -75,12 +75,10 @@ def open_study(settings: Params, tasks: Sequence[str], url: str, stem: str, name
     now = searched.definition()
     study = None if name in there else create(storage, name, searched, now, _starts(searched, carry))
     study = study or load(storage, name)
-    before = _definition(study)
-    if before != now:
-        changes = "; ".join(space.difference(before, now))
+    if changes := space.difference(_definition(study), now):
         raise UserError(
-            f"study {name!r} in {shown(url)} was begun with something else: {changes}. Undo that in {PATH}, or begin a"
-            f" new study from what it learned: --continue {name}"
+            f"study {name!r} in {shown(url)} was begun with something else: {'; '.join(changes)}. Undo that in {PATH},"
+            f" or begin a new study from what it learned: --continue {name}"
         )
     return Found(study, searched, url)
 

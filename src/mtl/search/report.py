@@ -1,27 +1,23 @@
-"""What a study found: the best parameters as a table, its pages, its trials as a CSV, and how to get them again."""
+"""What a study found, in words: the best parameters as a table, what there is to say of them, how to get them again."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from mtl import store
 from mtl.edits import holds
 from mtl.params import PATH
 from mtl.search import ranges, studies
-from mtl.search.display import best
 from mtl.search.drawing import probes, values_of
 from mtl.search.space import Space
 from mtl.tune_settings import Double, Integer
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from rich.table import Table
 
 REASONS = 5  # how many failures are named
@@ -93,7 +89,7 @@ def command(space: Space, values: dict[str, Any]) -> str:
     """The `dvc exp run` that trains with `values` and the trials' epochs."""
     written = space.settings.model_dump(mode="json", exclude_unset=True)
     line = ["dvc exp run", *(f"train@{task}" for task in space.tasks)]
-    for path, value in {**space.budget, **values}.items():
+    for path, value in {**space.reduced(values), **values}.items():
         added = "" if holds(written, path) else "++"  # Hydra's word for a key that the file leaves to its default
         line.append(f"-S {shlex.quote(f'{added}{path}={override(value)}')}")
     return " ".join(line)
@@ -111,85 +107,3 @@ def override(value: Any) -> str:
     # A backslash stands for itself, except before a quote.
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
     return value if plain else f"'{escaped}'"
-
-
-def write(study: optuna.Study, space: Space, folder: Path) -> None:
-    """Write the pages (history, parallel coordinates, slices), the trials as a CSV and their curves as a picture."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shown = _with_short_names(study, space)
-    pages = {
-        "history": optuna.visualization.plot_optimization_history,
-        "parallel_coordinates": optuna.visualization.plot_parallel_coordinate,
-        "slices": optuna.visualization.plot_slice,
-    }
-    for name, draw in pages.items():
-        # The script that draws lies beside the pages, once: they open without a network.
-        draw(shown, target_name=space.tune.metric).write_html(folder / f"{name}.html", include_plotlyjs="directory")
-    store.write_csv(folder / "trials.csv", rows(study, space))
-    curves(study, space).savefig(folder / "curves.png", dpi=120)
-
-
-def _with_short_names(study: optuna.Study, space: Space) -> optuna.Study:
-    """A copy with `momentum` for `recipes.compact.optimizer.momentum`: Optuna's plots cut names after 17 characters."""
-    ends = [path.rpartition(".")[2] for path in space.parameters]
-    short = {path: end if ends.count(end) == 1 else path for path, end in zip(space.parameters, ends, strict=True)}
-    copy = optuna.create_study(direction=study.direction, study_name=study.study_name)
-    for trial in study.get_trials(deepcopy=False, states=studies.FINISHED):
-        copy.add_trial(
-            optuna.create_trial(
-                state=trial.state,
-                value=trial.value,
-                params={short[path]: value for path, value in trial.params.items()},
-                distributions={short[path]: drawn for path, drawn in trial.distributions.items()},
-                intermediate_values=trial.intermediate_values,
-            )
-        )
-    return copy
-
-
-def rows(study: optuna.Study, space: Space) -> list[dict[str, Any]]:
-    """A row per finished or failed trial: its number, how it ended, its metric, epochs and parameters."""
-    failed = {trial.number: reason for trial, reason in studies.failures(study)}
-    made = []
-    for trial in study.get_trials(deepcopy=False):
-        if trial.state in studies.FINISHED or trial.number in failed:
-            values = values_of(trial, space.parameters)
-            why = failed.get(trial.number) or trial.user_attrs.get("reason")
-            made.append(
-                {
-                    "trial": trial.number,
-                    "state": trial.state.name.lower(),
-                    space.tune.metric: trial.value if trial.state == TrialState.COMPLETE else None,
-                    "epochs": trial.last_step or 0,
-                    **{path: values.get(path) for path in space.parameters},
-                    "reason": why,
-                }
-            )
-    return made
-
-
-def curves(study: optuna.Study, space: Space) -> Figure:
-    """The learning curves of all trials: grey where stopped early, the best in front."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    found = best(study)
-    for trial in study.get_trials(deepcopy=False, states=studies.FINISHED):
-        steps = sorted(trial.intermediate_values)
-        is_best = found is not None and trial.number == found.number
-        whole = trial.state == TrialState.COMPLETE
-        axes.plot(
-            steps,
-            [trial.intermediate_values[step] for step in steps],
-            marker=".",
-            color="tab:red" if is_best else "tab:blue" if whole else "0.7",
-            linewidth=2 if is_best else 1,
-            zorder=3 if is_best else 2 if whole else 1,
-            label="best" if is_best else None,
-        )
-    axes.set(xlabel="epoch", ylabel=space.tune.metric, title=f"{study.study_name}: trials, grey ones stopped early")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend()
-    return figure

@@ -12,7 +12,7 @@ import optuna
 from mtl import edits, tracking
 from mtl.errors import UserError
 from mtl.params import PATH
-from mtl.search import report, studies
+from mtl.search import pages, report, studies
 from mtl.search.display import Progress, best, status
 from mtl.search.drawing import values_of
 from mtl.search.opening import Found
@@ -47,7 +47,7 @@ def search(found: Found, jobs: int | None, minutes: float | None, applied: bool,
         console.print(_end(found, stopped))
         top = best(study)
         if top is not None:
-            report.write(study, searched, folder)
+            pages.write(study, searched, folder)
             run.log_metrics({f"best_{searched.tune.metric}": top.value, "epochs": report.epochs(study)})
             run.log_tags({"best_trial": str(top.number), "stopped": stopped.reason if stopped else ""})
             run.log_folder(folder)

@@ -35,11 +35,17 @@ class Space:
         """The recipes of the tasks, each once."""
         return list(dict.fromkeys(self.settings.tasks[task].recipe for task in self.tasks))
 
-    @property
-    def budget(self) -> Values:
-        """What a trial changes beside what is searched: the reduced epochs."""
-        paths = {f"recipes.{recipe}.epochs" for recipe in self.recipes} - set(self.parameters)
-        return dict.fromkeys(sorted(paths), self.tune.epochs) if self.tune.epochs else {}
+    def reduced(self, values: Mapping[str, Any]) -> Values:
+        """What the trial of `values` changes beside them: fewer epochs, shorter ones."""
+        tree, tune, made = self.settings.model_dump(mode="json"), self.tune, {}
+        for recipe in self.recipes:
+            if tune.epochs:
+                made[f"recipes.{recipe}.epochs"] = tune.epochs
+            if tune.images_per_epoch:
+                batch = f"recipes.{recipe}.batch_size"
+                steps = max(1, round(tune.images_per_epoch / values.get(batch, get(tree, batch))))
+                made[f"recipes.{recipe}.steps_per_epoch"] = steps
+        return {path: value for path, value in made.items() if path not in self.parameters}
 
     def present(self) -> Values:
         """The values of the searched parameters in params.yaml as it is."""
@@ -47,9 +53,9 @@ class Space:
         return {path: get(tree, path) for path in self.parameters}
 
     def changed(self, values: Mapping[str, Any]) -> Params:
-        """params.yaml with `values` and the reduced epochs; raises UserError where a recipe refuses a value."""
+        """params.yaml with `values` in reduced epochs; raises UserError where a recipe refuses a value."""
         tree = self.settings.model_dump(mode="json")
-        for path, value in {**self.budget, **values}.items():
+        for path, value in {**self.reduced(values), **values}.items():
             put(tree, path, value)
         try:
             return validate(tree, Params)
@@ -61,8 +67,8 @@ class Space:
         tree = self.settings.model_dump(mode="json")
         held = {f"recipes.{recipe}": tree["recipes"][recipe] for recipe in self.recipes}
         base = dict(flat({"seed": tree["seed"], "threads": tree["hardware"]["threads"], **held}))
-        base = {path: value for path, value in base.items() if path not in {**self.budget, **self.parameters}}
-        tune = {key: getattr(self.tune, key) for key in ("metric", "goal", "epochs")}
+        base = {path: value for path, value in base.items() if path not in {**self.reduced({}), **self.parameters}}
+        tune = {key: getattr(self.tune, key) for key in ("metric", "goal", "epochs", "images_per_epoch")}
         tune["grid"] = self.tune.algorithm == "grid"
         for path, parameter in self.parameters.items():
             declared = parameter.model_dump(mode="json", exclude={"name"})

@@ -110,9 +110,7 @@ def from_file(content: bytes, shape: Shape, limit: int) -> np.ndarray:
         array, _ = decoding.decode(content, "the body")
     except UserError as error:
         raise Refused(str(error).partition("; replace")[0]) from None
-    if array.shape != shape:
-        array = np.asarray(Image.fromarray(array).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
-    return array[None]
+    return decoding.fitted(array, shape)[None]
 
 
 def _kind(value: object) -> str:

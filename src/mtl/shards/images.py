@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mtl.backend import import_tensorflow
 from mtl.errors import UserError, one_line
-from mtl.quiet import import_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf

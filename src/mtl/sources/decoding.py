@@ -55,6 +55,14 @@ def resize(image: Image.Image, size: int) -> Image.Image:
     return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR)
 
 
+def fitted(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """A decoded image, uint8 (h, w, 3), at the height and width of `shape`, resized as `decode` does."""
+    height, width, _ = shape
+    if pixels.shape == shape:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+
+
 @contextmanager
 def no_bombs() -> Iterator[None]:
     """Make Pillow's warning about too many pixels an error, as long as this lasts."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl import lineage
@@ -23,8 +21,6 @@ CHAMPION = "champion"
 HOLDS = ("models/", "data/labels/")  # tags of a version that begin so are what it holds: path in dvc.lock -> its md5
 PREVIOUS = "previous"  # tag of a version: the one that was champion before it
 ROLLED_BACK = "rolled_back"  # tag of a version that `mtl rollback` took the alias from
-
-_URI = re.compile(r"models:/(?:(?P<id>m-[0-9a-f]{32})|(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+)))")
 
 
 @dataclass(frozen=True)
@@ -50,21 +46,6 @@ def connection() -> Iterator[MlflowClient]:
         raise UserError(f"{default}: no such file; run `dvc repro`, or set MLFLOW_TRACKING_URI to a server")
     with answers():
         yield mlflow.MlflowClient(uri(), uri())
-
-
-def logged_model(experiment: str, name: str, tags: Mapping[str, str]) -> LoggedModel | None:
-    """The model `name` of the newest finished run of `experiment` that has these tags; None where there is none."""
-    query = ["attributes.status = 'FINISHED'", *(f"tags.`{key}` = '{value}'" for key, value in tags.items())]
-    with connection() as client:
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
-            return None
-        ids = [found.experiment_id]
-        for run in client.search_runs(ids, " and ".join(query), order_by=["attributes.start_time DESC"]):
-            models = client.search_logged_models(ids, f"source_run_id = '{run.info.run_id}' and name = '{name}'")
-            if models:
-                return models[0]
-    return None
 
 
 def versions(name: str) -> list[Version]:
@@ -153,59 +134,3 @@ def move_champion(to: Version, expected: str | None, *, back: bool = False) -> N
 
 def _named(number: str | None) -> str:
     return "no version" if number is None else f"version {number}"
-
-
-def download(model: str, folder: Path) -> Path:
-    """Download the files of a model into `folder`. Nothing in them is run.
-
-    Args:
-        model: `models:/name@alias`, `models:/name/version` or `models:/<model id>`.
-        folder: where they go.
-
-    Raises:
-        UserError: `model` is none of these, or names what there is not.
-    """
-    import mlflow
-
-    match = _URI.fullmatch(model)
-    if match is None:
-        raise UserError(f"{model!r}: write models:/{JOINT}@{CHAMPION}, models:/{JOINT}/3 or models:/<model id>")
-    with connection() as client:
-        if match["id"]:
-            location = client.get_logged_model(match["id"]).artifact_location
-        else:
-            number = match["version"] or _version_at(match["name"], match["alias"])
-            location = client.get_model_version_download_uri(match["name"], version(match["name"], number).number)
-        # Asked for by its location: by its name MLflow would ask the store that this process is set to.
-        with redirect_stderr(StringIO()):  # a progress bar
-            files = mlflow.artifacts.download_artifacts(location, dst_path=str(folder), tracking_uri=uri())
-        return Path(files)
-
-
-def _version_at(name: str, alias: str) -> str:
-    """The number of the version at an alias. Raises UserError where there is none, naming the aliases there are."""
-    known = aliases(name)
-    if alias not in known and versions(name):
-        raise UserError(f"{shown()}: {name} has no alias {alias!r}; known: {', '.join(known) or 'none'}")
-    return known.get(alias, alias)
-
-
-def attach(run_id: str, file: Path) -> None:
-    """Add a file to the artifacts of a run that is over."""
-    with connection() as client:
-        client.log_artifact(run_id, str(file))
-
-
-def attached(run_id: str, name: str, folder: Path) -> Path | None:
-    """Download a file of a run into `folder`; None where the run does not have it."""
-    with connection() as client:
-        if name not in {file.path for file in client.list_artifacts(run_id)}:
-            return None
-        with redirect_stderr(StringIO()):
-            return Path(client.download_artifacts(run_id, name, str(folder)))
-
-
-def run_metrics(run_id: str) -> dict[str, float]:
-    """The metrics of a run."""
-    with connection() as client:
-        return dict(client.get_run(run_id).data.metrics)
