@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 from ruamel.yaml import YAML
 
-from mtl import params
+from mtl import edits, params
 from mtl.errors import UserError
 
 
@@ -139,3 +139,17 @@ def test_yaml_is_read_as_dvc_reads_it(tmp_path):
 def test_settings_do_not_change():
     with pytest.raises(ValueError, match="frozen"):
         params.read(ROOT / "params.yaml").seed = 1
+
+
+@pytest.mark.parametrize("lists", ["as shipped", "not indented"])
+def test_an_edit_changes_one_line_of_the_file(tmp_path, monkeypatch, lists):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / params.PATH).read_text()
+    if lists == "not indented":
+        text = text.replace("\n    - {", "\n  - {")
+    params.PATH.write_text(text)
+    edits.set_param("recipes.compact.precision", "float32")
+    before, after = text.splitlines(), params.PATH.read_text().splitlines()
+    assert len(before) == len(after)
+    (line,) = [new for old, new in zip(before, after, strict=True) if old != new]
+    assert line == "    precision: float32                 # float32 | mixed_bfloat16"

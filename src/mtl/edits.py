@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mtl import params, store
+
+_INDENTED_LIST = re.compile(r"^( *)[^\s#-][^\n]*:[ \t]*(?:#[^\n]*)?\n\1 +- ", re.MULTILINE)
 
 
 def set_param(path: str, value: object) -> None:
@@ -35,7 +38,10 @@ def rewrite(source: Path, to: Path, change: Callable[[Any], None]) -> None:
     yaml.representer.add_representer(
         type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null")
     )
-    tree = yaml.load(source)
+    text = source.read_text(encoding="utf-8")
+    if _INDENTED_LIST.search(text):  # else all lists would be moved to the left
+        yaml.indent(mapping=2, sequence=4, offset=2)
+    tree = yaml.load(text)
     change(tree)
     with store.replacing(to) as temporary:
         yaml.dump(tree, temporary)
