@@ -1,8 +1,9 @@
-"""What bfloat16 is worth on this machine: `python bench/precision.py [--rounds 3]`.
+"""What bfloat16 and oneDNN are worth on this machine: `python bench/precision.py [--rounds 3]`.
 
-Images per second of `compact` through this project's own `training.fit`, one thread, in bfloat16 and in float32 in
-turn; batches of 64 images, because a step takes long where bfloat16 is only imitated. `make run` goes by it: where the
-processor has no bfloat16, it trains in float32.
+Images per second of `compact` through this project's own `training.fit`, one thread, in turn: in bfloat16, in float32,
+and in float32 with TensorFlow's other kernels, Eigen's. Batches are of 64 images, because a step takes long where
+bfloat16 is only imitated. `make run` goes by the one: where the processor has no bfloat16, it trains in float32.
+`mtl.backend` goes by the other: oneDNN is on, also where TensorFlow by itself would leave it off.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ import statistics
 
 import common
 
-PRECISIONS = ("mixed_bfloat16", "float32")
+CONTENDERS = {
+    "bfloat16": ("mixed_bfloat16", "1"),
+    "float32": ("float32", "1"),
+    "float32, Eigen": ("float32", "0"),
+}
 
 
 def main() -> None:
@@ -22,18 +27,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8, help="of an epoch; two epochs are measured")
     options = parser.parse_args()
-    measured: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
+    measured: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     for _ in range(options.rounds):
-        for precision in PRECISIONS:
+        for name, (precision, onednn) in CONTENDERS.items():
             change = json.dumps({"precision": precision, "batch_size": 64})
-            said = common.answer(common.child("bench/speed.py", "fit", "compact", "10", str(options.steps), change))
-            measured[precision].append(said["value"])
-    rows = [
-        {"precision": precision, "images_per_second": statistics.median(values), "rounds": values}
-        for precision, values in measured.items()
-    ]
-    bfloat16, float32 = (statistics.median(measured[precision]) for precision in PRECISIONS)
-    figures = {"float32_over_bfloat16": float32 / bfloat16}
+            run = ("bench/speed.py", "fit", "compact", "10", str(options.steps), change)
+            said = common.answer(common.child(*run, TF_ENABLE_ONEDNN_OPTS=onednn))
+            measured[name].append(said["value"])
+    middle = {name: statistics.median(values) for name, values in measured.items()}
+    rows = [{"contender": name, "images_per_second": middle[name], "rounds": measured[name]} for name in measured]
+    figures = {
+        "float32_over_bfloat16": middle["float32"] / middle["bfloat16"],
+        "onednn_over_eigen": middle["float32"] / middle["float32, Eigen"],
+    }
     common.report("precision", rows, figures, common.versions("tensorflow", "keras"))
 
 

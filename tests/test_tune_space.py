@@ -79,8 +79,8 @@ BAD = [
     ({"parameters": []}, "tune.parameters: Tuple should have at least 1 item"),
     ({"algorithm": "grid", "parameters": [RATE]}, "a grid has no points in a double range"),
     (
-        {"algorithm": "grid", "parameters": [{"name": "epochs", "type": "integer", "min": 1, "max": 10_001}]},
-        "tune: a grid of 10001 points; give fewer values (10000)",
+        {"algorithm": "grid", "parameters": [{"name": "epochs", "type": "integer", "min": 1, "max": 1_001}]},
+        "tune: a grid of 1001 points; give fewer values (1000)",
     ),
     ({"goal": "minimize"}, "goal: minimize makes val_acc worse"),
     (
@@ -138,6 +138,19 @@ def test_a_shorter_epoch_takes_as_many_images_whatever_the_batch(here, batch_siz
         f"++recipes.compact.steps_per_epoch={steps}",
         *("-S", f"recipes.compact.batch_size={batch_size}"),
     ]
+
+
+def test_a_batch_that_the_recipe_refuses_is_no_fault_of_the_shorter_epoch(here):
+    declare(images_per_epoch=10_000, parameters=[{"name": "batch_size", "type": "integer", "min": 0, "max": 64}])
+    searched = space.read(params.read(), ["model1"])
+    for value in (0, "many", None):
+        with pytest.raises(UserError, match=r"recipes\.compact\.batch_size"):
+            searched.changed({"recipes.compact.batch_size": value})
+
+
+def test_a_shorter_epoch_is_of_whole_executions(here):
+    edits.set_params({"recipes.compact.steps_per_execution": 8, "tune.images_per_epoch": 10_000})
+    assert space.read(params.read(), ["model1"]).changed({}).recipe("model1").steps_per_epoch == 16
 
 
 def test_any_value_of_a_recipe_can_be_searched(here):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import optuna
+import psutil
 import pytest
 from conftest import ROOT
 from optuna.trial import TrialState
@@ -19,6 +22,7 @@ from mtl import edits, params
 from mtl.errors import UserError
 from mtl.search import display, opening, report, space, studies, workers
 from mtl.search.drawing import pruner, sampler, suggest
+from mtl.search.storage import load, open_storage
 
 RATE = "recipes.compact.optimizer.learning_rate"
 
@@ -189,6 +193,111 @@ def test_a_study_goes_on_with_ranges_that_were_learned(project):
     assert [line.partition("#")[2] for line in Path("params.yaml").read_text().splitlines() if "#" in line] == comments
     best = display.best(first.study)
     assert best.params in [trial.user_attrs["queued"] for trial in new.study.get_trials()]
+
+
+def test_the_command_that_continues_a_study_goes_on_by_itself(project):
+    url = "sqlite:///tune.db"
+    first = opening.open_study(params.read(), ["model1"], url, "model1", None, None)
+    optimize(first, 12)
+    for _ in range(2):  # it was stopped in between
+        new = opening.open_study(params.read(), ["model1"], url, "model1", None, "model1")
+        assert new.study.study_name == "model1-2"
+    optimize(new, 12)
+    assert opening.open_study(params.read(), ["model1"], url, "model1", None, "model1").study.study_name == "model1-3"
+
+
+def test_what_an_old_study_was_good_at_is_learned_whatever_the_new_one_is_judged_by(project):
+    url = "sqlite:///tune.db"
+    optimize(opening.open_study(params.read(), ["model1"], url, "model1", None, None), 12)
+    edits.set_params({"tune.metric": "val_loss", "tune.goal": "minimize"})
+    parameters = [parameter.model_dump(mode="json") for parameter in params.read().tune.parameters]
+    declare(parameters=[parameter for parameter in parameters if parameter["name"] != "label_smoothing"])
+    new = opening.open_study(params.read(), ["model1"], url, "model1", None, "model1")
+    rate = new.space.parameters[RATE]
+    assert rate.min < 0.9 <= rate.max, "the worst trials were taken for the best"
+
+
+def test_a_study_of_choices_alone_can_be_continued_with_other_epochs(project):
+    url = "sqlite:///tune.db"
+    rates = {"name": "optimizer.learning_rate", "type": "discrete", "values": [0.1, 0.2, 0.9]}
+    declare(parameters=[rates])
+    optimize(opening.open_study(params.read(), ["model1"], url, "model1", None, None), 3)
+    with pytest.raises(UserError, match="study 'model1' changes no range"):
+        opening.open_study(params.read(), ["model1"], url, "model1", None, "model1")
+    declare(epochs=3)
+    new = opening.open_study(params.read(), ["model1"], url, "model1", None, "model1")
+    assert new.study.study_name == "model1-2"
+
+
+def test_a_searched_item_of_a_list_may_be_applied_while_the_study_goes_on(project):
+    width = {"name": "options.widths.0", "type": "integer", "min": 8, "max": 64}
+    declare(parameters=[width])
+    for value in (64, 32):
+        edits.set_param("recipes.compact.options.widths.0", value)
+        opening.open_study(params.read(), ["model1"], "sqlite:///tune.db", "model1", None, None)
+    edits.set_param("recipes.compact.options.widths.1", 96)
+    with pytest.raises(UserError, match=r"recipes\.compact\.options\.widths"):
+        opening.open_study(params.read(), ["model1"], "sqlite:///tune.db", "model1", None, None)
+
+
+def gone() -> list:
+    """A process of this machine that is over."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        said = [studies.machine(), process.pid, psutil.Process(process.pid).create_time()]
+        assert not studies.is_gone(said)
+        process.communicate(b"\n")
+    return said
+
+
+def test_a_process_is_known_by_its_machine_number_and_start():
+    assert studies.is_gone(gone())
+    mine = studies.process()
+    assert not studies.is_gone(mine)
+    assert studies.is_gone([mine[0], mine[1], mine[2] - 3600]), "an earlier process of the same number"
+    assert not studies.is_gone(["another machine", *gone()[1:]])
+
+
+def test_a_study_whose_maker_was_killed_is_made_again(project):
+    storage = open_storage("sqlite:///tune.db")
+    half = optuna.create_study(study_name="model1", storage=storage, direction="maximize")
+    half.set_user_attr("maker", gone())
+    found = opening.open_study(params.read(), ["model1"], "sqlite:///tune.db", "model1", None, None)
+    assert found.study.user_attrs["definition"] == found.space.definition()
+    assert [trial.user_attrs["baseline"] for trial in found.study.get_trials()] == [True]
+
+
+def test_what_a_killed_process_was_to_do_again_is_not_lost(project):
+    found = opening.open_study(params.read(), ["model1"], "sqlite:///tune.db", "model1", None, None)
+    (baseline,) = found.study.get_trials()
+    trial = found.study.ask()
+    found.study.set_user_attr(f"{studies.ENDED}{trial.number}", {"reason": "its process was gone", "again": True})
+    found.study.tell(trial.number, state=TrialState.FAIL)
+    studies.recover(found.study)
+    assert len(found.study.get_trials()) == 1, "whoever ended it may be about to queue it"
+    study = changed("UPDATE trials SET datetime_complete = '2026-01-01 00:00:00'")
+    for _ in range(2):
+        studies.recover(study)
+        _, again = study.get_trials()
+        assert (again.state, again.user_attrs["baseline"]) == (TrialState.WAITING, True)
+        assert again.user_attrs["queued"] == baseline.user_attrs["queued"]
+
+
+def test_a_trial_whose_machine_gives_no_more_sign_is_done_again_and_named(project):
+    found = opening.open_study(params.read(), ["model1"], "sqlite:///tune.db", "model1", None, None)
+    trial = found.study.ask()
+    trial.set_user_attr("owner", ["another machine", 1, 1.0])
+    found.study._storage.record_heartbeat(trial._trial_id)
+    assert studies.recover(found.study) == []
+    study = changed("UPDATE trial_heartbeats SET heartbeat = '2026-01-01 00:00:00'")
+    assert [ended.number for ended in studies.recover(study)] == [trial.number]
+    assert [trial.state for trial in study.get_trials()] == [TrialState.FAIL, TrialState.WAITING]
+
+
+def changed(statement: str) -> optuna.Study:
+    """The study `model1` after its storage was changed as time alone would."""
+    with contextlib.closing(sqlite3.connect("tune.db")) as connection, connection:
+        connection.execute(statement)
+    return load(open_storage("sqlite:///tune.db"), "model1")
 
 
 def test_there_is_no_study_to_go_on_from(project):

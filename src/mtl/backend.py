@@ -13,7 +13,7 @@ def import_tensorflow() -> None:
     """Import TensorFlow (seconds) without its notes about CPUs and GPUs, which no setting keeps off the terminal.
 
     oneDNN's kernels are on by themselves only where the CPU has AVX-512 VNNI or better; they are twice as fast with
-    AVX2 too (bench/kernels.py), so they are taken wherever the environment does not say otherwise.
+    AVX2 too (bench/precision.py), so they are taken wherever the environment does not say otherwise.
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -41,8 +41,11 @@ def command(
     if (task is None) != joint:
         raise click.UsageError("give one TASK, or --joint for all of them")
     from mtl.search import opening, run
+    from mtl.search.storage import answers
 
     settings = opening.checked_settings(task)
     tasks = list(settings.tasks) if joint else [task]
-    found = opening.open_study(settings, tasks, storage, "joint" if joint else task, name, old)
-    raise SystemExit(run.search(found, jobs, timeout, applied, Path("tune") / found.study.study_name))
+    with answers(storage):
+        found = opening.open_study(settings, tasks, storage, "joint" if joint else task, name, old)
+        status = run.search(found, jobs, timeout, applied, Path("tune") / found.study.study_name)
+    raise SystemExit(status)

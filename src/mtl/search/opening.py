@@ -9,17 +9,18 @@ from dataclasses import dataclass
 
 import click
 import optuna
+from optuna.storages import RDBStorage
 
 from mtl import edits, hardware, params, store
 from mtl.errors import UserError
 from mtl.params import PATH, Params
-from mtl.search import ranges, space
+from mtl.search import ranges, space, studies
 from mtl.search.display import best
 from mtl.search.drawing import Values, carried, contains, grid, values_of
 from mtl.search.space import Space
-from mtl.search.storage import create, load, names, open_storage, shown
+from mtl.search.storage import create, load, open_storage, shown, whole
 
-SETUP_SECONDS = 30.0  # for another process to queue the first trials of a study
+SETUP_SECONDS = 120.0  # for another process to queue the first trials of a study
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,15 @@ def checked_settings(task: str | None) -> Params:
     hardware.one_machine(settings.hardware, "a search")
     if task is not None:
         settings.task(task)
-    if store.read_dataset().validation == 0:
+    dataset = store.read_dataset()
+    if dataset.validation == 0:
         raise UserError(f"{PATH}: data.validation is 0: trials are judged on validation images; hold some out")
+    images = settings.tune.images_per_epoch if settings.tune else None
+    if images and images > dataset.train:
+        raise UserError(
+            f"{PATH}: tune.images_per_epoch: {images} is more than the {dataset.train} training images; take fewer, or"
+            " null for all of them"
+        )
     return settings
 
 
@@ -60,10 +68,10 @@ def open_study(settings: Params, tasks: Sequence[str], url: str, stem: str, name
         raise UserError(f"--name {name!r}: a study's name is letters, digits, _, . and -")
     searched = space.read(settings, tasks)
     storage = open_storage(url)
-    there = names(storage)
+    there = whole(storage)
     latest = max((_count(known, stem), known) for known in [stem, *there] if _count(known, stem))
     carry: list[Values] = []
-    if old is not None:
+    if old is not None and not _goes_on(storage, there, name or latest[1], old, searched):
         learned = load(storage, old)
         if name in there:
             raise UserError(f"--name {name}: there is such a study already; give the new one another name")
@@ -73,7 +81,7 @@ def open_study(settings: Params, tasks: Sequence[str], url: str, stem: str, name
         carry = [values] if found and (values := carried(found, searched.parameters)) else []
     name = name or latest[1]
     now = searched.definition()
-    study = None if name in there else create(storage, name, searched, now, _starts(searched, carry))
+    study = None if name in there else create(storage, name, searched, now, _starts(searched, carry), old)
     study = study or load(storage, name)
     if changes := space.difference(_definition(study), now):
         raise UserError(
@@ -81,6 +89,14 @@ def open_study(settings: Params, tasks: Sequence[str], url: str, stem: str, name
             f" or begin a new study from what it learned: --continue {name}"
         )
     return Found(study, searched, url)
+
+
+def _goes_on(storage: RDBStorage, there: Sequence[str], name: str, old: str, searched: Space) -> bool:
+    """Whether `name` is a study that was begun by `--continue old` and is not over."""
+    if name not in there:
+        return False
+    study = load(storage, name)
+    return study.user_attrs.get("continues") == old and not studies.is_over(study, searched.tune)
 
 
 def _count(name: str, stem: str) -> int:
@@ -123,7 +139,7 @@ def _learn(old: optuna.Study, searched: Space) -> Space:
     if any(line.startswith("tune.recipes.") for line in space.difference(before, now)):
         click.echo(f"the ranges are those of {PATH}, which differ from those of {old.study_name}")
         return searched
-    sign = -1 if searched.tune.goal == "maximize" else 1
+    sign = -1 if old.direction == optuna.study.StudyDirection.MAXIMIZE else 1
     ranked = sorted(complete, key=lambda trial: (sign * trial.value, trial.number))
     new = ranges.changed(
         searched.parameters,
@@ -136,6 +152,8 @@ def _learn(old: optuna.Study, searched: Space) -> Space:
             low, high = new[path]
             click.echo(f"{PATH}: {path}: {parameter.min:g} … {parameter.max:g} -> {low:g} … {high:g}")
             edited |= {f"tune.parameters.{index}.min": low, f"tune.parameters.{index}.max": high}
+    if not edited and space.difference(before, now):
+        return searched
     if not edited:
         raise UserError(f"study {old.study_name!r} changes no range: go on with it, with a larger tune.max_trials")
     edits.set_params(edited)

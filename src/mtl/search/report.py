@@ -30,12 +30,14 @@ def epochs(study: optuna.Study) -> int:
 
 def importances(study: optuna.Study) -> dict[str, float]:
     """How much of the metric's variance each parameter explains (fANOVA, Hutter et al. 2014); empty where none can."""
+    if studies.counts(study)[TrialState.COMPLETE] < 2:
+        return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return optuna.importance.get_param_importances(study, evaluator=evaluator)
-        except (ValueError, RuntimeError):  # fewer than two complete trials, or all with the same value
+        except (ValueError, RuntimeError):  # all have the same value
             return {}
 
 
@@ -63,12 +65,15 @@ def words(study: optuna.Study, space: Space, found: FrozenTrial) -> list[str]:
     """What the table does not say: against the recipe as it stands, at the edge of a range, failures."""
     metric, counts = space.tune.metric, studies.counts(study)
     said = [
-        f"{counts[TrialState.COMPLETE]} trials trained to their end, {counts[TrialState.PRUNED]} stopped early:"
-        f" {epochs(study)} epochs"
+        f"trials trained to their end: {counts[TrialState.COMPLETE]} (importance is over these); stopped early:"
+        f" {counts[TrialState.PRUNED]}; epochs: {epochs(study)}"
     ]
-    baseline = next((t for t in study.get_trials(states=(TrialState.COMPLETE,)) if t.user_attrs.get("baseline")), None)
-    if baseline is None:
+    attempts = [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("baseline")]
+    baseline = next((trial for trial in attempts if trial.state == TrialState.COMPLETE), None)
+    if not attempts:
         said.append(f"{PATH} as it was at the start lies outside the ranges: it is not among the trials")
+    elif baseline is None:
+        said.append(f"{PATH} as it was at the start was not trained to its end (trial {attempts[-1].number})")
     elif baseline.number == found.number:
         said.append(f"No trial is better than {PATH} as it was at the start: it stands ({metric} {found.value:.4f})")
     else:

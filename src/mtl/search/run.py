@@ -51,6 +51,8 @@ def search(found: Found, jobs: int | None, minutes: float | None, applied: bool,
             run.log_metrics({f"best_{searched.tune.metric}": top.value, "epochs": report.epochs(study)})
             run.log_tags({"best_trial": str(top.number), "stopped": stopped.reason if stopped else ""})
             run.log_folder(folder)
+    if top is None and stopped and stopped.status and not studies.failures(study):
+        return stopped.status
     if top is None:
         raise UserError(f"study {study.study_name!r}: no trial was trained to its end; the reasons are above")
     failed = len(studies.failures(study)) > searched.tune.max_failed_trials

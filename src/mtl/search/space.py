@@ -18,7 +18,7 @@ from mtl.search.drawing import Values, grid_size, probes
 from mtl.tracking import flat
 from mtl.tune_settings import Parameter, Tune
 
-MOST_POINTS = 10_000  # of a grid: they are all queued when its study is made
+MOST_POINTS = 1_000  # of a grid: they are all queued when its study is made
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,12 @@ class Space:
         for recipe in self.recipes:
             if tune.epochs:
                 made[f"recipes.{recipe}.epochs"] = tune.epochs
-            if tune.images_per_epoch:
-                batch = f"recipes.{recipe}.batch_size"
-                steps = max(1, round(tune.images_per_epoch / values.get(batch, get(tree, batch))))
-                made[f"recipes.{recipe}.steps_per_epoch"] = steps
+            batch = f"recipes.{recipe}.batch_size"
+            size = values.get(batch, get(tree, batch))
+            if tune.images_per_epoch and isinstance(size, int) and size > 0:  # else the recipe refuses it
+                at_once = self.settings.recipes[recipe].steps_per_execution
+                calls = max(1, round(tune.images_per_epoch / size / at_once))
+                made[f"recipes.{recipe}.steps_per_epoch"] = calls * at_once
         return {path: value for path, value in made.items() if path not in self.parameters}
 
     def present(self) -> Values:
@@ -65,9 +67,10 @@ class Space:
     def definition(self) -> Values:
         """All that must stay the same while a study runs, or its trials could not be compared; flat."""
         tree = self.settings.model_dump(mode="json")
+        for path in {**self.reduced({}), **self.parameters}:
+            put(tree, path, "changed by trials")
         held = {f"recipes.{recipe}": tree["recipes"][recipe] for recipe in self.recipes}
         base = dict(flat({"seed": tree["seed"], "threads": tree["hardware"]["threads"], **held}))
-        base = {path: value for path, value in base.items() if path not in {**self.reduced({}), **self.parameters}}
         tune = {key: getattr(self.tune, key) for key in ("metric", "goal", "epochs", "images_per_epoch")}
         tune["grid"] = self.tune.algorithm == "grid"
         for path, parameter in self.parameters.items():
@@ -154,7 +157,7 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]
 def _digest(tasks: Sequence[str]) -> str:
     """Digest of the training and validation images and of the tasks' labels; the test images are not opened."""
     digest = hashlib.blake2b(digest_size=8)
-    images = ("manifest.json", store.SHARDS) if (store.RAW / store.SHARDS).exists() else ("x_train.npy",)
+    images = ("manifest.json", "dataset.json") if (store.RAW / store.SHARDS).exists() else ("x_train.npy",)
     paths = [store.RAW / name for name in (*images, "validation.npy")]
     for path in [*paths, *(store.LABELS / task / "y_train.npy" for task in tasks)]:
         try:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,18 +16,27 @@ from sqlalchemy.exc import SQLAlchemyError
 from mtl.errors import UserError, one_line
 from mtl.search.drawing import Values, encode
 from mtl.search.space import Space
-from mtl.search.studies import HEARTBEAT_SECONDS, queue_again
+from mtl.search.studies import HEARTBEAT_SECONDS, is_gone, process, queue_again
+
+_LOST = (SQLAlchemyError, StorageInternalError)
 
 
 def open_storage(url: str) -> RDBStorage:
     """Open, or make, the storage behind an SQLAlchemy URL. Raises UserError where that fails."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
+    with answers(url, (SQLAlchemyError, ImportError, RuntimeError, ValueError)):
         try:
             return _storage(url)
         except SQLAlchemyError:  # another process may have been making the same tables
             return _storage(url)
-    except (SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
+
+
+@contextmanager
+def answers(url: str, errors: tuple[type[Exception], ...] = _LOST) -> Iterator[None]:
+    """Turn what a storage that is away raises into one line."""
+    try:
+        yield
+    except errors as error:
         reason = one_line(error).replace(url, shown(url))[:300]
         raise UserError(f"the storage {shown(url)}: {reason}; start it, or mend --storage") from None
 
@@ -63,6 +73,15 @@ def names(storage: RDBStorage) -> list[str]:
     return [summary.study_name for summary in optuna.get_all_study_summaries(storage, include_best_trial=False)]
 
 
+def whole(storage: RDBStorage) -> list[str]:
+    """The names of all studies, after what a killed process had just begun to make is removed."""
+    for name in names(storage):
+        attributes = optuna.load_study(study_name=name, storage=storage).user_attrs
+        if "definition" not in attributes and is_gone(attributes.get("maker")):
+            optuna.delete_study(study_name=name, storage=storage)
+    return names(storage)
+
+
 def load(storage: RDBStorage, name: str) -> optuna.Study:
     """The study called `name`; raises UserError where there is none."""
     try:
@@ -73,7 +92,7 @@ def load(storage: RDBStorage, name: str) -> optuna.Study:
 
 
 def create(
-    storage: RDBStorage, name: str, space: Space, definition: Values, starts: Sequence[Values]
+    storage: RDBStorage, name: str, space: Space, definition: Values, starts: Sequence[Values], old: str | None = None
 ) -> optuna.Study | None:
     """Make a study and queue its first trials; None where another process made it first.
 
@@ -83,12 +102,15 @@ def create(
         space: what is space.
         starts: parameters of the first trials. The first of them is the recipe as it stands, which is never stopped
             early, so that there is something to compare the best with.
+        old: name of the study that it goes on from.
     """
     goal = space.tune.goal
     try:
         study = optuna.create_study(study_name=name, storage=storage, direction=goal)
     except DuplicatedStudyError:
         return None
+    study.set_user_attr("maker", process())
+    study.set_user_attr("continues", old)
     baseline = space.present()
     for values in starts:
         encoded = {path: encode(value) for path, value in values.items()}

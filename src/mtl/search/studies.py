@@ -10,8 +10,10 @@ from __future__ import annotations
 import socket
 import time
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -25,6 +27,7 @@ from mtl.tune_settings import Tune
 HOST = socket.gethostname()
 POLL_SECONDS = 0.5
 HEARTBEAT_SECONDS = 60  # a process on another machine is taken for gone after two of these without a sign
+CLOCK_STEP_SECONDS = 60  # psutil dates a process's start by the clock, which may be put right meanwhile
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 TAKEN = (*FINISHED, TrialState.RUNNING)
 ENDED = "ended:"  # study attribute `ended:7`: why trial 7 was ended from outside, and whether it is done again
@@ -96,8 +99,7 @@ def work_on(study: Study, tune: Tune, objective: Callable[[Trial], float]) -> No
 
 def claim(trial: Trial, tune: Tune) -> None:
     """Say whose trial it is; raises Withdrawn where it is one too many."""
-    process = psutil.Process()
-    trial.set_user_attr("owner", [HOST, process.pid, process.create_time()])
+    trial.set_user_attr("owner", process())
     study = trial.study
     queued = trial.user_attrs.get("queued")
     before = [other for other in study.get_trials(deepcopy=False) if other.number < trial.number]
@@ -111,34 +113,76 @@ def claim(trial: Trial, tune: Tune) -> None:
 
 def recover(study: Study, but: Collection[int] = ()) -> list[FrozenTrial]:
     """Queue again the trials whose process is gone (`but` for those of these processes of this host); return them."""
+    running = {trial.number: trial for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         fail_stale_trials(study)
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    orphans = [trial for trial in running if owner(trial) not in {(HOST, pid) for pid in but} and _is_orphan(trial)]
-    return [trial for trial in orphans if end(study, trial, "its process was gone", again=True)]
+    trials = study.get_trials(deepcopy=False)
+    ended = [trial for trial in trials if trial.number in running and _was_ended(study, trial)]
+    ours = {(machine(), pid) for pid in but}
+    for trial in trials:
+        if trial.state == TrialState.RUNNING and owner(trial) not in ours and _is_orphan(trial):
+            ended += [trial] if end(study, trial, "its process was gone", again=True) else []
+    _queue_lost(study, trials)
+    return ended
+
+
+def _was_ended(study: Study, trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.FAIL and f"{ENDED}{trial.number}" in study.user_attrs
+
+
+def _queue_lost(study: Study, trials: Sequence[FrozenTrial]) -> None:
+    """Queue what was to be done again where the process that said so was killed before it queued it."""
+    latest = {first_number(trial): trial for trial in trials}  # the last attempt at each
+    for trial in latest.values():
+        if trial.state == TrialState.FAIL and _is_long_ago(trial.datetime_complete):
+            said = study.user_attrs.get(f"{ENDED}{trial.number}", {})
+            if said.get("again") and _drawn(trial):
+                queue_again(study, trial, said["reason"])
+
+
+def process() -> list[Any]:
+    """What tells this process from all others: its machine, number and start."""
+    own = psutil.Process()
+    return [machine(), own.pid, own.create_time()]
+
+
+@cache
+def machine() -> str:
+    """What tells this machine, or the container that sees its own processes alone, from those of the same name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{HOST} {boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # no Linux
+        return HOST
+
+
+def is_gone(said: Sequence[Any] | None) -> bool:
+    """Whether a `process` was of this machine and is there no more."""
+    if not said or said[0] != machine():
+        return False
+    try:
+        there = psutil.Process(said[1])
+        another = abs(there.create_time() - said[2]) > CLOCK_STEP_SECONDS
+        return another or there.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def owner(trial: FrozenTrial) -> tuple[str, int] | None:
-    """Host and process that run the trial; None where they have not said so yet."""
+    """Machine and process that run the trial; None where they have not said so yet."""
     said = trial.user_attrs.get("owner")
     return (said[0], said[1]) if said else None
 
 
 def _is_orphan(trial: FrozenTrial) -> bool:
-    """Whether the process that runs the trial is known to be gone: it was on this host, or never gave its name."""
+    """Whether the process that runs the trial is known to be gone: it was of this machine, or never gave its name."""
     said = trial.user_attrs.get("owner")
-    if said is None:
-        begun = trial.datetime_start or datetime.now()
-        return datetime.now() - begun > timedelta(seconds=2 * HEARTBEAT_SECONDS)
-    host, pid, started = said
-    if host != HOST:
-        return False
-    try:
-        process = psutil.Process(pid)
-        return process.create_time() != started or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+    return is_gone(said) if said else _is_long_ago(trial.datetime_start)
+
+
+def _is_long_ago(moment: datetime | None) -> bool:
+    return moment is not None and datetime.now() - moment > timedelta(seconds=2 * HEARTBEAT_SECONDS)
 
 
 def end(study: Study, trial: FrozenTrial, reason: str, again: bool) -> bool:
@@ -156,8 +200,13 @@ def end(study: Study, trial: FrozenTrial, reason: str, again: bool) -> bool:
 def queue_again(study: Study, trial: FrozenTrial, reason: str) -> None:
     """Queue the parameters of a trial that was ended from outside, if it had drawn them."""
     study.set_user_attr(f"{ENDED}{trial.number}", {"reason": reason, "again": True})
-    if queued := {**trial.user_attrs.get("queued", {}), **trial.params}:
+    if queued := _drawn(trial):
         study.enqueue_trial(queued, user_attrs=_inherited(trial, queued))
+
+
+def _drawn(trial: FrozenTrial) -> dict[str, Any]:
+    """The parameters that a trial was given or drew."""
+    return {**trial.user_attrs.get("queued", {}), **trial.params}
 
 
 def _inherited(trial: FrozenTrial | Trial, queued: dict[str, Any]) -> dict[str, Any]:

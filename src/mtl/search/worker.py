@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 
 from mtl import checkpoint, hardware, store, tracking
 from mtl.errors import one_line
@@ -46,8 +47,6 @@ class Work:
 
 def work(given: Work) -> None:
     """Do trials until there is none left to do; the whole output goes to `given.log`."""
-    # Ctrl-C reaches every process of the terminal; the one that started us decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with_parent()
     with given.log.open("ab") as log:
         os.dup2(log.fileno(), 1)
@@ -104,10 +103,11 @@ def _objective(given: Work, arrays: Arrays, trial: optuna.Trial) -> float:
         reason = one_line(error)[:500]
         raise
     finally:
-        trial.set_user_attr("reason", reason)
         run.log_tags({"state": state, "reason": reason})
         run.end(status)
-        trial.set_user_attr("not_logged", sorted({*run.lost, *run.pending}))
+        with suppress(UpdateFinishedTrialError):  # another process took this one for dead, and ended the trial
+            trial.set_user_attr("reason", reason)
+            trial.set_user_attr("not_logged", sorted({*run.lost, *run.pending}))
 
 
 def _judge(space: Space, settings: Params, arrays: Arrays, trial: optuna.Trial, run: tracking.Run) -> float:

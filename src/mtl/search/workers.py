@@ -90,7 +90,12 @@ def lead(
 def _start(given: Work) -> SpawnProcess:
     # Not forked: TensorFlow and MLflow have threads and locks that do not survive it.
     process = multiprocessing.get_context("spawn").Process(target=work, args=(given,), daemon=True)
-    process.start()
+    # Ctrl-C reaches every process of the terminal; this one decides what it means, and the new one inherits the mask.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return process
 
 
@@ -109,7 +114,7 @@ def bury(study: optuna.Study, pid: int, code: int, log: Path, on_end: Callable[[
     """
     how = f"{signal.Signals(-code).name}; out of memory?" if code < 0 else f"exit status {code}"
     reason = f"its process ended ({how})"
-    theirs = [trial for trial in study.get_trials(deepcopy=False) if studies.owner(trial) == (studies.HOST, pid)]
+    theirs = [trial for trial in study.get_trials(deepcopy=False) if studies.owner(trial) == (studies.machine(), pid)]
     for trial in theirs:
         if trial.state == TrialState.RUNNING and studies.end(study, trial, reason, again=False):
             on_end(trial, reason)

@@ -85,14 +85,18 @@ def study_run(study: str, identity: str, parameters: Mapping[str, Any]) -> Itera
     with answers():
         client = mlflow.MlflowClient()
         where = " and ".join(f"tags.{key} = '{value}'" for key, value in theirs.items())
-        order = ["attributes.start_time"]
-        found = client.search_runs([experiment_id(TUNE)], where, max_results=1, order_by=order)
-        if found:
-            known = found[0].info.run_id
-            client.update_run(known, "RUNNING")
-            run = Run(identify(TUNE, known, study))
-        else:
-            run = _begin(identify(TUNE, None, study, _tags(theirs)))
+
+        def first() -> str | None:
+            order = ["attributes.start_time"]
+            found = client.search_runs([experiment_id(TUNE)], where, max_results=1, order_by=order)
+            return found[0].info.run_id if found else None
+
+        made = None if first() else _begin(identify(TUNE, None, study, _tags(theirs))).identity.run_id
+        known = first() or made
+        if made not in (None, known):  # another machine did the same at the same moment
+            client.delete_run(made)
+        client.update_run(known, "RUNNING")
+        run = Run(identify(TUNE, known, study))
     status = "FAILED"
     try:
         run.log_tags(lineage.git())
