@@ -24,9 +24,6 @@ def main(task: str) -> None:
         dataset, classes, splits = store.read_dataset(), store.read_classes(task)["classes"], store.read_splits(task)
         run.log_dataset(dataset)
         run.log_tags({"native_bfloat16": str(hardware.native_bfloat16()).lower()})
-        if recipe.precision == "mixed_bfloat16" and hardware.imitates_bfloat16():
-            print("this processor has no bfloat16: the results hold, but float32 would be many times as quick")
-
         hardware.configure(settings.hardware, recipe.precision, settings.seed)
         strategy = hardware.strategy(settings.hardware)
         run.log_tags({"strategy": hardware.name(strategy)})
@@ -52,8 +49,7 @@ def main(task: str) -> None:
         for split, (images, labels) in splits.items():
             if len(images):
                 probabilities[split] = networks.predict(model, images)
-                metrics[f"{split}_loss"] = scores.loss(probabilities[split], labels, recipe.loss)
-                metrics[f"{split}_acc"] = scores.accuracy(probabilities[split], labels)
+                metrics |= scores.of_split(split, probabilities[split], labels, recipe.loss)
         store.write_json(store.METRICS / f"{task}.json", metrics)
         store.write_csv(store.PLOTS / f"{task}_history.csv", history)
 

@@ -29,7 +29,8 @@ def project(done: Project, tmp_path) -> Project:
     """A project whose study takes seconds."""
     project = done.copy(tmp_path / "p")
     project.environment = done.environment | {"PYTHONPATH": str(project.root / "src")}
-    declare(project, epochs=2, max_trials=5, max_failed_trials=20, parallel_trials=1, parameters=[RATE, SMOOTHING])
+    declare(project, epochs=2, images_per_epoch=64, max_trials=5, max_failed_trials=20, parallel_trials=1)
+    declare(project, parameters=[RATE, SMOOTHING])
     return project
 
 
@@ -124,7 +125,9 @@ def test_both_models_are_judged_together_and_a_grid_ends_with_its_points(project
 
 @pytest.mark.slow
 def test_at_the_end_of_its_time_a_study_stops_and_goes_on_later(project: Project):
-    declare(project, parameters=[RATE], max_trials=2)
+    declare(project, parameters=[RATE], max_trials=2, images_per_epoch=60)
+    for name in ("x_test", "y_test"):  # the test images are not opened
+        (project.root / f"data/raw/{name}.npy").unlink()
     stopped = project.run("mtl", "tune", "model1", "--timeout", "0.001", check=False)
     assert stopped.returncode == 1
     assert "Traceback" not in stopped.stdout + stopped.stderr

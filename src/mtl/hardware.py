@@ -6,13 +6,14 @@ import faulthandler
 import os
 import platform
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl import cluster
 from mtl.backend import import_tensorflow as import_tensorflow
 from mtl.errors import UserError, one_line
-from mtl.params import Hardware
+from mtl.params import Hardware, Params
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -22,6 +23,8 @@ CONNECT_SECONDS = 60  # for TensorFlow to connect workers that have all seen eac
 
 def configure(hardware: Hardware, precision: str, seed: int) -> None:
     """Make this process deterministic: seeds, ops, number of threads. Sets Keras' precision policy too.
+
+    One line says so where bfloat16 would only be imitated.
 
     Must run before TensorFlow computes anything. The same seed and threads give the same weights to the byte on one
     machine; another number of threads sums in another order and does not.
@@ -37,6 +40,8 @@ def configure(hardware: Hardware, precision: str, seed: int) -> None:
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)  # two trainings on one card must both fit
     keras.config.set_dtype_policy(precision)
+    if precision == "mixed_bfloat16" and native_bfloat16() is False and not tf.config.list_physical_devices("GPU"):
+        print("this processor has no bfloat16: the results hold, but float32 would be many times as quick", flush=True)
 
 
 def strategy(hardware: Hardware) -> tf.distribute.Strategy:
@@ -136,11 +141,18 @@ def native_bfloat16() -> bool | None:
     return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
 
 
-def imitates_bfloat16() -> bool:
-    """Whether bfloat16 would be imitated here: the processor is known to have none, and there is no GPU."""
-    import tensorflow as tf
+def imitated(settings: Params, tasks: Sequence[str], native: bool | None, gpus: Sequence[str]) -> list[str]:
+    """The recipes of `tasks`, sorted, that ask for bfloat16 where the processor would only imitate it.
 
-    return native_bfloat16() is False and not tf.config.list_physical_devices("GPU")
+    Args:
+        settings: params.yaml.
+        tasks: their names.
+        native: whether the processor has bfloat16; None, where that cannot be told, is taken for a yes.
+        gpus: the devices that train instead of the processor.
+    """
+    used = {settings.tasks[task].recipe for task in tasks}
+    asked = sorted(name for name in used if settings.recipes[name].precision == "mixed_bfloat16")
+    return asked if native is False and not gpus else []
 
 
 def machine() -> dict[str, Any]:

@@ -80,10 +80,9 @@ def choose_precision(settings: params.Params, native: bool | None, gpus: Sequenc
         native: whether the processor has bfloat16; None, where that cannot be told, changes nothing.
         gpus: the devices that will train instead of the processor.
     """
-    used = {task.recipe for task in settings.tasks.values()}
-    slow = sorted(name for name in used if settings.recipes[name].precision == "mixed_bfloat16")
+    slow = hardware.imitated(settings, list(settings.tasks), native, gpus)
     trained = all(store.model_path(task).exists() for task in settings.tasks)
-    if native is not False or gpus or trained or not slow:
+    if trained or not slow:
         return
     set_params({f"recipes.{name}.precision": "float32" for name in slow})
     click.echo(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from optuna.storages import RDBStorage
 from mtl import edits, hardware, params, store
 from mtl.errors import UserError
 from mtl.params import PATH, Params
+from mtl.repro.devices import gpu_devices
 from mtl.search import ranges, space, studies
 from mtl.search.display import best
 from mtl.search.drawing import Values, carried, contains, grid, values_of
@@ -47,6 +49,10 @@ def checked_settings(task: str | None) -> Params:
             f"{PATH}: tune.images_per_epoch: {images} is more than the {dataset.train} training images; take fewer, or"
             " null for all of them"
         )
+    tasks = list(settings.tasks) if task is None else [task]
+    if slow := hardware.imitated(settings, tasks, hardware.native_bfloat16(), gpu_devices(os.environ)):
+        names = ", ".join(f"recipes.{name}.precision" for name in slow)
+        click.echo(f"{names}: this processor has no bfloat16; trials in float32 would be many times as quick", err=True)
     return settings
 
 

@@ -167,7 +167,4 @@ def fit(
         fed = (streams.feed(*splits[split]) for split in ("train", "val"))
         training.fit(model, recipe, settings.seed, *fed, folder, on_epoch)
     probabilities = networks.predict(networks.plain(model), images)
-    return {
-        "val_acc": scores.accuracy(probabilities, labels),
-        "val_loss": scores.loss(probabilities, labels, recipe.loss),
-    }
+    return scores.of_split("val", probabilities, labels, recipe.loss)
