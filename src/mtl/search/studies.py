@@ -65,13 +65,17 @@ def failures(study: Study) -> list[tuple[FrozenTrial, str]]:
 
 def is_over(study: Study, tune: Tune) -> bool:
     """Whether all trials are finished, or too many have failed."""
-    finished = sum(counts(study)[state] for state in FINISHED)
-    return finished >= target(study, tune) or len(failures(study)) > tune.max_failed_trials
+    return _count(study, FINISHED) >= target(study, tune) or len(failures(study)) > tune.max_failed_trials
 
 
 def has_room(study: Study, tune: Tune) -> bool:
     """Whether another trial may be begun."""
-    return sum(counts(study)[state] for state in TAKEN) < target(study, tune)
+    return _count(study, TAKEN) < target(study, tune)
+
+
+def _count(study: Study, states: Sequence[TrialState]) -> int:
+    there = counts(study)
+    return sum(there[state] for state in states)
 
 
 def work_on(study: Study, tune: Tune, objective: Callable[[Trial], float]) -> None:

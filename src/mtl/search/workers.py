@@ -22,7 +22,7 @@ from mtl.repro.processes import on_signals
 from mtl.search import studies
 from mtl.search.worker import Work, work
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0  # each looks at all trials, which is work that the trainings do not get
 
 
 class Stop(NamedTuple):
@@ -47,7 +47,7 @@ def lead(
         given: what each process is told.
         jobs: how many at once.
         deadline: on time.monotonic()'s clock; then trials are stopped, and begun again by the next `mtl tune`.
-        on_poll: called a few times a second.
+        on_poll: called every POLL_SECONDS.
         on_end: called with each trial that was ended from outside, and why.
 
     Returns:
