@@ -41,7 +41,10 @@ def answering(status: int) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("status", "said"),
     [
-        (404, "it does not know /api/2.0/mlflow/experiments/get-by-name: mend MLFLOW_TRACKING_URI"),
+        (
+            404,
+            "it does not know /api/2.0/mlflow/experiments/get-by-name: mend MLFLOW_TRACKING_URI, or start what is behind it",
+        ),
         (401, "wrong or no user and password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
     ],
 )
