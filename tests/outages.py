@@ -30,6 +30,7 @@ from mtl.store import Dataset
 OWN = {"mlflow.runName", "mlflow.source.name", "mlflow.user"}  # tags that differ from run to run
 
 
+NOT_WRITTEN = b'{"error_code": "BAD_REQUEST", "message": "(psycopg.errors.ReadOnlySqlTransaction) cannot"}'
 DATASET = Dataset("small", "folder", False, ("a", "b"), "png", 4, 0, 2, (2, 2, 3))
 MODEL = """
 from mlflow.models import set_model
@@ -70,8 +71,8 @@ class Door:
 
     What it returns: None (let it through), "shut" (the connection is closed, and so it stays for all that come), "lost"
     (the server gets it, its answer is lost, and then it is shut), "hang" (no answer from now on), "404" (a page, as an
-    older MLflow has it), "proxy" (the same for all that come, as a proxy has it whose server is away), "400" (what MLflow
-    says where its database fails). `tls` is what it is asked by, if not in the clear.
+    older MLflow has it), "proxy" (the same for all that come, as a proxy has it whose server is away), "400" (what
+    MLflow says where its database fails). `tls` is what it is asked by, if not in the clear.
     """
 
     def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
@@ -94,9 +95,7 @@ class Door:
                 elif does in ("404", "proxy"):
                     self.send_error(404)
                 elif does == "400":
-                    self.answer(
-                        400, "application/json", b'{"error_code": "BAD_REQUEST", "message": "(psycopg.errors.X) no"}'
-                    )
+                    self.answer(400, "application/json", NOT_WRITTEN)
                 elif does != "shut":
                     with contextlib.suppress(OSError, http.client.HTTPException):  # the server is away
                         self.forward(body, answer=does is None)
