@@ -17,7 +17,6 @@ from mtl import params, tracking
 from mtl.errors import UserError
 from mtl.tracking import registry
 
-
 NO_MLFLOW = "mend MLFLOW_TRACKING_URI, or start what is behind it"
 
 
