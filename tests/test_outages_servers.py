@@ -179,7 +179,7 @@ def test_a_database_that_can_only_be_read(postgresql, tmp_path, monkeypatch):
             only_read("on")
             run.log_metrics({"a": 1.0})
         assert run.lost == []
-        assert run.pending == ["metrics", "tags", "end of the run"]
+        assert run.pending == ["metrics", "end of the run"]
         with pytest.raises(UserError, match=r"refuses metrics, .*ReadOnlySqlTransaction.*; it stays written down"):
             list(pending.log_all())
         only_read("off")
