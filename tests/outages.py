@@ -8,6 +8,7 @@ import http.client
 import os
 import re
 import shutil
+import ssl
 import sys
 import threading
 import urllib.request
@@ -29,6 +30,7 @@ from mtl.store import Dataset
 OWN = {"mlflow.runName", "mlflow.source.name", "mlflow.user"}  # tags that differ from run to run
 
 
+NOT_WRITTEN = b'{"error_code": "BAD_REQUEST", "message": "(psycopg.errors.ReadOnlySqlTransaction) cannot"}'
 DATASET = Dataset("small", "folder", False, ("a", "b"), "png", 4, 0, 2, (2, 2, 3))
 MODEL = """
 from mlflow.models import set_model
@@ -47,14 +49,14 @@ set_model(Echo())
 class Tracking(Server):
     """A real `mlflow server` on loopback with SQLite and a folder: what can be tested without more."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str, **environment: str) -> None:
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--backend-store-uri", f"sqlite:///{folder}/m.db", "--artifacts-destination", str(folder / "a")]
         # Its workers for evaluation jobs would leave the process group, and outlive the test.
-        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        super().__init__([*command, "--workers", "1"], folder, environment, None)
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | environment
+        super().__init__([*command, "--workers", "1", *options], folder, environment, None)
 
     def answers(self) -> bool:
         try:
@@ -68,10 +70,12 @@ class Door:
     """An HTTP proxy on loopback. `rule` is asked about each request, `PUT /path`, before it goes to the server.
 
     What it returns: None (let it through), "shut" (the connection is closed, and so it stays for all that come), "lost"
-    (the server gets it, its answer is lost, and then it is shut), "hang" (no answer from now on), "404".
+    (the server gets it, its answer is lost, and then it is shut), "hang" (no answer from now on), "404" (a page, as an
+    older MLflow has it), "proxy" (the same for all that come, as a proxy has it whose server is away), "400" (what
+    MLflow says where its database fails). `tls` is what it is asked by, if not in the clear.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
         self.seen: list[str] = []
         self.rule: Callable[[str], str | None] = lambda request: None
         self.state: str | None = None
@@ -84,12 +88,14 @@ class Door:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 does = door.state or door.rule(request)
                 door.seen.append(request)
-                if does in ("shut", "lost", "hang"):
-                    door.state = "hang" if does == "hang" else "shut"
+                if does in ("shut", "lost", "hang", "proxy"):
+                    door.state = "shut" if does == "lost" else does
                 if does == "hang":
                     door._over.wait()
-                elif does == "404":
+                elif does in ("404", "proxy"):
                     self.send_error(404)
+                elif does == "400":
+                    self.answer(400, "application/json", NOT_WRITTEN)
                 elif does != "shut":
                     with contextlib.suppress(OSError, http.client.HTTPException):  # the server is away
                         self.forward(body, answer=does is None)
@@ -101,11 +107,14 @@ class Door:
                 content = got.read()
                 server.close()
                 if answer:
-                    self.send_response(got.status)
-                    self.send_header("Content-Type", got.getheader("Content-Type", ""))
-                    self.send_header("Content-Length", str(len(content)))
-                    self.end_headers()
-                    self.wfile.write(content)
+                    self.answer(got.status, got.getheader("Content-Type", ""), content)
+
+            def answer(self, status: int, kind: str, content: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_one
 
@@ -113,7 +122,9 @@ class Door:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.uri = f"http://127.0.0.1:{self._server.server_port}"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self.uri = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
 

@@ -200,8 +200,10 @@ def installed(folder: Path) -> Path:
 def secrets() -> dict[str, str]:
     """What deploy/secrets.sh writes into an .env."""
     find("ssh-keygen")
-    written = subprocess.run([DEPLOY / "secrets.sh"], check=True, capture_output=True, text=True).stdout
-    pairs = (line.split("=", 1) for line in written.splitlines())
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / ".env"
+        subprocess.run([DEPLOY / "secrets.sh", file], check=True)
+        pairs = [line.split("=", 1) for line in file.read_text().splitlines()]
     return {name: value.strip('"') for name, value in pairs}
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 from mlflow.exceptions import MlflowException
 from ruamel.yaml import YAML
-from servers import DEPLOY, SFTP, own_folder, secrets
+from servers import DEPLOY, SFTP, find, own_folder, secrets
 
 COMPOSE = YAML(typ="safe").load(DEPLOY / "compose.yaml")
 SCRIPTS = {"sftp": "sftp.sh", "server": "server.sh"}
@@ -27,6 +29,29 @@ def test_all_secrets_are_made_at_once_and_none_is_in_the_repository():
     assert list(made) == [line.partition("=")[0] for line in example]
     assert set(needed("server.sh") + needed("sftp.sh")) == set(made)
     assert made["POSTGRES_PASSWORD"] != secrets()["POSTGRES_PASSWORD"]
+
+
+def test_secrets_are_for_their_owner_alone_and_made_once(tmp_path):
+    """By a shell whose own files are for everybody; a copy of the script, as the file is beside it."""
+    find("ssh-keygen")
+    script = shutil.copy(DEPLOY / "secrets.sh", tmp_path / "secrets.sh")
+    made = subprocess.run(["sh", "-c", "umask 022; exec ./secrets.sh"], cwd=tmp_path, capture_output=True, text=True)
+    assert (made.returncode, made.stdout, made.stderr) == (0, "", "")
+    (file,) = set(tmp_path.iterdir()) - {script}
+    assert file.name == ".env"
+    assert stat.filemode(file.stat().st_mode) == "-rw-------"
+    before = file.read_bytes()
+    again = subprocess.run([script], capture_output=True, text=True)
+    assert again.returncode == 1
+    assert again.stderr == (
+        f"error: {file} is there already; a deployment keeps its secrets: move it away to make others\n"
+    )
+    assert file.read_bytes() == before
+    # As it was called before: nothing secret goes into a file that the caller's shell made.
+    file.unlink()
+    old = subprocess.run("umask 022; ./secrets.sh > .env", shell=True, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert (old.returncode, file.read_bytes()) == (1, b"")
+    assert old.stderr.startswith("error: ./.env is there already")
 
 
 @pytest.mark.parametrize("script", SCRIPTS.values())

@@ -292,6 +292,38 @@ def test_what_the_server_refuses_costs_that_alone(door, saved, whole, tmp_path, 
     assert log_pending() == ["nothing is pending"]
 
 
+@pytest.mark.parametrize("what", ["log-inputs", "logged-models/search"])
+def test_a_proxy_whose_server_is_away(door, saved, whole, tmp_path, capsys, what):
+    """It answers with 404: no refusal by MLflow, whatever it is that is asked, and no run that is gone."""
+    door.at_first(what, "proxy")
+    run = stage(saved)
+    assert run.lost == []
+    assert "not logged: " in capsys.readouterr().err.splitlines()[-1]
+    with pytest.raises(UserError, match=r"it does not know .*/runs/get: mend .*, or start what .*; nothing is lost"):
+        log_pending()
+    door.open()
+    log_pending()
+    assert same(run, whole, tmp_path)
+
+
+def test_a_database_that_takes_nothing_for_a_while(door, saved, whole, tmp_path, capsys):
+    """MLflow says BAD_REQUEST to each call that writes into one; files and questions go through."""
+    writes = re.compile("log-batch|log-inputs|runs/outputs|runs/update|logged-models$")
+    door.rule = lambda request: "400" if writes.search(request) else None
+    run = stage(saved)
+    assert run.lost == []
+    assert run.pending[-1] == "end of the run"
+    said = capsys.readouterr().err.splitlines()
+    assert said[-2] == "MLflow: logged after all: counts.json, gallery/one"
+    assert said[-1].startswith("MLflow: not logged: tags, parameters, data set, metrics, model, end of the run; ")
+    with pytest.raises(UserError, match=r"refuses tags, .*: BAD_REQUEST: .*; it stays written down") as told:
+        log_pending()
+    assert "remove" not in str(told.value)
+    door.open()
+    log_pending()
+    assert same(run, whole, tmp_path)
+
+
 def test_what_is_refused_afterwards_stays_and_is_named(door, saved, whole, tmp_path):
     door.at_first("log-batch", "shut")
     run = stage(saved)

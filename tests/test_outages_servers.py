@@ -6,12 +6,13 @@ import re
 import signal
 
 import mlflow
+import psycopg
 import pytest
-from conftest import Project
+from conftest import ROOT, Project
 from outages import Door, save_model, stage, stored
 from servers import Deployment, Server, deployed
 
-from mtl import tracking
+from mtl import params, tracking
 from mtl.errors import UserError
 from mtl.tracking import pending
 from mtl.tracking import server as server_module
@@ -156,6 +157,39 @@ def test_a_server_that_freezes(deployment: Deployment, door, saved, whole, tmp_p
     patient(monkeypatch)
     list(pending.log_all())
     assert stored(run, tmp_path / "downloads") == whole
+
+
+def test_a_database_that_can_only_be_read(postgresql, tmp_path, monkeypatch):
+    """As after a failover. MLflow says BAD_REQUEST to what is written, with or without a tracking server before it."""
+    uri = postgresql.replace("postgresql:", "postgresql+psycopg:")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+
+    def only_read(value: str) -> None:
+        with psycopg.connect(postgresql, autocommit=True) as database:
+            database.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+            database.execute("SELECT pg_reload_conf()")
+        while True:  # until the server has read it
+            with psycopg.connect(postgresql) as database:
+                if database.execute("SHOW default_transaction_read_only").fetchone() == (value,):
+                    return
+
+    try:
+        with tracking.stage_run("load_data", params.read(ROOT / "params.yaml")) as run:
+            only_read("on")
+            run.log_metrics({"a": 1.0})
+        assert run.lost == []
+        assert run.pending == ["metrics", "end of the run"]
+        with pytest.raises(UserError, match=r"refuses metrics, .*ReadOnlySqlTransaction.*; it stays written down"):
+            list(pending.log_all())
+        only_read("off")
+        list(pending.log_all())
+        there = mlflow.MlflowClient(uri).get_run(run.identity.run_id)
+        assert (there.info.status, there.data.metrics) == ("FINISHED", {"a": 1.0})
+        assert list(pending.log_all()) == ["nothing is pending"]
+    finally:
+        only_read("off")
+        mlflow.set_tracking_uri(None)
 
 
 def processes(server: Server) -> list:

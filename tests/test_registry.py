@@ -121,7 +121,7 @@ def test_a_new_model_a_rollback_and_the_next_night(promoted, tmp_path, monkeypat
         promotion.rollback(None)
     promote(again=True)
     assert registry.champion().number == "2"
-    assert registry.ROLLED_BACK not in registry.champion().tags
+    assert not registry.champion().rolled_back
     with pytest.raises(UserError, match=r"joint has no version '9'; known: 1, 2"):
         promotion.rollback("9")
     promotion.rollback("1")
@@ -222,7 +222,7 @@ def test_an_alias_that_was_moved_meanwhile_stays_where_it_is(promoted, tmp_path,
     promotion.rollback(None)
     assert capsys.readouterr().out == "joint version 1 is @champion again, 2 no more\n"
     assert registry.champion() == first
-    assert registry.ROLLED_BACK in registry.version("joint", "2").tags
+    assert registry.version("joint", "2").rolled_back
     with pytest.raises(UserError, match="joint version 1 is the first champion: there is none before it"):
         promotion.rollback(None)
 

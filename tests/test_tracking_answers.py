@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,14 +10,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import mlflow
 import pytest
+from certificates import Authority
 from conftest import ROOT
 
 from mtl import params, tracking
 from mtl.errors import UserError
+from mtl.tracking import registry
+
+NO_MLFLOW = "mend MLFLOW_TRACKING_URI, or start what is behind it"
 
 
 @contextmanager
-def answering(status: int) -> Iterator[str]:
+def answering(status: int, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """The address of a web server on loopback that answers everything with `status` and a page."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -31,9 +36,11 @@ def answering(status: int) -> Iterator[str]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
 
@@ -41,7 +48,7 @@ def answering(status: int) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("status", "said"),
     [
-        (404, "it does not know /api/2.0/mlflow/experiments/get-by-name: mend MLFLOW_TRACKING_URI"),
+        (404, f"it does not know /api/2.0/mlflow/experiments/get-by-name: {NO_MLFLOW}"),
         (401, "wrong or no user and password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
     ],
 )
@@ -58,3 +65,52 @@ def test_a_server_that_does_not_take_us_is_one_line(tmp_path, monkeypatch, statu
         finally:
             mlflow.set_tracking_uri(None)
     assert str(refused.value) == f"the MLflow tracking server {uri}: {said}"
+
+
+def said_over_tls(uri: str, monkeypatch) -> str:
+    """What becomes of a question to MLflow, after the one whether it is there at all."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(UserError) as refused, registry.connection() as client:
+        client.get_experiment_by_name("any")
+    said = str(refused.value)
+    assert "\n" not in said
+    assert said.startswith(f"the MLflow tracking server {uri}: ")
+    return said.partition(f"{uri}: ")[2]
+
+
+REACHED = f"it does not know /api/2.0/mlflow/experiments/get-by-name: {NO_MLFLOW}"  # by both questions
+
+
+def test_tls_is_asked_by_mlflows_settings(tmp_path, monkeypatch):
+    authority, other = Authority(tmp_path), tmp_path / "other"
+    other.mkdir()
+    with answering(404, authority.server()) as uri:
+        for untrusting in (None, str(Authority(other).file)):
+            if untrusting:
+                monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", untrusting)
+            said = said_over_tls(uri, monkeypatch)
+            assert said.startswith("its certificate is not trusted: ")
+            assert said.endswith("; MLFLOW_TRACKING_SERVER_CERT_PATH names a file of those that are")
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", "nowhere.pem")
+        assert said_over_tls(uri, monkeypatch).startswith(
+            "nowhere.pem: no such file; mend or unset MLFLOW_TRACKING_SER"
+        )
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(authority.file))
+        assert said_over_tls(uri, monkeypatch) == REACHED
+        monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
+        assert "only one of these environment variables may be set" in said_over_tls(uri, monkeypatch)
+        monkeypatch.delenv("MLFLOW_TRACKING_SERVER_CERT_PATH")
+        assert said_over_tls(uri, monkeypatch) == REACHED
+
+
+def test_a_server_that_asks_for_a_certificate_is_shown_mlflows(tmp_path, monkeypatch):
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(authority.file))
+    with answering(404, authority.server(ask=True)) as uri:
+        wanted = "it wants a certificate of ours; MLFLOW_TRACKING_CLIENT_CERT_PATH names a file with it and its key"
+        assert said_over_tls(uri, monkeypatch) == wanted
+        monkeypatch.setenv("MLFLOW_TRACKING_CLIENT_CERT_PATH", "nowhere.pem")
+        assert said_over_tls(uri, monkeypatch).startswith("nowhere.pem: no such file; mend or unset")
+        monkeypatch.setenv("MLFLOW_TRACKING_CLIENT_CERT_PATH", str(authority.issue("client")))
+        assert said_over_tls(uri, monkeypatch) == REACHED

@@ -115,7 +115,7 @@ def _is_settled(version: registry.Version, champion: registry.Version | None, ag
     """Say that nothing is to be done where that is so."""
     if champion is not None and version.number == champion.number:
         click.echo(f"{version} is @{registry.CHAMPION} already: nothing to do")
-    elif registry.ROLLED_BACK in version.tags and not again:
+    elif version.rolled_back and not again:
         click.echo(f"{version} was rolled back: nothing done; --again promotes it all the same")
     else:
         return False
@@ -159,7 +159,7 @@ def rollback(to: str | None) -> None:
         target = registry.version(registry.JOINT, number)
         if target.number == champion.number:
             raise UserError(f"{registry.JOINT} version {number} is @{registry.CHAMPION} already")
-        if to is None and registry.ROLLED_BACK in target.tags:
+        if to is None and target.rolled_back:
             raise UserError(
                 f"version {number}, champion before, was rolled back itself; name one: `mtl rollback --to …`"
             )

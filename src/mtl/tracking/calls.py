@@ -14,9 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
 
-# Bad request, no such thing (also an older server's answer), not done to it, not implemented.
-REFUSALS = {400, 404, 405, 501}
+# What MLflow alone says, in its own JSON or out of this process where the store is a file, and always will: the run is
+# not there; a value that it does not take.
+FINAL = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+# Its answers to one call that say nothing of the next ones. BAD_REQUEST is also what it makes of most errors of its
+# database (mlflow/store/db/utils.py), such as one that can only be read after a failover.
+FOR_NOW = {"BAD_REQUEST", "NOT_IMPLEMENTED"}
+
+
+class NoModels(Exception):
+    """The server is an MLflow before 3, which knows runs and no logged models."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +47,30 @@ def perform(client: MlflowClient, run_id: str, call: Call, files: Path) -> None:
 
 
 def refused(error: Exception) -> bool:
-    """Whether the store has answered, and the answer will always be no; anything else is worth another try."""
+    """Whether MLflow itself has answered, and the answer will always be no; anything else is worth another try.
+
+    A 404 alone is no such answer: a proxy gives one while the server behind it is away.
+    """
+    return isinstance(error, NoModels) or _code(error) in FINAL
+
+
+def refused_for_now(error: Exception) -> bool:
+    """Whether this one call was answered with no, which another day may be yes; others are worth a try at once."""
+    return _code(error) in FOR_NOW
+
+
+def _code(error: Exception) -> str | None:
+    """MLflow's code for an error; None where it has none, as in an answer that is not MLflow's."""
     from mlflow.exceptions import MlflowException
     from requests import HTTPError
 
     if isinstance(error, MlflowException):
-        return error.get_http_status_code() in REFUSALS
-    return isinstance(error, HTTPError) and error.response is not None and error.response.status_code in REFUSALS
+        return error.error_code
+    try:  # an upload's
+        said = error.response.json() if isinstance(error, HTTPError) else None
+    except (ValueError, AttributeError):  # a page; no response
+        return None
+    return said.get("error_code") if isinstance(said, dict) else None
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -94,7 +120,7 @@ def _model(client: MlflowClient, run_id: str, files: Path, name: str, tags: Mapp
 
     run = client.get_run(run_id)
     experiment = run.info.experiment_id
-    begun = client.search_logged_models([experiment], f"source_run_id = '{run_id}' and name = '{name}'")
+    begun = _begun(client, experiment, run_id, name)
     if begun and begun[0].status == LoggedModelStatus.READY:
         return
     made = begun[0] if begun else client.create_logged_model(experiment, name, run_id, dict(tags), run.data.params)
@@ -111,6 +137,30 @@ def _model(client: MlflowClient, run_id: str, files: Path, name: str, tags: Mapp
         saved.save(str(Path(folder) / "MLmodel"))  # not into `files`: a kill would leave half of it there
         client.log_model_artifact(made.model_id, str(Path(folder) / "MLmodel"))
     client.finalize_logged_model(made.model_id, LoggedModelStatus.READY)
+
+
+def _begun(client: MlflowClient, experiment: str, run_id: str, name: str) -> Sequence[LoggedModel]:
+    """The models `name` of a run. Raises NoModels where the server knows its run, and twice no logged models.
+
+    A proxy whose server is away answers with 404 too, but not between two answers of the server.
+    """
+    from mlflow.exceptions import MlflowException
+
+    def search() -> Sequence[LoggedModel]:
+        return client.search_logged_models([experiment], f"source_run_id = '{run_id}' and name = '{name}'")
+
+    try:
+        return search()
+    except MlflowException as error:
+        if error.error_code != "ENDPOINT_NOT_FOUND":
+            raise
+    client.get_run(run_id)
+    try:
+        return search()
+    except MlflowException as error:
+        if error.error_code != "ENDPOINT_NOT_FOUND":
+            raise
+        raise NoModels(str(error)) from None
 
 
 def _end(client: MlflowClient, run_id: str, _: Path, status: str, end_time: int) -> None:

@@ -116,10 +116,10 @@ class Journal:
         """Send all that is left, and forget what the server has; return what it refused and why. Hold it before.
 
         Raises:
-            UserError: the server does not have the run.
+            UserError: the server says that it does not have the run.
             Exception: what the client raises where the server is away; what was sent by then is not sent again.
         """
-        identity, refused = self.identity, []
+        identity, refused, ended = self.identity, [], True
         run_id = identity.run_id or begun(client, identity)
         if not has(client, run_id):
             raise UserError(
@@ -130,12 +130,15 @@ class Journal:
             try:
                 calls.perform(client, run_id, call, folder / "files")
             except Exception as error:
-                if not calls.refused(error):
+                if not calls.refused(error) and not calls.refused_for_now(error):
                     raise
-                refused.append(f"{call.what}, {folder}: {reason(error)}")
+                advice = "remove the folder to give that up" if calls.refused(error) else "it stays written down"
+                refused.append(f"the server refuses {call.what}, {folder}: {reason(error)}; {advice}")
+                ended &= call.kind != "end"
             else:
                 _remove(folder)
-        if client.get_run(run_id).info.status == "RUNNING":  # its process was killed before it could say how it ended
+        # Else its process was killed before it could say how it ended.
+        if ended and client.get_run(run_id).info.status == "RUNNING":
             client.set_terminated(run_id, "KILLED")
         if not refused:
             _remove(self.folder)

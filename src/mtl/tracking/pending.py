@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mtl.errors import UserError
 from mtl.tracking.identity import Identity
 from mtl.tracking.journal import Journal, root
-from mtl.tracking.server import ADVICE, answers, prepare_client, shown, uri
+from mtl.tracking.server import answers, prepare_client, shown, uri
 
 PATIENCE = 300  # seconds that a request may take here: nothing waits for it, and a model may be large
 
@@ -79,7 +79,7 @@ def log_all() -> Iterator[str]:
                 if not free or not entry.journal.exists():
                     yield f"{entry}: left to its stage, which is still running"
                     continue
-                with answers(f"{ADVICE}; nothing is lost"):
+                with answers("; nothing is lost"):
                     said = _log(entry.journal)
             problems += said
             yield f"{entry}: {'not all of it was logged' if said else 'logged'}"
@@ -93,10 +93,9 @@ def _log(journal: Journal) -> list[str]:
     import mlflow
 
     try:
-        refused = journal.log(mlflow.MlflowClient(uri(), uri()))
+        return journal.log(mlflow.MlflowClient(uri(), uri()))
     except UserError as error:  # of this run alone
         return [str(error)]
-    return [f"the server refuses {what}; remove the folder to give that up" for what in refused]
 
 
 @contextmanager

@@ -20,7 +20,7 @@ JOINT = "joint"  # the registered name of the joint model; a task's model has th
 CHAMPION = "champion"
 HOLDS = ("models/", "data/labels/")  # tags of a version that begin so are what it holds: path in dvc.lock -> its md5
 PREVIOUS = "previous"  # tag of a version: the one that was champion before it
-ROLLED_BACK = "rolled_back"  # tag of a version that `mtl rollback` took the alias from
+ROLLED_BACK = "rolled_back"  # tag: "true" once `mtl rollback` took the alias from a version, "false" when it is back
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class Version:
     number: str
     run_id: str
     tags: dict[str, str]
+
+    @property
+    def rolled_back(self) -> bool:
+        """Whether `mtl rollback` took the alias from it, and nothing gave it back since."""
+        return self.tags.get(ROLLED_BACK) == "true"
 
     def __str__(self) -> str:
         return f"{self.name} version {self.number}"
@@ -68,8 +73,13 @@ def held(version: Version) -> dict[str, str]:
 
 
 def register(name: str, model: LoggedModel, holds: Mapping[str, str], tags: Mapping[str, str]) -> Version:
-    """The version of `name` that holds these bytes: the one there is, else a new one of the logged model."""
+    """The version of `name` that holds these bytes: the one there is, else a new one of the logged model.
+
+    Of two that are made at the same moment the first counts. The second is deleted where we may; an account that may
+    write and not delete leaves it, and nothing reads it.
+    """
     import mlflow
+    from mlflow.exceptions import MlflowException
 
     there = holding(name, holds)
     if there is not None:
@@ -79,7 +89,11 @@ def register(name: str, model: LoggedModel, holds: Mapping[str, str], tags: Mapp
         made = mlflow.register_model(f"models:/{model.model_id}", name, tags={**tags, **holds})
         first = holding(name, holds)
         if first is not None and first.number != str(made.version):  # another machine did the same at the same moment
-            client.delete_model_version(name, str(made.version))
+            try:
+                client.delete_model_version(name, str(made.version))
+            except MlflowException as error:
+                if error.error_code != "PERMISSION_DENIED":
+                    raise
             return first
     return version(name, str(made.version))
 
@@ -111,7 +125,9 @@ def move_champion(to: Version, expected: str | None, *, back: bool = False) -> N
     """Move the alias `champion` to a version, and write down which one it had before (unless it goes `back`).
 
     MLflow cannot compare and set in one step. So the alias is looked at right before and right after; between two
-    machines the later move holds, and the earlier one says so. The alias always names one whole version.
+    machines the later move holds, and the earlier one says so. The alias always names one whole version. Tags are set
+    before it moves: where they cannot be, it stays, and a rollback that is cut off is not undone by the next promotion.
+    Nothing is deleted: MLflow's accounts may write without being allowed to delete.
 
     Raises UserError where the alias does not point at the version `expected` (None: nowhere), before or after.
     """
@@ -123,13 +139,14 @@ def move_champion(to: Version, expected: str | None, *, back: bool = False) -> N
             )
         if expected is not None and not back:
             client.set_model_version_tag(to.name, to.number, PREVIOUS, expected)
+        if expected is not None and back:
+            client.set_model_version_tag(to.name, expected, ROLLED_BACK, "true")
+        if version(to.name, to.number).rolled_back:
+            client.set_model_version_tag(to.name, to.number, ROLLED_BACK, "false")
         client.set_registered_model_alias(to.name, CHAMPION, to.number)
         now = aliases(to.name).get(CHAMPION)
         if now != to.number:
             raise UserError(f"{to.name}@{CHAMPION} was moved to {_named(now)} at the same moment: that holds")
-        if expected is not None and back:
-            client.set_model_version_tag(to.name, expected, ROLLED_BACK, "true")
-        client.delete_model_version_tag(to.name, to.number, ROLLED_BACK)
 
 
 def _named(number: str | None) -> str:

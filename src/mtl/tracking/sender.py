@@ -12,7 +12,7 @@ from mtl.tracking import calls
 from mtl.tracking.calls import Call
 from mtl.tracking.identity import Identity
 from mtl.tracking.journal import Journal
-from mtl.tracking.server import reason, server_answers
+from mtl.tracking.server import reason, silence
 
 LATER = "`mtl log --pending` logs it when the server is back"
 
@@ -81,9 +81,14 @@ class Sender:
         if self._journal is None:
             return
         try:
-            if self.pending and server_answers() and not self._journal.log(self.client):
-                print(f"MLflow: logged after all: {', '.join(dict.fromkeys(self.pending))}", file=sys.stderr)
-                self.pending.clear()
+            if self.pending and silence() is None:
+                written, refused = self.pending, self._journal.log(self.client)
+                self.pending = [call.what for _, call in self._journal.calls()] if refused else []
+                logged = [what for what in dict.fromkeys(written) if what not in self.pending]
+                for line in refused:
+                    print(f"MLflow: {line}", file=sys.stderr)
+                if logged:
+                    print(f"MLflow: logged after all: {', '.join(logged)}", file=sys.stderr)
         except Exception as error:  # it is not back
             print(f"MLflow: still away: {reason(error)}", file=sys.stderr)
         finally:

@@ -60,31 +60,37 @@ def prepare_client(seconds: int = REQUEST_SECONDS) -> None:
 
 
 @contextmanager
-def answers(advice: str = ADVICE) -> Iterator[None]:
-    """Turn what fails in the store into one line that names the server (without its password), and ends in `advice`."""
+def answers(more: str = "") -> Iterator[None]:
+    """Turn what fails in the store into one line that names the server (without its password), and ends in `more`."""
     import requests
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        if not server_answers():
-            raise UserError(f"the MLflow tracking server {shown()}: no answer; {advice}")
+        if (why := silence()) is not None:
+            raise UserError(f"the MLflow tracking server {shown()}: {why}{more}")
         yield
     except (MlflowException, SQLAlchemyError, requests.RequestException, ImportError, ValueError) as error:
-        said = _explained(error) or f"{reason(error)}; {advice}"
-        raise UserError(f"the MLflow tracking server {shown()}: {said}") from None
+        said = _explained(error) or f"{reason(error)}; {ADVICE}"
+        raise UserError(f"the MLflow tracking server {shown()}: {said}{more}") from None
 
 
-def server_answers() -> bool:
-    """Whether a tracking server answers at all, within SECONDS; a database is not asked."""
+def silence() -> str | None:
+    """Why a tracking server does not answer at all within SECONDS, and what to do; None where it does.
+
+    A database is not asked. A server is, with the certificates that MLflow's own requests go by.
+    """
     import requests
+    from mlflow.utils.credentials import get_default_host_creds
 
+    if not uri().startswith(("http:", "https:")):
+        return None
     try:
-        if uri().startswith(("http:", "https:")):
-            requests.get(uri(), timeout=SECONDS)
-    except (requests.RequestException, ValueError):
-        return False
-    return True
+        by = get_default_host_creds(uri())
+        requests.get(uri(), timeout=SECONDS, verify=by.verify, cert=by.client_cert_path)
+    except (OSError, ValueError) as error:  # those of requests are among them; a certificate's file may not be there
+        return _explained(error) or f"no answer; {ADVICE}"
+    return None
 
 
 def shown() -> str:
@@ -98,20 +104,26 @@ def reason(error: Exception) -> str:
     said = one_line(error).replace(uri(), shown())
     if status := re.search(r"too many (\d{3}) error responses", said):
         return f"it answers with error {status[1]}"
-    if re.search("Max retries exceeded|timeout exception", said):
-        return "no answer"
-    return _explained(error) or said[:300]
+    if explained := _explained(error):
+        return explained
+    return "no answer" if re.search("Max retries exceeded|timeout exception", said) else said[:300]
 
 
 def _explained(error: Exception) -> str | None:
     """What a person has to do about a server's answer, where the answer itself does not say it."""
     if getattr(error, "error_code", "") in {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}:
         return "wrong or no user and password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    if untrusted := re.search(r"certificate verify failed:? ?([^(\n]*)", str(error)):
+        why = untrusted[1].strip() or "it cannot be verified"
+        return f"its certificate is not trusted: {why}; MLFLOW_TRACKING_SERVER_CERT_PATH names a file of those that are"
+    if re.search("alert (certificate required|bad certificate|unknown ca|handshake failure)", str(error)):
+        return "it wants a certificate of ours; MLFLOW_TRACKING_CLIENT_CERT_PATH names a file with it and its key"
+    if nowhere := re.search(r"TLS [^:]*, invalid path: ([^'\")\n]+)", str(error)):
+        return f"{nowhere[1]}: no such file; mend or unset MLFLOW_TRACKING_SERVER_CERT_PATH or …_CLIENT_CERT_PATH"
     if unknown := re.search(r"endpoint (\S+) failed with error code 404", str(error)):
         older = "an MLflow before 3, which logs no models and has none to promote"
-        return (
-            f"it does not know {unknown[1]}: {older if 'logged-models' in unknown[1] else 'mend MLFLOW_TRACKING_URI'}"
-        )
+        other = "mend MLFLOW_TRACKING_URI, or start what is behind it"
+        return f"it does not know {unknown[1]}: {older if 'logged-models' in unknown[1] else other}"
     return None
 
 
