@@ -28,7 +28,7 @@ def main(task: str) -> None:
             print("this processor has no bfloat16: the results hold, but float32 would be many times as quick")
 
         hardware.configure(settings.hardware, recipe.precision, settings.seed)
-        strategy = hardware.strategy(settings.hardware)
+        strategy = hardware.strategy(settings.hardware, task)
         run.log_tags({"strategy": hardware.name(strategy)})
         with strategy.scope():
             model = networks.build(recipe, dataset.shape, len(classes), splits["train"][0])
