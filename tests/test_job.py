@@ -219,8 +219,8 @@ def test_a_token_in_the_environment_opens_a_uri(here, monkeypatch):
         with pytest.raises(UserError, match="cannot be read"):
             folders.fetched(uri, here / "refused")
         given = {"FSSPEC_HTTP": '{"client_kwargs": {"headers": {"Authorization": "Bearer secret"}}}'}
-        monkeypatch.setattr(fsspec.config, "conf_dict", {})
-        fsspec.config.set_conf_env(fsspec.config.conf_dict, given)
+        monkeypatch.setattr(fsspec.config, "conf", {})
+        fsspec.config.set_conf_env(fsspec.config.conf, given)
         assert folders.fetched(uri, here / "copies").read_bytes() == (here / "pets.tar").read_bytes()
         server.shutdown()
 
