@@ -1,5 +1,7 @@
 """Load the images into data/raw: `python src/load_data.py`."""
 
+import os
+
 import numpy as np
 
 from mtl import errors, params, shards, sources, store, tracking
@@ -10,6 +12,8 @@ from mtl.sources.split import hold_out
 def main() -> None:
     """Stage `load_data`."""
     settings = params.read()
+    if os.environ.get("DVC_STAGE") == "load_data":  # elsewhere, as in `mtl train`, URIs are read
+        params.refuse_uri(settings.data)
     with tracking.stage_run("load_data", settings) as run:
         dataset = link(settings) if settings.data.source == "tfrecord" else load(settings)
         run.log_dataset(dataset)

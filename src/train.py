@@ -25,7 +25,7 @@ def main(task: str) -> None:
         run.log_dataset(dataset)
         run.log_tags({"native_bfloat16": str(hardware.native_bfloat16()).lower()})
         hardware.configure(settings.hardware, recipe.precision, settings.seed)
-        strategy = hardware.strategy(settings.hardware)
+        strategy = hardware.strategy(settings.hardware, task)
         run.log_tags({"strategy": hardware.name(strategy)})
         with strategy.scope():
             model = networks.build(recipe, dataset.shape, len(classes), splits["train"][0])

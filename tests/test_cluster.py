@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from mtl import cluster, hardware, params
+from mtl import cluster, hardware, meeting, params
 from mtl.cluster import Cluster
 from mtl.errors import UserError
 
@@ -42,6 +42,10 @@ BAD = [
     (config({"worker": ["a:1", "a:1"]}), "an address is there twice"),
     (config({"worker": ["a"]}), "'a' is no address like 'host:2222'"),
     (config({"worker": ["a:0"]}), "'a:0' is no address"),
+    (config({"worker": ["::1:2222"]}), "'::1:2222' is no address like 'host:2222' or '[::1]:2222'"),
+    (config({"worker": ["[::1:2222"]}), "'[::1:2222' is no address"),
+    (config({"worker": ["[a]:2222"]}), "'[a]:2222' is no address"),
+    (config({"worker": ["[127.0.0.1]:2222"]}), "'[127.0.0.1]:2222' is no address"),
     (config({"worker": [["a:1"]]}), "is no address"),
     (config({"worker": "a:1"}), "cluster.worker is no list of addresses"),
     (config({"chief": ["a:1", "b:1"]}, "chief"), "2 chiefs; there must be one"),
@@ -73,32 +77,60 @@ def test_tf_config_is_not_read_where_it_is_not_asked_for(monkeypatch):
     assert cluster.of(params.Hardware(threads=1, strategy="auto")).chief
 
 
-def test_workers_that_are_all_there_meet(capfd):
-    addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(3))
-    failed = []
+def meet(addresses: tuple[str, ...], trainings: tuple[str, ...]) -> list[str]:
+    """What each worker ends with where all come at once: an error's line, or nothing."""
+    said = [""] * len(addresses)
 
-    def meet(index: int) -> None:
+    def come(index: int) -> None:
         try:
-            cluster.meet(Cluster(addresses, index), seconds=30)
+            meeting.meet(Cluster(addresses, index), 30, trainings[index])
         except UserError as error:
-            failed.append(error)
+            said[index] = str(error)
 
-    threads = [threading.Thread(target=meet, args=(index,)) for index in range(3)]
+    threads = [threading.Thread(target=come, args=(index,)) for index in range(len(addresses))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert failed == []
-    for address in addresses:  # their ports are free for TensorFlow
-        socket.create_server(("127.0.0.1", int(address.rpartition(":")[2]))).close()
+    return said
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_workers_that_are_all_there_meet(monkeypatch, host):
+    if host == "[::1]" and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    addresses = tuple(f"{host}:{port}" for port in free_ports(3))
+    monkeypatch.setenv("TF_CONFIG", config({"worker": list(addresses)}))
+    assert cluster.read().workers == addresses
+    assert meet(addresses, ("model1",) * 3) == ["", "", ""]
+    for port in (address.rpartition(":")[2] for address in addresses):  # their ports are free for TensorFlow
+        family = socket.AF_INET6 if host == "[::1]" else socket.AF_INET
+        socket.create_server((host.strip("[]"), int(port)), family=family).close()
+
+
+def test_workers_that_come_for_two_trainings_end_at_once_with_a_line():
+    """As after a death: the chief's `dvc repro` passes over model1, which the other begins with."""
+    addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(2))
+    assert meet(addresses, ("model2", "model1")) == [
+        f"worker 1 at {addresses[1]} trains model1, this one, worker 0, model2: start all of them for the same task",
+        f"worker 0 at {addresses[0]} trains model2, this one, worker 1, model1: start all of them for the same task",
+    ]
 
 
 def test_a_worker_that_never_comes_is_one_line(monkeypatch):
     mine, other = free_ports(2)
     with socket.create_server(("127.0.0.1", other)):  # something listens there and never answers
-        monkeypatch.setattr(cluster, "ANSWER_SECONDS", 0.1)
+        monkeypatch.setattr(meeting, "ANSWER_SECONDS", 0.1)
         with pytest.raises(UserError) as caught:
-            cluster.meet(Cluster((f"127.0.0.1:{mine}", f"127.0.0.1:{other}"), 0), seconds=0.5)
+            meeting.meet(Cluster((f"127.0.0.1:{mine}", f"127.0.0.1:{other}"), 0), seconds=0.5)
     assert str(caught.value) == (
         f"after 0.5 seconds (hardware.wait_seconds) these workers are not there: 127.0.0.1:{other};"
         " start all of them, and see that each reaches the others"
@@ -109,11 +141,11 @@ def test_a_port_that_is_taken_is_one_line():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(UserError, match=f"cannot listen at {address}: .*in use"):
-            cluster.meet(Cluster((address, "127.0.0.1:1"), 0), seconds=1)
+            meeting.meet(Cluster((address, "127.0.0.1:1"), 0), seconds=1)
 
 
 def test_a_lone_worker_waits_for_nobody():
-    cluster.meet(Cluster(("127.0.0.1:1",), 0), seconds=1)
+    meeting.meet(Cluster(("127.0.0.1:1",), 0), seconds=1)
 
 
 def test_what_runs_on_one_machine_says_so():

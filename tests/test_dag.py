@@ -260,7 +260,7 @@ def test_the_run_id_of_mlflow_run_does_not_swallow_the_stages(done, tmp_path):
     assert search(project).experiment.value_counts()["derive_labels"] == 2
 
 
-VALUES = {"params", "reading", "recipes", "gate", "tune_settings", "settings"}
+VALUES = {"params", "addresses", "reading", "recipes", "gate", "tune_settings", "settings"}
 # Values are tracked as parameters; MLflow and logs/ are no outputs.
 NO_BYTES = VALUES | {"boards", "errors", "tracking", "lineage"}
 
@@ -335,7 +335,7 @@ LAYERS = [
         "checkpoint",
     },
     {"networks", "blocks", "heads", "feeds", "streams", "optimizers", "models"}
-    | {"labels", "sources", "hardware", "cluster", "scores"},
+    | {"labels", "sources", "hardware", "cluster", "meeting", "scores"},
     {"store", "shards", "backend", "tables", "edits", "errors"} | VALUES,
 ]
 

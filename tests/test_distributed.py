@@ -176,16 +176,28 @@ def test_two_machines_run_the_stage_and_the_chief_alone_writes(done, tmp_path):
         project.edit(lambda tree: tree["hardware"].update(strategy="multi_worker"))
         project.edit(lambda tree: tree["recipes"]["compact"].update(steps_per_epoch=4))
     before = (other.root / "models/model1.keras").read_bytes()
-    helper = subprocess.Popen(
-        [sys.executable, "src/train.py", "model1"],
-        cwd=other.root,
-        env=other.environment | {"TF_CONFIG": config({"worker": addresses}, index=1)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    ran = chief.run("dvc", "repro", "-s", "train@model1", TF_CONFIG=config({"worker": addresses}, index=0))
-    said, _ = helper.communicate(timeout=60)
-    assert helper.returncode == 0
+
+    def together(task: str, helped: str, status: int = 0) -> tuple[subprocess.CompletedProcess, str]:
+        """`dvc repro` of `task` on the chief, while the other machine trains `helped`; both end with `status`."""
+        helper = subprocess.Popen(
+            [sys.executable, "src/train.py", helped],
+            cwd=other.root,
+            env=other.environment | {"TF_CONFIG": config({"worker": addresses}, index=1)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            ran = chief.run("dvc", "repro", "-s", f"train@{task}", check=not status, TF_CONFIG=own)
+            said, _ = helper.communicate(timeout=60)
+        finally:
+            helper.kill()
+        assert helper.returncode == status, said
+        assert bool(ran.returncode) == bool(status), ran.stderr
+        return ran, said
+
+    own = config({"worker": addresses}, index=0)
+    ran, said = together("model1", "model1")
     assert "hardware.strategy: multi_worker, each batch is shared by 2" in ran.stdout
     assert "model1: trained; worker 0, the chief, has the model" in said
     assert json.loads((chief.root / "metrics/model1.json").read_text())["test_acc"] > 0
@@ -196,3 +208,10 @@ def test_two_machines_run_the_stage_and_the_chief_alone_writes(done, tmp_path):
     assert [len(found[found.experiment == "model1"]) for found in runs] == [2, 1]
     newest = runs[0][runs[0].experiment == "model1"].sort_values("start_time").iloc[-1]
     assert newest["tags.strategy"] == "multi_worker"
+    # All tasks again, as after a death in model2: the chief passes over model1, and the other must not train it alone.
+    assert "didn't change" in chief.run("dvc", "repro", "-s", "train@model1", TF_CONFIG=own).stdout
+    ran, said = together("model2", "model1", status=1)
+    assert f"worker 1 at {addresses[1]} trains model1, this one, worker 0, model2: start all" in ran.stderr
+    assert f"error: worker 0 at {addresses[0]} trains model2, this one, worker 1, model1: start all" in said
+    ran, said = together("model2", "model2")
+    assert "model2: trained; worker 0, the chief, has the model" in said

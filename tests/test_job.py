@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import filelock
@@ -186,6 +188,41 @@ def test_a_uri_that_cannot_be_read_is_one_line(here, uri):
     said = refused("model1", "--params", "p.yaml", "--output", "out", "--data", uri)
     assert said.startswith(f"--data {uri}: ")
     assert not (here / "out" / "models").exists()
+
+
+@pytest.mark.parametrize("option", ["--data", "--data.path"])
+def test_a_password_in_a_uri_is_refused_and_written_nowhere(here, option):
+    said = refused("model1", "--params", "p.yaml", "--output", "out", option, "https://me:secret@host/pets.tar")
+    assert "'https://***@host/pets.tar' has a password or token in it" in said
+    assert "FSSPEC_HTTPS=" in said
+    assert "secret" not in said
+    assert not (here / "out").exists()
+
+
+def test_a_token_in_the_environment_opens_a_uri(here, monkeypatch):
+    """As the refusal of one in the URI says, and fsspec reads it: `FSSPEC_HTTP={"client_kwargs": …}`."""
+    import fsspec
+
+    class Guarded(SimpleHTTPRequestHandler):
+        def send_head(self):
+            if self.headers["Authorization"] == "Bearer secret":
+                return super().send_head()
+            return self.send_error(401)
+
+        def log_message(self, *what):
+            pass
+
+    write_tar(here / "pets.tar", tree())
+    with ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}/pets.tar"
+        with pytest.raises(UserError, match="cannot be read"):
+            folders.fetched(uri, here / "refused")
+        given = {"FSSPEC_HTTP": '{"client_kwargs": {"headers": {"Authorization": "Bearer secret"}}}'}
+        monkeypatch.setattr(fsspec.config, "conf", {})
+        fsspec.config.set_conf_env(fsspec.config.conf, given)
+        assert folders.fetched(uri, here / "copies").read_bytes() == (here / "pets.tar").read_bytes()
+        server.shutdown()
 
 
 def test_where_the_images_are_is_kept_whatever_folder_is_worked_in(here):

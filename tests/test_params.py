@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from conftest import ROOT
 from ruamel.yaml import YAML
 
-from mtl import edits, params
+from mtl import edits, job, params, project, quickstart
 from mtl.errors import UserError
 
 
@@ -37,6 +38,9 @@ BAD = [
     ("data.path", "", "data.path: String should match pattern"),
     ("data.path", ".", "data.path: '.' holds the outputs of the stages; use a folder of its own"),
     ("data.path", "data/raw", "data.path: 'data/raw' holds the outputs of the stages"),
+    ("data.path", "https://me:secret@host/x", "data.path: 'https://***@host/x' has a password or token in it, which"),
+    ("data.path", "https://secret@host/x", "data.path: 'https://***@host/x' has a password or token in it, which"),
+    ("data.path", "simplecache::ftp://me:secret@host/x", "'simplecache::ftp://***@host/x' has a password or token"),
     ("hardware.threads", 10**12, "hardware.threads: Input should be less than or equal to 1024"),
     ("recipes.compact.batch_size", 1e30, "recipes.compact.batch_size: Input should be"),
     ("recipes.sgd.epochs", None, "recipes.sgd.epochs: Input should be a valid integer"),
@@ -96,8 +100,32 @@ def test_bad_value_is_one_line_that_names_the_key(tmp_path, path, value, message
     with pytest.raises(UserError) as caught:
         read_changed(tmp_path, put(path, value))
     assert message in str(caught.value)
+    assert "secret" not in str(caught.value)
     assert str(caught.value).startswith(str(tmp_path / "params.yaml"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "path", ["s3://bucket/a@b", "sftp://me@host/x", "abfs://box@account.dfs.core.windows.net/x", "github://a:b@main/x"]
+)
+def test_a_uri_without_a_password_is_taken(tmp_path, path):
+    assert read_changed(tmp_path, put("data.path", path)).data.path == path
+
+
+def test_a_uri_is_refused_where_dvc_runs_the_stage(tmp_path, monkeypatch):
+    """`mtl train` gives URIs to the same stage; DVC can tell no change of most of them."""
+    read_changed(tmp_path, put("data.path", "gs://bucket/records"))
+    monkeypatch.chdir(tmp_path)
+    said = "params.yaml: data.path: 'gs://bucket/records' is a URI and the DAG takes local paths: copy the images"
+    with pytest.raises(UserError, match=said) as caught:
+        CliRunner().invoke(quickstart.command, catch_exceptions=False)
+    assert "`mtl train <task> --params params.yaml --data gs://bucket/records --output out`" in str(caught.value)
+    with pytest.raises(UserError, match=said):
+        CliRunner().invoke(project.command, catch_exceptions=False)
+    monkeypatch.setenv("DVC_STAGE", "load_data")
+    with pytest.raises(UserError, match=said):
+        job.function(job.script("load_data"))()
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 
 def test_keep_best_needs_validation_images(tmp_path):

@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import CIFAR10, write_images
-from images import encoded, pixels
-from PIL import Image
+from images import encoded, pixels, tree, write_tree
+from PIL import ExifTags, Image
 
 from mtl import records, shards
 from mtl.errors import UserError
 from mtl.params import Data, Hardware
 from mtl.recipes import Augmentation, Recipe, Sgd
-from mtl.sources import folder, tfrecord
+from mtl.records import encoding, files
+from mtl.sources import decoding, folder, tfrecord
 
 HERE = "--direct_running_mode=in_memory"  # Beam in this process
 NONE = shards.Discarded(count=0, files=(), reasons={})
@@ -238,6 +239,7 @@ def test_what_is_no_image_is_discarded_with_the_reason_and_a_count(tmp_path, ten
         ([("TRIAN", "a.png", "cat")], "split,image_uri,label", "line 2: split 'TRIAN': unknown; use one of TRAIN, VAL"),
         ([("TRAIN", "", "cat")], "split,image_uri,label", "line 2: image_uri is empty"),
         ([("TRAIN", "a.png", "")], "split,image_uri,label", "line 2: label is empty"),
+        ([("TRAIN", "ftp://me:pass@host/a", "cat")], "split,image_uri,label", "line 2: 'ftp://***@host/a' has a passw"),
         ([("TRAIN", "a.png")], "split,image_uri,label", "line 2: label is empty"),
         ([], "split,image_uri,label", "no images in it"),
         ([("TRAIN", "a.png", "cat")], "split,image_uri,label", "none of the images could be read; see"),
@@ -258,6 +260,9 @@ def test_flags_and_folders_that_do_not_do_are_one_line(tmp_path):
         convert(tmp_path / "gone", tmp_path / "out")
     with pytest.raises(UserError, match=r"cat/a.png is not at <split>/<class>/<file>"):
         convert(tmp_path / "in", tmp_path / "out")
+    for given in (("ftp://me:pass@host/x.csv", "out"), (tmp_path / "in", "ftp://me:pass@host/out")):
+        with pytest.raises(UserError, match=r"^'ftp://\*\*\*@host/.+' has a password or token in it"):
+            convert(*given)
     with pytest.raises(UserError, match="nosuch"):
         convert("nosuch://bucket/x.csv", tmp_path / "out")
     rows = write_csv(tmp_path / "x.csv", [("TRAIN", "in/cat/a.png", "cat")])
@@ -296,6 +301,75 @@ def test_uris_that_fsspec_opens_are_read_and_written(converted, tmp_path, monkey
     assert not list(shards.FETCHED.iterdir())
     with pytest.raises(UserError, match=r"memory://nowhere/manifest.json is missing"):
         tfrecord.load(data("memory://nowhere"))
+
+
+def left(root: str) -> set[str]:
+    """The files in a folder or below a URI."""
+    return set(files.listing(root))
+
+
+@pytest.mark.parametrize("root", ["{here}/out", "memory://forced/out"])
+def test_forced_only_what_is_of_an_earlier_conversion_is_replaced(tmp_path, root):
+    output = root.format(here=tmp_path)
+    kept = {"notes.txt", "train.tfrecord.gz", "dev-00000-of-00001.tfrecord.gz", "old/train-00000-of-00001.tfrecord.gz"}
+    for name in kept | {"discarded-train-00003-of-00004.csv"}:
+        with files.write(files.join(output, name)) as file:
+            file.write(b"x")
+    with pytest.raises(UserError, match=r"discarded-train-00003-of-00004.csv is there without manifest.json, of a con"):
+        convert(write_tree(tmp_path / "in", tree()), output)
+    assert len(left(output)) == 5
+    convert(tmp_path / "in", output, "--force", "--records-per-shard", "1")
+    many = {f"train-0000{i}-of-00004.tfrecord.gz" for i in range(4)}
+    many |= {f"test-0000{i}-of-00002.tfrecord.gz" for i in range(2)}
+    assert left(output) == kept | many | {"manifest.json"}
+    # Without a plan nothing is lost, and no manifest is left where the conversion fails.
+    with pytest.raises(UserError, match="no such file"):
+        convert(tmp_path / "gone", output, "--force")
+    with pytest.raises(UserError, match="neither a flag of `mtl convert` nor of Beam"):
+        convert(tmp_path / "in", output, "--force", "--nosuch=1")
+    assert "manifest.json" in left(output)
+    (tmp_path / "text.png").write_bytes(b"hello")
+    broken = write_csv(tmp_path / "broken.csv", [("TRAIN", "text.png", "cat")])
+    with pytest.raises(UserError, match=r"out: none of the images could be read; see .+discarded-\*.csv"):
+        convert(broken, output, "--force")
+    assert left(output) - kept == {"train-00000-of-00001.tfrecord.gz", "discarded-train-00000-of-00001.csv"}
+    convert(tmp_path / "in", output, "--force")
+    one = {"train-00000-of-00001.tfrecord.gz", "test-00000-of-00001.tfrecord.gz", "manifest.json"}
+    assert left(output) == kept | one
+
+
+def behind_the_pixels(png: bytes) -> bytes:
+    """A PNG with its chunk of Exif behind those of the pixels."""
+    start = png.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(png[start : start + 4])
+    return png[:start] + png[end:-12] + png[start:end] + png[-12:]
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "late png"])
+@pytest.mark.parametrize("orientation", [None, 0, 1, 6])
+def test_an_image_stays_as_it_is_unless_its_orientation_says_that_it_lies(kind, orientation):
+    """A camera writes Exif into every file."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Camera"
+    if orientation is not None:
+        exif[ExifTags.Base.Orientation] = orientation
+    content = encoded(pixels(1, 4, 6), kind.removeprefix("late "), exif=exif)
+    content = behind_the_pixels(content) if kind == "late png" else content
+    with decoding.no_bombs():
+        got = encoding.prepare(content, "x")
+    assert (got.content == content) == (orientation != 6)
+    assert (got.height, got.width) == ((6, 4) if orientation == 6 else (4, 6))
+    assert (decoding.decode(got.content, "x")[0] == decoding.decode(content, "x")[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("orientation", "stays"), [("", True), ('tiff:Orientation="1"', True), ('tiff:Orientation="8"', False)]
+)
+def test_an_orientation_in_xmp_counts_and_other_xmp_does_not(orientation, stays):
+    xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description {orientation}/></x:xmpmeta>'.encode()
+    content = encoded(pixels(1, 4, 6), "jpeg", xmp=xmp)
+    with decoding.no_bombs():
+        assert (encoding.prepare(content, "x").content == content) == stays
 
 
 def edit_manifest(path: Path, change) -> None:

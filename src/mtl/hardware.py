@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl import cluster
+from mtl import cluster, meeting
 from mtl.backend import import_tensorflow as import_tensorflow
 from mtl.errors import UserError, one_line
 from mtl.params import Hardware, Params
@@ -44,18 +44,20 @@ def configure(hardware: Hardware, precision: str, seed: int) -> None:
         print("this processor has no bfloat16: the results hold, but float32 would be many times as quick", flush=True)
 
 
-def strategy(hardware: Hardware) -> tf.distribute.Strategy:
+def strategy(hardware: Hardware, training: str = "") -> tf.distribute.Strategy:
     """The strategy that `hardware.strategy` asks for; one line says which, where it is not one device.
 
     `auto` takes a TPU where one answers, else all GPUs where there are several, else the one device there is.
+    `training` is what the workers of `multi_worker` tell each other that they train.
 
     Raises:
-        UserError: no TPU answers; TF_CONFIG is wrong; another worker does not come within `hardware.wait_seconds`.
+        UserError: no TPU answers; TF_CONFIG is wrong; another worker does not come within `hardware.wait_seconds`, or
+            comes for another training.
     """
     import tensorflow as tf
 
     if hardware.strategy == "multi_worker":  # first of all: it must be made before TensorFlow looks at its devices
-        made = _multi_worker(hardware)
+        made = _multi_worker(hardware, training)
     elif hardware.strategy == "tpu" or (hardware.strategy == "auto" and _has_tpu()):
         made = _tpu()
     else:
@@ -88,7 +90,7 @@ def one_machine(hardware: Hardware, what: str) -> Hardware:
     return hardware
 
 
-def _multi_worker(hardware: Hardware) -> tf.distribute.Strategy:
+def _multi_worker(hardware: Hardware, training: str) -> tf.distribute.Strategy:
     import tensorflow as tf
 
     ours = cluster.read()
@@ -100,7 +102,7 @@ def _multi_worker(hardware: Hardware) -> tf.distribute.Strategy:
         end="",
     )
     print(f" {CONNECT_SECONDS} s for TensorFlow to connect them", flush=True)
-    cluster.meet(ours, hardware.wait_seconds)
+    meeting.meet(ours, hardware.wait_seconds, training)
     # No signal and no thread of Python's gets through while TensorFlow waits for a worker that died just now.
     with Path(os.devnull).open("w") as nowhere:
         faulthandler.dump_traceback_later(CONNECT_SECONDS, exit=True, file=nowhere)

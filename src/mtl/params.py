@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from mtl import addresses
 from mtl.errors import UserError
 from mtl.gate import Gate
 from mtl.reading import read_as
@@ -55,6 +56,13 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 class Data(Settings):
     """Where the images come from and what is held out of them."""
+
+    @field_validator("path")
+    @classmethod
+    def _has_no_secret(cls, path: str) -> str:
+        if fault := addresses.fault(path):
+            raise ValueError(fault)
+        return path
 
     @field_validator("path")
     @classmethod
@@ -149,6 +157,16 @@ class Params(Settings):
     def recipe(self, task: str) -> Recipe:
         """The recipe that trains `task`."""
         return self.recipes[self.task(task).recipe]
+
+
+def refuse_uri(data: Data) -> None:
+    """Raise UserError where `data.path` is a URI, which the stages read but DVC cannot tell a change of."""
+    if "://" in data.path:
+        raise UserError(
+            f"{PATH}: data.path: {data.path!r} is a URI and the DAG takes local paths: copy the images here (of shards"
+            " the folder with manifest.json) and give that path, or train without DVC: `mtl train <task> --params"
+            f" {PATH} --data {data.path} --output out`"
+        )
 
 
 def read(path: Path = PATH) -> Params:

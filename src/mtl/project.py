@@ -39,7 +39,9 @@ def changes(settings: params.Params, task: str, recipe: str, epochs: int) -> lis
 @click.option("--epochs", type=click.IntRange(min=0), default=0)
 def command(task: str, recipe: str, epochs: int) -> None:
     """Run the DAG, or train TASK, with another recipe or number of epochs."""
-    changed = changes(params.read(), task, recipe, epochs)
+    settings = params.read()
+    params.refuse_uri(settings.data)
+    changed = changes(settings, task, recipe, epochs)
     dvc = ["exp", "run", *(part for change in changed for part in ("-S", change))] if changed else ["repro"]
     target = [f"train@{task}"] if task else []
     sys.exit(subprocess.run([sys.executable, "-m", "dvc", *dvc, *target]).returncode)

@@ -32,6 +32,7 @@ def command(jobs: int | None) -> None:
     """
     started = time.perf_counter()
     asked = params.read()
+    params.refuse_uri(asked.data)
     choose_images(asked)
     settings = params.read()
     if settings.data.source == "generated":

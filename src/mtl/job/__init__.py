@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from mtl import cluster, params, store
+from mtl import addresses, cluster, params, store
 from mtl.errors import UserError
 from mtl.job import folders, values
 
@@ -75,7 +75,8 @@ def _address(data: str | None, settings: params.Data) -> str | None:
     if settings.source == "generated":
         if data:
             raise UserError(
-                f"--data {data}: data.source is 'generated', which draws its images; set --data.source=folder"
+                f"--data {addresses.shown(data)}: data.source is 'generated', which draws its images;"
+                " set --data.source=folder"
             )
         return None
     if data is None and settings.source == "cifar10" and not Path(settings.path).exists():

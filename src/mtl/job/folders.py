@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from mtl import edits, params, store
+from mtl import addresses, edits, params, store
 from mtl.errors import UserError, one_line
 
 WORK = ".work"  # in the output folder, until the training is over: what a killed one goes on from
@@ -20,7 +20,12 @@ JOB = Path("job.json")  # in there: what is trained from what
 
 
 def located(data: str) -> str:
-    """Where the images are: an absolute path, or the URI as it is. Raises UserError where a path is not there."""
+    """Where the images are: an absolute path, or the URI as it is.
+
+    Raises UserError where a path is not there, or a URI has a password in it.
+    """
+    if fault := addresses.fault(data):
+        raise UserError(f"--data: {fault}")
     if data.startswith("file://"):
         data = url2pathname(urlsplit(data).path)
     if "://" in data:

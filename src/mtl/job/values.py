@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mtl import addresses
 from mtl.edits import get, holds, put
 from mtl.errors import UserError, one_line
 from mtl.params import Params
@@ -57,7 +58,7 @@ def change(settings: Params, task: str, given: dict[str, str], path: Path) -> tu
         try:
             validate(tree, Params)
         except ValidationError as error:
-            raise UserError(f"--{name}={given[name]}: {first_line(error)}") from None
+            raise UserError(f"--{name}={addresses.shown(given[name])}: {first_line(error)}") from None
     return validate(tree, Params), values
 
 
@@ -82,7 +83,7 @@ def _read(name: str, text: str, present: object) -> Any:
     try:
         value = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
-        raise UserError(f"--{name}={text}: not valid YAML: {one_line(error)}") from None
+        raise UserError(f"--{name}={addresses.shown(text)}: not valid YAML: {one_line(error)}") from None
     # Some services write every number as 512.0.
     whole = isinstance(present, int) and isinstance(value, float) and value.is_integer()
     return int(value) if whole else value

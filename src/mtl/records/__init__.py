@@ -18,7 +18,7 @@ RECORDS = 4096  # of a shard, unless said otherwise: 8 MB of thumbnails, some hu
 @click.option("--validation", type=click.IntRange(min=0), default=0, help="Hold so many out of TRAIN, where none are.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what is held out.")
 @click.option("--records-per-shard", "records", type=click.IntRange(min=1), default=RECORDS, show_default=True)
-@click.option("--force", is_flag=True, help="Replace the shards that are in OUTPUT.")
+@click.option("--force", is_flag=True, help="Remove the shards that are in OUTPUT first.")
 def command(
     where: tuple[str, ...], folder: str | None, name: str | None, validation: int, seed: int, records: int, force: bool
 ) -> None:
@@ -39,13 +39,26 @@ def command(
     source, output, *flags = where
     from mtl.records import rows
 
-    if files.exists(files.join(output, files.MANIFEST)) and not force:
-        raise UserError(f"{output}: shards are there already; give another OUTPUT, or --force to replace them")
+    rows.refuse_secret(output)
+    if not force:
+        _refuse_written(output)
     found = rows.hold_out(rows.read(source), validation, seed, source)
     from mtl.records import pipeline
 
     pipeline.run(rows.plan(found, records), name or files.stem(source), output, flags)
     inspect(output)
+
+
+def _refuse_written(output: str) -> None:
+    """Raise UserError where a conversion has left something in `output`."""
+    there = files.written(output)
+    if there and there[0] == files.MANIFEST:
+        raise UserError(f"{output}: shards are there already; give another OUTPUT, or --force to replace them")
+    if there:
+        raise UserError(
+            f"{output}: {there[0]} is there without {files.MANIFEST}, of a conversion that failed or of another"
+            " program; give another OUTPUT, or --force to replace what is there"
+        )
 
 
 def inspect(folder: str) -> None:

@@ -33,8 +33,8 @@ def prepare(content: bytes, name: str) -> Encoded:
     """
     try:
         with Image.open(io.BytesIO(content), formats=decoding.FORMATS) as image:
+            image.load()  # a PNG may have its orientation behind the pixels
             if image.mode in PLAIN and decoding.is_upright(image):
-                image.load()
                 kind = "png" if image.format == "PNG" else "jpeg"
                 return Encoded(content, image.height, image.width, len(image.getbands()), kind)
     except Exception:  # what a decoder raises on a stranger's bytes; `decode` puts it into a line

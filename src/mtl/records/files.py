@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import IO, Any
 
 from mtl.errors import UserError, one_line
-from mtl.shards import MANIFEST, is_remote, join
+from mtl.shards import MANIFEST, SPLITS, is_remote, join
 
-__all__ = ["MANIFEST", "absolute", "exists", "is_remote", "join", "listing", "read", "remove", "stem", "write"]
+__all__ = [
+    "MANIFEST",
+    "absolute",
+    "clear",
+    "exists",
+    "is_remote",
+    "join",
+    "listing",
+    "read",
+    "remove",
+    "stem",
+    "write",
+    "written",
+]
+
+# What a conversion leaves in its folder beside the manifest.
+_WRITTEN = re.compile(rf"(discarded-)?({'|'.join(SPLITS)})-\d+-of-\d+(?(1)\.csv|\.tfrecord\.gz)")
 
 
 def absolute(path: str) -> str:
@@ -50,6 +67,31 @@ def remove(folder: str) -> None:
     system, inside = _system(folder)
     if system.exists(inside):
         system.rm(inside, recursive=True)
+
+
+def written(folder: str) -> list[str]:
+    """The names of what earlier conversions left in `folder`, sorted, the manifest first."""
+    system, inside = _system(folder)
+    system.invalidate_cache()  # some remember what was there before
+    try:
+        names = {path.rstrip("/").rpartition("/")[2] for path in system.ls(inside, detail=False)}
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except Exception as error:  # each file system of fsspec raises its own
+        raise UserError(f"{folder}: {one_line(error)}") from error
+    return [MANIFEST] * (MANIFEST in names) + sorted(name for name in names if _WRITTEN.fullmatch(name))
+
+
+def clear(folder: str) -> None:
+    """Remove what earlier conversions left in `folder`, the manifest first: what is half gone has none."""
+    system, inside = _system(folder)
+    for name in written(folder):
+        try:
+            system.rm_file(join(inside, name))
+        except FileNotFoundError:
+            pass
+        except Exception as error:  # each file system of fsspec raises its own
+            raise UserError(f"{join(folder, name)}: cannot be removed: {one_line(error)}") from error
 
 
 def listing(folder: str) -> list[str]:

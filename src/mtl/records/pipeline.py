@@ -28,6 +28,8 @@ READERS = 16  # images of a shard that are fetched at once where they are behind
 def run(plans: Sequence[Plan], name: str, output: str, flags: Sequence[str]) -> None:
     """Write the shards of `plans` and their manifest into the folder `output`, by Beam with its own `flags`.
 
+    What earlier conversions left there is removed first, so that nothing is of two of them.
+
     Raises UserError where Beam is not installed, does not know a flag, or fails, and where no image could be read.
     """
     try:
@@ -38,6 +40,7 @@ def run(plans: Sequence[Plan], name: str, output: str, flags: Sequence[str]) -> 
     options = _options(flags)
     output = files.absolute(output)
     folder = files.join(output, PLANS)
+    files.clear(output)
     try:
         # By name, not by value: what a runner is told stays small, however many images there are.
         names = [_write_json(files.join(folder, f"{plan.file}.json"), asdict(plan)) for plan in plans]

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from mtl import addresses
 from mtl.errors import UserError, one_line
 from mtl.records import files
 from mtl.shards import SPLITS
@@ -43,6 +44,7 @@ class Plan:
 
 def read(source: str) -> list[Row]:
     """The rows of a CSV file, or of a folder of <split>/<class>/<file>. Raises UserError where there are none."""
+    refuse_secret(source)
     if not files.exists(source):
         raise UserError(f"{source}: no such file or folder; give a CSV of {','.join(COLUMNS)}, or a folder of images")
     rows = _from_csv(source) if source.endswith(".csv") else _from_tree(source)
@@ -52,6 +54,12 @@ def read(source: str) -> list[Row]:
     if len(classes) > MAX_CLASSES:
         raise UserError(f"{source}: {len(classes)} labels; up to {MAX_CLASSES} are possible")
     return rows
+
+
+def refuse_secret(address: str, where: str = "") -> None:
+    """Raise UserError, beginning with `where`, where an address has a password in it: shards hold the addresses."""
+    if fault := addresses.fault(address):
+        raise UserError(f"{where}{fault}")
 
 
 def _from_csv(source: str) -> list[Row]:
@@ -71,6 +79,7 @@ def _row(source: str, where: str, line: dict[str, str | None]) -> Row:
         raise UserError(f"{where}: split {given!r}: unknown; use one of {', '.join(SPLITS).upper()}")
     if not uri or not label.isprintable() or not label:
         raise UserError(f"{where}: {'label' if uri else 'image_uri'} is empty or no text")
+    refuse_secret(uri, f"{where}: ")
     inside = files.is_remote(uri) or uri.startswith("/")
     folder = source.rpartition("/")[0] if "/" in source else "."
     return Row(given.lower(), uri, uri if inside else files.join(files.absolute(folder), uri), label)

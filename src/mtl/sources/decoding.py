@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from tqdm import tqdm
 
 from mtl.errors import UserError
@@ -20,7 +20,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 
 _Item = TypeVar("_Item")
 # Where Pillow keeps what says which way is up, for JPEG and PNG alike.
-_ORIENTATION = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
+_METADATA = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
+_LYING = range(2, 9)  # values of Exif's orientation that turn or mirror; any other one, like 1, is upright
 
 
 def decode(content: bytes, name: str, size: int | None = None) -> tuple[np.ndarray, str]:
@@ -46,8 +47,11 @@ def decode(content: bytes, name: str, size: int | None = None) -> tuple[np.ndarr
 
 
 def is_upright(image: Image.Image) -> bool:
-    """Whether nothing in the file says that it lies otherwise."""
-    return _ORIENTATION.isdisjoint(image.info)
+    """Whether nothing in the file says that it lies otherwise; to be asked of an image that is loaded.
+
+    Cameras write metadata into every file: it is the orientation alone that counts.
+    """
+    return _METADATA.isdisjoint(image.info) or image.getexif().get(ExifTags.Base.Orientation, 1) not in _LYING
 
 
 def resize(image: Image.Image, size: int) -> Image.Image:
