@@ -86,16 +86,17 @@ def test_who_may_write_and_not_delete_promotes_and_goes_back(server, door, tmp_p
     assert not registry.champion().rolled_back
     assert registry.champion().tags[registry.PREVIOUS] == "1"
 
-    direct = mlflow.MlflowClient(server.uri, server.uri)
-    source = direct.get_model_version_download_uri("joint", "1")
+    others = []
 
     def another_is_first(request: str) -> None:
         if "model-versions/create" in request:
-            direct.create_model_version("joint", source, first.run_id, {HOLDS: "3"})
+            door.open()  # once
+            others.append(registry.register("joint", model, {HOLDS: "3"}, {}))
 
     door.rule = another_is_first
     third = registry.register("joint", model, {HOLDS: "3"}, {})
     assert third.number == "3"
+    assert others == [third]
     assert [request.split()[0] for request in door.seen].count("DELETE") == 1
     assert [version.number for version in registry.versions("joint")] == ["1", "2", "3", "4"]  # 4 could not be deleted
     assert registry.register("joint", model, {HOLDS: "3"}, {}) == third
