@@ -28,10 +28,25 @@ def epochs(study: optuna.Study) -> int:
     return sum(trial.last_step or 0 for trial in study.get_trials(deepcopy=False, states=studies.FINISHED))
 
 
+def reached(study: optuna.Study) -> int:
+    """The last epoch that every finished trial reached, over all its tasks; 0 where there is no trial."""
+    return min((trial.last_step or 0 for trial in study.get_trials(deepcopy=False, states=studies.FINISHED)), default=0)
+
+
 def importances(study: optuna.Study) -> dict[str, float]:
-    """How much of the metric's variance each parameter explains (fANOVA, Hutter et al. 2014); empty where none can."""
-    if studies.counts(study)[TrialState.COMPLETE] < 2:
+    """How much of the metric's variance each parameter explains (fANOVA, Hutter et al. 2014); empty where none can.
+
+    Where trials were stopped early, the metric is that after the last epoch that all `reached`: those that were trained
+    to their end are few, and the best.
+    """
+    finished, step = study.get_trials(deepcopy=False, states=studies.FINISHED), reached(study)
+    if len(finished) < 2:
         return {}
+    if any(trial.state == TrialState.PRUNED for trial in finished):
+        study = optuna.create_study(direction=study.direction)
+        for trial in finished:
+            value, given = trial.intermediate_values[step], (trial.params, trial.distributions)
+            study.add_trial(optuna.create_trial(value=value, params=given[0], distributions=given[1]))
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -65,9 +80,11 @@ def words(study: optuna.Study, space: Space, found: FrozenTrial) -> list[str]:
     """What the table does not say: against the recipe as it stands, at the edge of a range, failures."""
     metric, counts = space.tune.metric, studies.counts(study)
     said = [
-        f"trials trained to their end: {counts[TrialState.COMPLETE]} (importance is over these); stopped early:"
-        f" {counts[TrialState.PRUNED]}; epochs: {epochs(study)}"
+        f"trials trained to their end: {counts[TrialState.COMPLETE]}; stopped early: {counts[TrialState.PRUNED]};"
+        f" epochs: {epochs(study)}"
     ]
+    if counts[TrialState.PRUNED]:
+        said.append(f"importance is for {metric} after epoch {reached(study)}, which all of them reached")
     attempts = [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("baseline")]
     baseline = next((trial for trial in attempts if trial.state == TrialState.COMPLETE), None)
     if not attempts:
