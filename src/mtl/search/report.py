@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import warnings
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from mtl import store
 from mtl.edits import holds
 from mtl.params import PATH
 from mtl.search import ranges, studies
@@ -95,6 +97,10 @@ def words(study: optuna.Study, space: Space, found: FrozenTrial) -> list[str]:
         said.append(f"No trial is better than {PATH} as it was at the start: it stands ({metric} {found.value:.4f})")
     else:
         said.append(f"{metric} {found.value:.4f}, against {baseline.value:.4f} of {PATH} as it was at the start")
+        if metric == "val_acc" and len(space.tasks) == 1:
+            images = store.read_dataset().validation
+            error = math.sqrt(found.value * (1 - found.value) / images)  # of a binomial
+            said[-1] += f"; on {images} validation images an accuracy has a standard error of {error:.4f}"
     for path, value in values_of(found, space.parameters).items():
         if end := ranges.edge(space.parameters[path], value):
             said.append(f"{path}: the best value, {_text(value)}, lies at the {end} of what was searched")
