@@ -347,3 +347,15 @@ def test_asha_spends_at_most_half_the_epochs(project):
 
     study.optimize(objective, n_trials=shipped.tune.max_trials)
     assert report.epochs(study) <= shipped.tune.max_trials * shipped.tune.epochs / 2
+    # What all trials did once is what importance is drawn from: the one parameter that their ends depend on.
+    assert report.reached(study) == 1
+    weights = report.importances(study)
+    assert set(weights) == set(shipped.parameters)
+    assert max(weights, key=weights.get) == RATE
+
+
+def test_there_is_no_importance_in_one_trial(project):
+    found = opening.open_study(params.read(), ["model1"], "sqlite:///tune.db", "model1", None, None)
+    assert report.importances(found.study) == {}
+    optimize(found, 1)
+    assert report.importances(found.study) == {}
