@@ -136,6 +136,25 @@ def test_at_the_end_of_its_time_a_study_stops_and_goes_on_later(project: Project
     assert sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials(project)) == 2
 
 
+@pytest.mark.slow
+def test_ctrl_c_stops_a_study_in_postgresql_and_the_same_command_goes_on(project: Project, postgresql):
+    declare(project, parameters=[RATE], max_trials=6)
+    environment = project.environment | {"OPTUNA_STORAGE": postgresql}
+    command = ["mtl", "tune", "model1", "--jobs", "2"]
+    running = subprocess.Popen(command, cwd=project.root, env=environment, stderr=subprocess.PIPE, text=True)
+    assert running.stderr.readline().startswith("trial ")
+    running.send_signal(signal.SIGINT)
+    said = running.communicate()[1]
+    assert running.returncode == 130
+    assert "SIGINT; the same command goes on" in said
+    assert "Traceback" not in said
+    project.run(*command, OPTUNA_STORAGE=postgresql)
+    study = optuna.load_study(study_name="model1", storage=postgresql)
+    states = [trial.state for trial in study.get_trials()]
+    assert sum(state in (TrialState.COMPLETE, TrialState.PRUNED) for state in states) == 6
+    assert TrialState.RUNNING not in states
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
