@@ -90,5 +90,5 @@ def memory(folder: str, repeated: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    hardware.import_tensorflow()
+    hardware.import_tensorflow(None if hardware.native_bfloat16() else "float32")
     print(json.dumps({"speed": speed, "memory": memory}[sys.argv[1]](*sys.argv[2:])))

@@ -26,14 +26,13 @@ IMAGES = np.random.default_rng(0).integers(0, 256, size=(8192, 32, 32, 3)).astyp
 
 def fit(name: str, classes: int, steps: int, change: str) -> float:
     """Images per second of `training.fit`: epochs of `steps` steps, the first (compilation) left out."""
-    hardware.import_tensorflow()
+    settings = params.read()
+    recipe = Recipe.model_validate(settings.recipes[name].model_dump() | json.loads(change) | {"epochs": 3})
+    hardware.import_tensorflow(recipe.precision)
     from mtl import networks, training
     from mtl.feeds import Arrays
 
-    settings = params.read()
-    recipe = settings.recipes[name]
     count = min(len(IMAGES), steps * recipe.batch_size)
-    recipe = Recipe.model_validate(recipe.model_dump() | json.loads(change) | {"epochs": 3})
     hardware.configure(settings.hardware, recipe.precision, seed=0)
     labels = (np.arange(count) % classes).astype(np.uint8)
     model = networks.build(recipe, (32, 32, 3), classes, IMAGES)

@@ -27,13 +27,12 @@ def main() -> None:
     parser.add_argument("--change", type=json.loads, default={}, help="JSON of what to change in the recipe")
     parser.add_argument("--images", type=int, help="train on the first so many of a shuffled order")
     options = parser.parse_args()
-    hardware.import_tensorflow()
+    settings = params.read()
+    recipe = Recipe.model_validate(settings.recipe(options.task).model_dump() | options.change)
+    hardware.import_tensorflow(recipe.precision)
     from mtl import networks, training
     from mtl.feeds import Arrays
 
-    settings = params.read()
-    recipe = settings.recipe(options.task)
-    recipe = Recipe.model_validate(recipe.model_dump() | options.change)
     hardware.configure(settings.hardware, recipe.precision, options.seed)
     splits = store.read_splits(options.task)
     train, test = splits["train"], splits["test"]

@@ -34,7 +34,7 @@ def fit(threads: int, steps: int) -> float:
     if len(cluster.of(used).workers) > 1:
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[cluster.of(used).index % len(cores)]})
-    hardware.import_tensorflow()
+    hardware.import_tensorflow("float32")
     from mtl import networks, training
     from mtl.feeds import Arrays
 

@@ -14,7 +14,7 @@ def main(task: str) -> None:
     checkpoint.end_with_dvc()
     settings = params.read()
     recipe = settings.recipe(task)
-    hardware.import_tensorflow()
+    hardware.import_tensorflow(recipe.precision)
     from mtl import boards, networks, scores, streams, training
 
     ours = cluster.of(settings.hardware)  # of several machines the chief alone writes and tracks

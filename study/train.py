@@ -20,7 +20,7 @@ def main(arrangement: str, seed: int) -> None:
     settings, study = params.read(), read_as(arrangements.Study, STUDY / "params.yaml")
     tasks = arrangements.questions()
     weights = arrangements.weights(study, list(tasks))
-    hardware.import_tensorflow()
+    hardware.import_tensorflow(study.recipe.precision)
     from mtl import networks, streams, training
     from mtl.heads import Head, columns
 

@@ -9,14 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def import_tensorflow() -> None:
+def import_tensorflow(precision: str | None = None) -> None:
     """Import TensorFlow (seconds) without its notes about CPUs and GPUs, which no setting keeps off the terminal.
 
-    oneDNN's kernels are on by themselves only where the CPU has AVX-512 VNNI or better; they are twice as fast with
-    AVX2 too (bench/precision.py), so they are taken wherever the environment does not say otherwise.
+    oneDNN's kernels are on by themselves only where the CPU has AVX-512 VNNI or better. In float32 they are twice as
+    fast with AVX2 too (bench/precision.py), so a training in float32 takes them wherever the environment does not say
+    otherwise.
+
+    Args:
+        precision: what will be trained in; None where nothing is trained.
     """
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if precision == "float32":
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     with Path(os.devnull).open("wb") as nowhere, _stderr_to(nowhere.fileno()):
         import tensorflow as tf
 

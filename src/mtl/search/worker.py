@@ -53,7 +53,8 @@ def work(given: Work) -> None:
         os.dup2(log.fileno(), 2)
     sys.stdout.reconfigure(line_buffering=True)
     os.environ.update(given.environment)
-    hardware.import_tensorflow()
+    precisions = {given.space.settings.recipes[recipe].precision for recipe in given.space.recipes}
+    hardware.import_tensorflow(precisions.pop() if len(precisions) == 1 else None)
     tracking.prepare_client()
     arrays = read_arrays(given.space.tasks)
     study = load(open_storage(given.storage), given.study)
