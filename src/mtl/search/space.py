@@ -67,10 +67,12 @@ class Space:
     def definition(self) -> Values:
         """All that must stay the same while a study runs, or its trials could not be compared; flat."""
         tree = self.settings.model_dump(mode="json")
-        for path in {**self.reduced({}), **self.parameters}:
-            put(tree, path, "changed by trials")
+        changed = {**self.reduced({}), **self.parameters}
+        for path in changed:
+            put(tree, path, "changed by trials")  # what is left of it is an item of a list
         held = {f"recipes.{recipe}": tree["recipes"][recipe] for recipe in self.recipes}
         base = dict(flat({"seed": tree["seed"], "threads": tree["hardware"]["threads"], **held}))
+        base = {path: value for path, value in base.items() if path not in changed}
         tune = {key: getattr(self.tune, key) for key in ("metric", "goal", "epochs", "images_per_epoch")}
         tune["grid"] = self.tune.algorithm == "grid"
         for path, parameter in self.parameters.items():
