@@ -16,6 +16,8 @@ from PIL import Image
 from ruamel.yaml import YAML
 from servers import deployment, postgresql  # noqa: F401, as fixtures
 
+from mtl import hardware
+
 settings.register_profile("any speed", deadline=None)
 settings.load_profile("any speed")
 
@@ -96,15 +98,17 @@ def write_images(folder: Path, classes: tuple[str, ...] = CIFAR10, train: int = 
 
 
 def small(tree: dict) -> None:
-    """Parameters for a DAG of seconds on the images of `write_images`."""
+    """Parameters for a DAG of seconds on the images of `write_images`; like `make run`, without imitated bfloat16."""
     tree["data"] |= {"source": "folder", "path": "data/external", "validation": 20}
     tree["recipes"]["compact"] |= {"epochs": 2, "batch_size": 32, "options": {"widths": [8, 8]}}
+    if hardware.native_bfloat16() is False:
+        tree["recipes"]["compact"]["precision"] = "float32"
 
 
 @pytest.fixture(scope="session")
 def tensorflow() -> None:
     """TensorFlow in this process as the stages set it up, before anything is computed."""
-    from mtl import hardware, params
+    from mtl import params
 
     hardware.import_tensorflow()
     hardware.configure(params.Hardware(threads=1, strategy="auto"), "float32", seed=0)
