@@ -45,4 +45,6 @@ class Authority:
         if ask:
             context.load_verify_locations(self.file)
             context.verify_mode = ssl.CERT_REQUIRED
+            # In 1.3 a client has shaken hands before it is refused, and its request may cut off the reason.
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
         return context
