@@ -37,8 +37,9 @@ def refusal(path: Path | str, size: int | None = None) -> str:
 
 
 def one_image(tmp_path: Path, content: bytes, name: str = "0.png") -> np.ndarray:
-    """`content` as the only training image of a class, as it is loaded."""
-    return load(write_tree(tmp_path, {f"train/cat/{name}": content, f"test/cat/{name}": content})).x_train[0]
+    """`content` as every image, as it is loaded."""
+    places = [f"{split}/{label}/{name}" for split in ("train", "test") for label in ("cat", "dog")]
+    return load(write_tree(tmp_path, dict.fromkeys(places, content))).x_train[0]
 
 
 def same(left: Images, right: Images) -> bool:
@@ -56,7 +57,7 @@ names = st.text("abAB-_. é0", min_size=1, max_size=4).filter(lambda name: name.
 @st.composite
 def data_sets(draw: st.DrawFn) -> dict[str, np.ndarray]:
     """Images by path, in any order; at least one of each class in each split."""
-    classes = draw(st.lists(names, min_size=1, max_size=3, unique=True))
+    classes = draw(st.lists(names, min_size=2, max_size=3, unique=True))
     files = draw(st.lists(names, min_size=1, max_size=3, unique=True))
     shape = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
     paths = [f"{split}/{name}/{file}.png" for split in ("train", "test") for name in classes for file in files]
@@ -129,7 +130,7 @@ def test_what_is_no_image_is_left_out_and_counted(tmp_path: Path, capsys: pytest
     assert same(load(tmp_path), plain)
     notes = capsys.readouterr().err.splitlines()
     assert len(notes) == 2
-    assert "2 files" in notes[0] and ".csv, .txt" in notes[0]
+    assert "2 files" in notes[0] and "1 .csv, 1 .txt (labels.csv, train/cat/a.txt)" in notes[0]
     assert "1 images outside of train/ and test/" in notes[1]
 
 
@@ -171,7 +172,7 @@ def test_images_are_resized_to_data_size(tmp_path: Path) -> None:
     assert (loaded.x_train[2] == 50).all()
     # Every pixel counts when an image shrinks: stripes of one pixel become grey.
     stripes = np.tile(np.uint8([0, 255]), (64, 32))[..., None].repeat(3, -1)
-    shrunk = load(write_tree(tmp_path / "s", {"train/a/0.png": encoded(stripes), "test/a/0.png": encoded(stripes)}), 8)
+    shrunk = load(write_tree(tmp_path / "s", dict.fromkeys(FILES, encoded(stripes))), 8)
     assert shrunk.x_train.min() > 100 and shrunk.x_train.max() < 155
 
 
@@ -179,7 +180,8 @@ def test_images_are_resized_to_data_size(tmp_path: Path) -> None:
     ("kinds", "encoding"), [(("png", "png"), "png"), (("jpeg", "jpeg"), "jpeg"), (("png", "jpeg"), "mixed")]
 )
 def test_the_encoding_is_that_of_the_content(tmp_path: Path, kinds: tuple[str, str], encoding: str) -> None:
-    files = {f"{split}/a/0.png": encoded(pixels(0), kind) for split, kind in zip(("train", "test"), kinds, strict=True)}
+    kind_of = dict(zip(("train", "test"), kinds, strict=True))
+    files = {name: encoded(pixels(0), kind_of[name.split("/")[0]]) for name in FILES}
     assert load(write_tree(tmp_path, files)).encoding == encoding
 
 
@@ -220,6 +222,76 @@ def test_unfit_files_are_named(tmp_path: Path, form: str, change: dict[str, byte
     files = {**FILES, **change}
     message = refusal(write_tree(tmp_path, files) if form == "folder" else write_tar(tmp_path / form, files))
     assert line in message and str(tmp_path) in message
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"  # é as one character, and as two
+
+
+@pytest.mark.parametrize("form", ["folder", "a.tar.gz"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        (f"train/{COMPOSED}/0.png", f"train/{DECOMPOSED}/1.png"),
+        (f"test/cat/{DECOMPOSED}.png", f"test/cat/{COMPOSED}.png"),
+    ],
+    ids=["folders", "files"],
+)
+def test_names_that_are_one_to_unicode_are_both_named(tmp_path: Path, form: str, names: tuple[str, str]) -> None:
+    files = {**FILES, **{name: encoded(pixels(seed)) for seed, name in enumerate(names)}}
+    message = refusal(write_tree(tmp_path, files) if form == "folder" else write_tar(tmp_path / form, files))
+    assert "caf\\xe9" in message and "cafe\\u0301" in message and repr(COMPOSED)[1:-1] in message
+
+
+def test_the_splits_may_write_a_class_in_two_ways(tmp_path: Path) -> None:
+    image = encoded(pixels(0))
+    names = (f"train/{COMPOSED}/0.png", f"test/{DECOMPOSED}/0.png")
+    assert load(write_tree(tmp_path, {**FILES, **dict.fromkeys(names, image)})).classes == (COMPOSED, "cat", "dog")
+
+
+@pytest.mark.parametrize("form", ["folder", "a.tar"])
+@pytest.mark.parametrize("lead", ["", "my images/"])
+def test_hidden_classes_and_images_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, lead: str
+) -> None:
+    image = encoded(pixels(0))
+    hidden = ("train/.cow/0.png", "train/.cow/1.png", "test/.cow/0.png", "train/cat/.0.png", "train/cat/._0.png")
+    files = {lead + name: content for name, content in (FILES | dict.fromkeys(hidden, image)).items()}
+    loaded = load(write_tree(tmp_path, files) if form == "folder" else write_tar(tmp_path / form, files))
+    assert loaded.classes == ("cat", "dog")
+    (note,) = capsys.readouterr().err.splitlines()
+    assert "left out 3 " in note
+    assert all(f"{lead}{name}" in note for name in ("train/.cow/", "test/.cow/", "train/cat/.0.png"))
+
+
+@pytest.mark.parametrize("form", ["folder", "a.tar"])
+def test_a_single_class_is_refused(tmp_path: Path, form: str) -> None:
+    files = {name: content for name, content in FILES.items() if "cat" in name}
+    message = refusal(write_tree(tmp_path, files) if form == "folder" else write_tar(tmp_path / form, files))
+    assert "one class" in message and "'cat'" in message
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({f"train/cat/{number}.webp": b"RIFF" for number in range(5)}, ("5 .webp", "train/cat/0.webp", "PNG or JPEG")),
+        ({"images.zip": b"PK\3\4"}, ("images.zip", "unpack it")),
+        ({"images.tar.xz": b"\xfd7zXZ"}, ("images.tar.xz", "unpack it")),
+        ({"train/.cat/0.png": b"?", "test/.cat/0.png": b"?"}, ("train/.cat/", "hidden")),
+    ],
+    ids=["webp", "zip", "xz", "hidden"],
+)
+def test_what_is_there_instead_of_images_is_named(
+    tmp_path: Path, files: dict[str, bytes], named: tuple[str, ...]
+) -> None:
+    message = refusal(write_tree(tmp_path, files))
+    assert "no images" in message
+    assert all(part in message for part in named)
+
+
+@pytest.mark.parametrize(("kind", "named"), [("webp", "WebP"), ("gif", "GIF"), ("bmp", "BMP"), ("tiff", "TIFF")])
+def test_an_image_of_another_kind_under_the_name_of_a_png_is_told(tmp_path: Path, kind: str, named: str) -> None:
+    message = refusal(write_tree(tmp_path, {**FILES, "train/cat/0.png": encoded(pixels(0), kind)}))
+    assert "train/cat/0.png" in message and named in message
 
 
 def test_images_of_other_sizes_are_both_named(tmp_path: Path) -> None:
@@ -341,6 +413,7 @@ def test_what_is_no_archive(tmp_path: Path) -> None:
     for name, content in (("a.tar", b""), ("b.tar", b"no archive" * 99), ("c.zip", b"PK\3\4" * 200)):
         (tmp_path / name).write_bytes(content)
         assert "no tar archive" in refusal(tmp_path / name)
+    assert "c.zip: a zip archive" in refusal(tmp_path / "c.zip")
 
 
 def test_an_archive_may_not_unpack_to_more_than_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, ImageOps
 from tqdm import tqdm
 
 from mtl.errors import UserError
+from mtl.sources import kinds
 
 FORMATS = ("PNG", "JPEG")
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -43,7 +44,8 @@ def decode(content: bytes, name: str, size: int | None = None) -> tuple[np.ndarr
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(f"{name}: more than {Image.MAX_IMAGE_PIXELS:,} pixels; make the image smaller") from None
     except Exception as error:  # what a decoder raises on a stranger's bytes is not limited to a few types
-        raise UserError(f"{name}: not a whole PNG or JPEG image ({_reason(error)}); replace or remove it") from error
+        reason = _reason(error, content)
+        raise UserError(f"{name}: not a whole PNG or JPEG image ({reason}); replace or remove it") from error
 
 
 def is_upright(image: Image.Image) -> bool:
@@ -87,7 +89,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, content: bytes) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return "of another kind"
+        return kinds.of(content) or ("of another kind" if content else "an empty file")
     return " ".join(str(error).split()) or type(error).__name__

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from mtl.errors import UserError
 from mtl.params import Data
-from mtl.sources import trees
+from mtl.sources import kinds, trees
 from mtl.sources.decoding import SUFFIXES, decode, no_bombs, progress
-from mtl.sources.images import Images
+from mtl.sources.images import Images, check_count
 
 SPLITS = ("train", "test")
-MAX_CLASSES = 256  # labels are uint8
 
 Groups = dict[tuple[str, str], list[str]]
 
@@ -40,7 +38,7 @@ def load_tree(tree: trees.Tree, size: int | None) -> Images:
     labels = {split: [len(groups[split, name]) for name in classes] for split in SPLITS}
     x, encoding = _decode_all(tree, order, size)
     y = {split: np.repeat(np.arange(len(classes), dtype=np.uint8), counts)[:, None] for split, counts in labels.items()}
-    return Images(_name(tree.path), tuple(classes), x["train"], y["train"], x["test"], y["test"], encoding)
+    return Images(_name(tree.path), tuple(classes), x["train"], y["train"], x["test"], y["test"], encoding, files=order)
 
 
 def arrange(tree: trees.Tree) -> Groups:
@@ -50,7 +48,7 @@ def arrange(tree: trees.Tree) -> Groups:
     """
     images = [name for name in tree.files if name.lower().endswith(SUFFIXES)]
     if not images:
-        raise UserError(f"{tree.path}: no images; expected <split>/<class>/*.png, *.jpg or *.jpeg, or one tar of it")
+        raise UserError(f"{tree.path}: no images{_instead(tree)}")
     tops = {name.split("/")[0] for name in images if "/" in name}
     lead = f"{tops.pop()}/" if len(tops) == 1 and tops.isdisjoint(SPLITS) else ""
     inside = {name: name.removeprefix(lead).split("/") for name in images}
@@ -69,7 +67,7 @@ def arrange(tree: trees.Tree) -> Groups:
         if len(parts) != 3:
             raise UserError(f"{tree.path}: {name} is not at {lead}<split>/<class>/<file>; move or remove it")
         groups.setdefault((parts[0], parts[1]), []).append(name)
-    _say_what_is_left_out(tree, len(images) - sum(map(len, groups.values())))
+    _say_what_is_left_out(tree, lead, [name for name, parts in inside.items() if parts[0] not in SPLITS])
     return groups
 
 
@@ -82,10 +80,7 @@ def _check(path: Path, groups: Groups, classes: Sequence[str]) -> None:
                 raise UserError(f"{path}: class {name!r} has no images in {split}; add some or remove the class")
         if not name.isprintable():
             raise UserError(f"{path}: class {name!r} has a name that cannot be written as text; rename the folder")
-    if len(classes) > MAX_CLASSES:
-        raise UserError(
-            f"{path}: {len(classes)} classes; labels are 8-bit numbers, so up to {MAX_CLASSES} are possible"
-        )
+    check_count(str(path), classes)
 
 
 def _decode_all(
@@ -127,14 +122,42 @@ def _name(path: Path) -> str:
     return next((name.removesuffix(suffix) for suffix in trees.ARCHIVES if name.endswith(suffix)), name)
 
 
-def _say_what_is_left_out(tree: trees.Tree, strays: int) -> None:
-    others = Counter(
-        PurePosixPath(name).suffix or "no suffix"
-        for name in tree.files
-        if not name.lower().endswith(SUFFIXES) and not trees.is_readme(name)
+def _others(tree: trees.Tree) -> list[str]:
+    """The files that are no images by their name."""
+    return [name for name in tree.files if not name.lower().endswith(SUFFIXES) and not trees.is_readme(name)]
+
+
+def _instead(tree: trees.Tree) -> str:
+    """What there is where no images are, and what would be right."""
+    expected = "expected <split>/<class>/*.png, *.jpg or *.jpeg, or one tar of it"
+    if others := _others(tree):
+        return f" that are read, but {kinds.described(others)}; {kinds.advice(others)}: {expected}"
+    if hidden := _hidden(tree, ""):
+        return f", but {kinds.some(hidden)}, which is hidden; rename it: {expected}"
+    return f"; {expected}"
+
+
+def _hidden(tree: trees.Tree, lead: str) -> list[str]:
+    """Hidden folders of classes and hidden images; the `._…` of macOS are none."""
+    inside = {name: name.removeprefix(lead).split("/") for name in tree.hidden if name.startswith(lead)}
+    return sorted(
+        name
+        for name, parts in inside.items()
+        if len(parts) == 3
+        and parts[0] in SPLITS
+        and (not parts[2] or (name.lower().endswith(SUFFIXES) and not parts[2].startswith("._")))
+        and parts[1] != "__MACOSX"
     )
+
+
+def _say_what_is_left_out(tree: trees.Tree, lead: str, strays: Sequence[str]) -> None:
+    others, hidden = _others(tree), _hidden(tree, lead)
+    lines = []
     if others:
-        kinds = ", ".join(sorted(others))
-        print(f"{tree.path}: left out {others.total():,} files that are no PNG or JPEG ({kinds})", file=sys.stderr)
+        lines.append(f"{len(others):,} files that are no PNG or JPEG: {kinds.described(others)}")
+    if hidden:
+        lines.append(f"{len(hidden):,} hidden classes or images: {kinds.some(hidden)}")
     if strays:
-        print(f"{tree.path}: left out {strays:,} images outside of train/ and test/", file=sys.stderr)
+        lines.append(f"{len(strays):,} images outside of train/ and test/: {kinds.some(strays)}")
+    for line in lines:
+        print(f"{tree.path}: left out {line}", file=sys.stderr)

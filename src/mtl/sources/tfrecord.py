@@ -13,6 +13,7 @@ from mtl import shards
 from mtl.errors import UserError, one_line
 from mtl.params import PATH, Data
 from mtl.shards import MANIFEST, Manifest
+from mtl.sources.images import check_count
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ def load(data: Data) -> Records:
     path = shards.resolve(data.path)
     manifest = read_manifest(path)
     shape = _shape(path, manifest, data.size)
+    check_count(path, manifest.classes)
     for split in ("train", "test"):
         for name in manifest.classes:
             if split not in manifest.splits or not manifest.splits[split].classes.get(name):

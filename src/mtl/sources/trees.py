@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NoReturn
 
 from mtl.errors import UserError, describe_os_error
+from mtl.sources import kinds
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz")
 
@@ -34,11 +35,26 @@ class Tree:
 
     `files` gives for each path in the tree where it is: a path on the disk, or offset and size in the unpacked archive.
     `folders` are all folders, also the empty ones. Names are in Unicode's composed form: macOS writes `é` as two.
+    `hidden` are the hidden ones: files, and folders with a `/` behind them.
     """
 
     path: Path
     files: dict[str, Path | tuple[int, int]] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
+    hidden: set[str] = field(default_factory=set)
+    _spelled: dict[str, str] = field(default_factory=dict)
+
+    def name(self, place: PurePosixPath) -> str:
+        """`place` in Unicode's composed form. Raises UserError where another file or folder has that name too."""
+        name = str(place)
+        composed = unicodedata.normalize("NFC", name)
+        other = self._spelled.setdefault(composed, name)
+        if other != name:
+            raise UserError(
+                f"{self.path}: {ascii(other)} and {ascii(name)} are the same name, {composed!r}, written in two ways;"
+                " rename or merge one of them"
+            )
+        return composed
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """Yield (name, content) of the files `names`, an archive's in the order in which they lie in it."""
@@ -128,6 +144,8 @@ def list_files(path: Path) -> Tree:
                 archive.members.clear()  # 60,000 of them are 100 MB
             _check_end(path, file, archive.offset)
     except tarfile.ReadError as error:
+        if kind := kinds.of_file(path):
+            raise UserError(f"{path}: {kind}, no tar archive; {kinds.advice([path.name])}") from None
         raise UserError(f"{path}: truncated, or no tar archive ({error}); put a whole .tar, .tar.gz there") from None
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
         raise UserError(f"{path}: truncated or broken archive ({error}); copy or download it again") from None
@@ -160,21 +178,26 @@ def _add_member(tree: Tree, member: tarfile.TarInfo) -> None:
         raise UserError(f"{tree.path}: refused, its member {member.name!r} is outside of the archive's own folder")
     if not (member.isdir() or member.isfile()) or member.issparse():
         raise UserError(f"{tree.path}: refused, its member {member.name!r} is a link or a device; pack plain files")
-    if any(_is_junk(part) for part in place.parts):
+    junk = next((number for number, part in enumerate(place.parts, 1) if _is_junk(part)), 0)
+    if junk:
+        is_file = junk == len(place.parts) and member.isfile()
+        tree.hidden.add("/".join(place.parts[:junk]) + ("" if is_file else "/"))
         return
-    if member.isfile():
-        tree.files[_composed(place)] = (member.offset_data, member.size)
     folders = place.parents if member.isfile() else (place, *place.parents)
-    tree.folders.update(_composed(folder) for folder in folders if folder.name)
+    tree.folders.update(tree.name(folder) for folder in folders if folder.name)
+    if member.isfile():
+        tree.files[tree.name(place)] = (member.offset_data, member.size)
 
 
 def _list_folder(path: Path) -> Tree:
     tree = Tree(path)
     for folder, folders, files in os.walk(path, followlinks=True, onerror=_refuse):
         place = PurePosixPath(Path(folder).relative_to(path))
+        tree.hidden.update(f"{place / name}/" for name in folders if _is_junk(name))
+        tree.hidden.update(str(place / name) for name in files if _is_junk(name))
         folders[:] = [name for name in folders if not _is_junk(name)] if len(place.parts) < _DEPTH - 1 else []
-        tree.folders.update(_composed(place / name) for name in folders)
-        tree.files.update((_composed(place / name), Path(folder, name)) for name in files if not _is_junk(name))
+        tree.folders.update(tree.name(place / name) for name in folders)
+        tree.files.update((tree.name(place / name), Path(folder, name)) for name in files if not _is_junk(name))
     return tree
 
 
@@ -192,7 +215,3 @@ def _refuse(error: OSError) -> NoReturn:
 
 def _is_junk(name: str) -> bool:
     return name.startswith(".") or name in _JUNK
-
-
-def _composed(path: PurePosixPath) -> str:
-    return unicodedata.normalize("NFC", str(path))
