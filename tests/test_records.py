@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import CIFAR10, write_images
-from images import encoded, pixels, tree, write_tree
+from images import encoded, pixels, tree, write_tar, write_tree
 from PIL import ExifTags, Image
 
 from mtl import records, shards
 from mtl.errors import UserError
 from mtl.params import Data, Hardware
 from mtl.recipes import Augmentation, Recipe, Sgd
-from mtl.records import encoding, files
+from mtl.records import encoding, files, rows
 from mtl.sources import decoding, folder, tfrecord
 
 HERE = "--direct_running_mode=in_memory"  # Beam in this process
@@ -242,7 +242,9 @@ def test_what_is_no_image_is_discarded_with_the_reason_and_a_count(tmp_path, ten
         ([("TRAIN", "ftp://me:pass@host/a", "cat")], "split,image_uri,label", "line 2: 'ftp://***@host/a' has a passw"),
         ([("TRAIN", "a.png")], "split,image_uri,label", "line 2: label is empty"),
         ([], "split,image_uri,label", "no images in it"),
-        ([("TRAIN", "a.png", "cat")], "split,image_uri,label", "none of the images could be read; see"),
+        ([("TRAIN", "a.png", "cat")], "split,image_uri,label", "one class only, 'cat'"),
+        ([("TRAIN", "a.png", "cat, black", "?")], "split,image_uri,label", "line 2: 4 cells for 3 columns"),
+        ([("TRAIN", name, name) for name in "ab"], "split,image_uri,label", "none of the images could be read; see"),
     ],
 )
 def test_a_csv_that_does_not_do_is_one_line(tmp_path, rows, header, message):
@@ -251,6 +253,72 @@ def test_a_csv_that_does_not_do_is_one_line(tmp_path, rows, header, message):
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_csv_is_read_in_any_case_and_order_and_what_is_not_read_is_named(tmp_path, tensorflow):
+    write_tree(tmp_path, {f"{name}.png": encoded(pixels(seed)) for seed, name in enumerate("abc")})
+    rows = [
+        ("a.png", "4", "cat", "x", "TRAIN"),
+        ("b.png", "4", "dog", "y", "Train"),
+        ("c.png", "4", "dog", "z", "test"),
+    ]
+    source = write_csv(tmp_path / "x.csv", rows, "Image_URI,width, LABEL,Note,Split")
+    done = CliRunner().invoke(records.command, [str(source), str(tmp_path / "out"), HERE], catch_exceptions=False)
+    assert tfrecord.read_manifest(str(tmp_path / "out")).splits["train"].classes == {"cat": 1, "dog": 1}
+    (note,) = [line for line in done.stderr.splitlines() if "columns" in line]
+    assert "x.csv" in note and "2 columns" in note and "width, Note" in note
+
+
+def test_rows_and_columns_that_are_there_twice_are_counted_and_named(tmp_path, capsys):
+    lines = ["split,image_uri,label,Label", "TRAIN,a.png,?,cat", "TRAIN,b.png,?,dog", "train,a.png,?,cat"]
+    (tmp_path / "x.csv").write_text("\n".join([*lines, "TRAIN,a.png,?,dog", "TRAIN,b.png,?,dog"]))
+    read = rows.read(str(tmp_path / "x.csv"))
+    assert [row.label for row in read] == ["cat", "dog", "cat", "dog", "dog"]
+    columns, twice = capsys.readouterr().err.splitlines()
+    assert "1 columns" in columns and "label" in columns and "the last" in columns
+    assert "2 rows" in twice and "line 4 is line 2" in twice
+
+
+@pytest.mark.parametrize("lead", ["", "my images/"])
+def test_files_of_a_folder_that_are_not_converted_are_named(tmp_path, capsys, lead):
+    others = ("train/cat/a.webp", "train/cat/b.webp", "test/dog/c.txt", "train/.cow/0.png", "train/cat/.x.png")
+    quiet = ("README.md", "train/.DS_Store", "train/cat/._0.png", "Thumbs.db", "__MACOSX/train/cat/0.png", ".git/x.png")
+    files = tree() | dict.fromkeys(others + quiet, b"?")
+    write_tree(tmp_path, {lead + name: content for name, content in files.items()})
+    assert len(rows.read(str(tmp_path))) == len(tree())
+    left, hidden = capsys.readouterr().err.splitlines()
+    assert "3 files" in left and "2 .webp, 1 .txt" in left and f"{lead}train/cat/a.webp" in left
+    assert "2 hidden" in hidden and f"{lead}train/.cow/, {lead}train/cat/.x.png" in hidden
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [({"train/cat/0.webp": b"?"}, ("no images", "1 .webp")), ({"images.zip": b"?"}, ("no images", "unpack it"))],
+)
+def test_what_a_folder_holds_instead_of_images_is_named(tmp_path, files, named):
+    with pytest.raises(UserError) as caught:
+        rows.read(str(write_tree(tmp_path, files)))
+    assert all(part in str(caught.value) for part in named)
+
+
+def test_a_label_written_in_two_ways_is_one_and_two_folders_of_it_are_refused(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    source = write_csv(tmp_path / "x.csv", [("TRAIN", f"{x}.png", x) for x in (composed, decomposed, "tea")])
+    assert {row.label for row in rows.read(str(source))} == {composed, "tea"}
+    write_tree(tmp_path / "in", {f"{s}/{x}/0.png": b"?" for s, x in (("train", composed), ("test", decomposed))})
+    write_tree(tmp_path / "in", tree())
+    assert {row.label for row in rows.read(str(tmp_path / "in"))} == {composed, "cat", "dog"}
+    write_tree(tmp_path / "in", {f"train/{decomposed}/1.png": b"?"})
+    with pytest.raises(UserError, match=r"caf\\xe9.+") as caught:
+        rows.read(str(tmp_path / "in"))
+    assert "cafe\\u0301" in str(caught.value)
+
+
+def test_too_many_to_hold_out_are_said_of_the_option(tmp_path):
+    write_tree(tmp_path / "in", tree())
+    with pytest.raises(UserError, match=r"--validation: 4 of 4") as caught:
+        convert(tmp_path / "in", tmp_path / "out", "--validation", "4")
+    assert "params.yaml" not in str(caught.value)
 
 
 def test_flags_and_folders_that_do_not_do_are_one_line(tmp_path):
@@ -265,7 +333,9 @@ def test_flags_and_folders_that_do_not_do_are_one_line(tmp_path):
             convert(*given)
     with pytest.raises(UserError, match="nosuch"):
         convert("nosuch://bucket/x.csv", tmp_path / "out")
-    rows = write_csv(tmp_path / "x.csv", [("TRAIN", "in/cat/a.png", "cat")])
+    with pytest.raises(UserError, match=r"x.tar: neither a .csv file nor a folder"):
+        convert(write_tar(tmp_path / "x.tar", tree()), tmp_path / "out")
+    rows = write_csv(tmp_path / "x.csv", [("TRAIN", "in/cat/a.png", label) for label in ("cat", "dog")])
     with pytest.raises(UserError, match="--shrads: neither a flag of `mtl convert` nor of Beam"):
         convert(rows, tmp_path / "out", "--shrads", "3")
     assert CliRunner().invoke(records.command, ["--runner", "DirectRunner", "a", "b"]).exit_code == 2
@@ -277,7 +347,9 @@ def test_without_beam_one_line_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     (tmp_path / "a.png").write_bytes(encoded(pixels(0)))
     with pytest.raises(UserError, match=r"needs Apache Beam .+requirements-beam.txt"):
-        convert(write_csv(tmp_path / "x.csv", [("TRAIN", "a.png", "cat")]), tmp_path / "out")
+        convert(
+            write_csv(tmp_path / "x.csv", [("TRAIN", "a.png", label) for label in ("cat", "dog")]), tmp_path / "out"
+        )
 
 
 def test_uris_that_fsspec_opens_are_read_and_written(converted, tmp_path, monkeypatch, tensorflow):
@@ -329,7 +401,7 @@ def test_forced_only_what_is_of_an_earlier_conversion_is_replaced(tmp_path, root
         convert(tmp_path / "in", output, "--force", "--nosuch=1")
     assert "manifest.json" in left(output)
     (tmp_path / "text.png").write_bytes(b"hello")
-    broken = write_csv(tmp_path / "broken.csv", [("TRAIN", "text.png", "cat")])
+    broken = write_csv(tmp_path / "broken.csv", [("TRAIN", "text.png", label) for label in ("cat", "dog")])
     with pytest.raises(UserError, match=r"out: none of the images could be read; see .+discarded-\*.csv"):
         convert(broken, output, "--force")
     assert left(output) - kept == {"train-00000-of-00001.tfrecord.gz", "discarded-train-00000-of-00001.csv"}

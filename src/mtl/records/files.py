@@ -95,11 +95,11 @@ def clear(folder: str) -> None:
 
 
 def listing(folder: str) -> list[str]:
-    """The files below a folder, as paths in it, sorted; hidden ones are left out."""
+    """The files below a folder, hidden ones too, as paths in it, sorted."""
     system, inside = _system(folder)
     root = system._strip_protocol(inside) if is_remote(folder) else str(Path(folder).absolute())
     found = [path.removeprefix(root).lstrip("/") for path in system.find(root)]
-    return sorted(name for name in found if not any(part.startswith(".") for part in name.split("/")))
+    return sorted(found)
 
 
 def stem(path: str) -> str:

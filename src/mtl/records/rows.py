@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -15,11 +17,10 @@ from mtl import addresses
 from mtl.errors import UserError, one_line
 from mtl.records import files
 from mtl.shards import SPLITS
-from mtl.sources import split
-from mtl.sources.decoding import SUFFIXES
+from mtl.sources import kinds, split, trees
+from mtl.sources.images import check_count
 
 COLUMNS = ("split", "image_uri", "label")
-MAX_CLASSES = 256  # labels are uint8
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,8 @@ def read(source: str) -> list[Row]:
     refuse_secret(source)
     if not files.exists(source):
         raise UserError(f"{source}: no such file or folder; give a CSV of {','.join(COLUMNS)}, or a folder of images")
-    rows = _from_csv(source) if source.endswith(".csv") else _from_tree(source)
-    if not rows:
-        raise UserError(f"{source}: no images in it")
-    classes = {row.label for row in rows}
-    if len(classes) > MAX_CLASSES:
-        raise UserError(f"{source}: {len(classes)} labels; up to {MAX_CLASSES} are possible")
+    rows = _from_csv(source) if source.lower().endswith(".csv") else _from_tree(source)
+    check_count(source, sorted({row.label for row in rows}))
     return rows
 
 
@@ -63,18 +60,53 @@ def refuse_secret(address: str, where: str = "") -> None:
 
 
 def _from_csv(source: str) -> list[Row]:
+    """A row for each line; says on stderr which columns are left out, and what is there twice."""
+    rows: dict[Row, int] = {}  # with the line each is in
+    twice = []
+    listed = []
     try:
-        lines = csv.DictReader(io.StringIO(files.read(source).decode("utf-8-sig"), newline=""))
-        missing = [name for name in COLUMNS if name not in (lines.fieldnames or ())]
-        if missing:
-            raise UserError(f"{source}: no column {missing[0]!r}; the first line must be {','.join(COLUMNS)}")
-        return [_row(source, f"{source}: line {lines.line_num}", line) for line in lines]
+        lines = csv.reader(io.StringIO(files.read(source).decode("utf-8-sig"), newline=""))
+        header = next(lines, [])
+        places = _columns(source, header)
+        for cells in filter(None, lines):
+            where = f"{source}: line {lines.line_num}"
+            if any(cells[len(header) :]):
+                raise UserError(
+                    f"{where}: {len(cells)} cells for {len(header)} columns; write a text with commas in quotes"
+                )
+            listed.append(_row(source, where, [cells[place] if place < len(cells) else "" for place in places]))
+            first = rows.setdefault(listed[-1], lines.line_num)
+            if first != lines.line_num:
+                twice.append(f"line {lines.line_num} is line {first}")
     except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{source}: not a CSV file in UTF-8: {one_line(error)}") from None
+    if not listed:
+        raise UserError(f"{source}: no images in it, only the names of the columns")
+    if twice:
+        _say(f"{source}: {len(twice):,} rows are there again: {kinds.some(twice)}")
+    return listed
 
 
-def _row(source: str, where: str, line: dict[str, str | None]) -> Row:
-    given, uri, label = ((line[name] or "").strip() for name in COLUMNS)
+def _columns(source: str, header: Sequence[str]) -> list[int]:
+    """Where each of COLUMNS is; its name may be in any case, and of two the last is read."""
+    named = [cell.strip().lower() for cell in header]
+    missing = [name for name in COLUMNS if name not in named]
+    if missing:
+        raise UserError(
+            f"{source}: no column {missing[0]!r}; the first line must be {','.join(COLUMNS)}, and is"
+            f" {kinds.some(header, 9) or 'empty'}"
+        )
+    other = [cell for cell, name in zip(header, named, strict=True) if name not in COLUMNS]
+    if other:
+        _say(f"{source}: left out {len(other):,} columns: {kinds.some(other)}")
+    twice = sorted({name for name in named if named.count(name) > 1})
+    if twice:
+        _say(f"{source}: {len(twice):,} columns are there again, of which the last is read: {kinds.some(twice)}")
+    return [len(named) - 1 - named[::-1].index(name) for name in COLUMNS]
+
+
+def _row(source: str, where: str, cells: Sequence[str]) -> Row:
+    given, uri, label = (cell.strip() for cell in cells)
     if given.lower() not in SPLITS:
         raise UserError(f"{where}: split {given!r}: unknown; use one of {', '.join(SPLITS).upper()}")
     if not uri or not label.isprintable() or not label:
@@ -82,22 +114,46 @@ def _row(source: str, where: str, line: dict[str, str | None]) -> Row:
     refuse_secret(uri, f"{where}: ")
     inside = files.is_remote(uri) or uri.startswith("/")
     folder = source.rpartition("/")[0] if "/" in source else "."
-    return Row(given.lower(), uri, uri if inside else files.join(files.absolute(folder), uri), label)
+    place = uri if inside else files.join(files.absolute(folder), uri)
+    return Row(given.lower(), uri, place, unicodedata.normalize("NFC", label))
 
 
 def _from_tree(source: str) -> list[Row]:
     """An image's split and class are the two folders it is in; one folder above the splits is passed over."""
-    rows = []
-    for name in files.listing(source):
-        if not name.lower().endswith(SUFFIXES):
-            continue
-        place = PurePosixPath(name).parts
-        if len(place) not in (3, 4) or place[-3].lower() not in SPLITS:
-            raise UserError(
-                f"{source}: {name} is not at <split>/<class>/<file> with a split of {', '.join(SPLITS)}; move it"
-            )
-        rows.append(Row(place[-3].lower(), name, files.join(files.absolute(source), name), place[-2]))
+    rows, others, hidden = [], [], {}
+    names = trees.Names(source)
+    listed = files.listing(source)
+    if listed == [""]:
+        raise UserError(f"{source}: neither a .csv file nor a folder; give one of them, an archive unpacked")
+    for name in listed:
+        place = PurePosixPath(name)
+        junk = next((number for number, part in enumerate(place.parts, 1) if trees.is_junk(part)), 0)
+        if junk:
+            hidden["/".join(place.parts[:junk]) + "/" * (junk < len(place.parts))] = True
+        elif not name.lower().endswith(kinds.SUFFIXES):
+            others += [] if trees.is_readme(name) else [name]
+        else:
+            rows.append(_placed(source, place, names))
+    unseen = kinds.hidden(hidden, SPLITS)
+    if not rows:
+        raise UserError(f"{source}: {kinds.no_images(others, unseen, ', or a CSV')}")
+    kinds.say_left_out(source, others, unseen)
     return rows
+
+
+def _placed(source: str, place: PurePosixPath, names: trees.Names) -> Row:
+    """The row of the image at `place` in the tree."""
+    if len(place.parts) not in (3, 4) or place.parts[-3].lower() not in SPLITS:
+        raise UserError(
+            f"{source}: {place} is not at <split>/<class>/<file> with a split of {', '.join(SPLITS)}; move it"
+        )
+    names.composed(place)
+    label = PurePosixPath(names.composed(place.parent)).name
+    return Row(place.parts[-3].lower(), str(place), files.join(files.absolute(source), str(place)), label)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def hold_out(rows: list[Row], count: int, seed: int, source: str) -> list[Row]:
@@ -109,7 +165,7 @@ def hold_out(rows: list[Row], count: int, seed: int, source: str) -> list[Row]:
     train = [index for index, row in enumerate(rows) if row.split == "train"]
     names = sorted({row.label for row in rows})
     labels = np.array([[names.index(rows[index].label)] for index in train], np.uint8)
-    chosen = {train[place] for place in split.hold_out(labels, count, seed)}
+    chosen = {train[place] for place in split.hold_out(labels, count, seed, f"{source}: --validation:")}
     return [replace(row, split="validation") if index in chosen else row for index, row in enumerate(rows)]
 
 

@@ -17,7 +17,6 @@ from mtl.errors import UserError
 from mtl.sources import kinds
 
 FORMATS = ("PNG", "JPEG")
-SUFFIXES = (".png", ".jpg", ".jpeg")
 
 _Item = TypeVar("_Item")
 # Where Pillow keeps what says which way is up, for JPEG and PNG alike.

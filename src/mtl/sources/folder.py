@@ -11,8 +11,9 @@ import numpy as np
 from mtl.errors import UserError
 from mtl.params import Data
 from mtl.sources import kinds, trees
-from mtl.sources.decoding import SUFFIXES, decode, no_bombs, progress
+from mtl.sources.decoding import decode, no_bombs, progress
 from mtl.sources.images import Images, check_count
+from mtl.sources.kinds import SUFFIXES
 
 SPLITS = ("train", "test")
 
@@ -48,7 +49,7 @@ def arrange(tree: trees.Tree) -> Groups:
     """
     images = [name for name in tree.files if name.lower().endswith(SUFFIXES)]
     if not images:
-        raise UserError(f"{tree.path}: no images{_instead(tree)}")
+        raise UserError(f"{tree.path}: {kinds.no_images(_others(tree), kinds.hidden(tree.hidden, SPLITS))}")
     tops = {name.split("/")[0] for name in images if "/" in name}
     lead = f"{tops.pop()}/" if len(tops) == 1 and tops.isdisjoint(SPLITS) else ""
     inside = {name: name.removeprefix(lead).split("/") for name in images}
@@ -67,7 +68,7 @@ def arrange(tree: trees.Tree) -> Groups:
         if len(parts) != 3:
             raise UserError(f"{tree.path}: {name} is not at {lead}<split>/<class>/<file>; move or remove it")
         groups.setdefault((parts[0], parts[1]), []).append(name)
-    _say_what_is_left_out(tree, lead, [name for name, parts in inside.items() if parts[0] not in SPLITS])
+    _say_what_is_left_out(tree, [name for name, parts in inside.items() if parts[0] not in SPLITS])
     return groups
 
 
@@ -127,37 +128,8 @@ def _others(tree: trees.Tree) -> list[str]:
     return [name for name in tree.files if not name.lower().endswith(SUFFIXES) and not trees.is_readme(name)]
 
 
-def _instead(tree: trees.Tree) -> str:
-    """What there is where no images are, and what would be right."""
-    expected = "expected <split>/<class>/*.png, *.jpg or *.jpeg, or one tar of it"
-    if others := _others(tree):
-        return f" that are read, but {kinds.described(others)}; {kinds.advice(others)}: {expected}"
-    if hidden := _hidden(tree, ""):
-        return f", but {kinds.some(hidden)}, which is hidden; rename it: {expected}"
-    return f"; {expected}"
-
-
-def _hidden(tree: trees.Tree, lead: str) -> list[str]:
-    """Hidden folders of classes and hidden images; the `._…` of macOS are none."""
-    inside = {name: name.removeprefix(lead).split("/") for name in tree.hidden if name.startswith(lead)}
-    return sorted(
-        name
-        for name, parts in inside.items()
-        if len(parts) == 3
-        and parts[0] in SPLITS
-        and (not parts[2] or (name.lower().endswith(SUFFIXES) and not parts[2].startswith("._")))
-        and parts[1] != "__MACOSX"
-    )
-
-
-def _say_what_is_left_out(tree: trees.Tree, lead: str, strays: Sequence[str]) -> None:
-    others, hidden = _others(tree), _hidden(tree, lead)
-    lines = []
-    if others:
-        lines.append(f"{len(others):,} files that are no PNG or JPEG: {kinds.described(others)}")
-    if hidden:
-        lines.append(f"{len(hidden):,} hidden classes or images: {kinds.some(hidden)}")
+def _say_what_is_left_out(tree: trees.Tree, strays: Sequence[str]) -> None:
+    kinds.say_left_out(str(tree.path), _others(tree), kinds.hidden(tree.hidden, SPLITS))
     if strays:
-        lines.append(f"{len(strays):,} images outside of train/ and test/: {kinds.some(strays)}")
-    for line in lines:
-        print(f"{tree.path}: left out {line}", file=sys.stderr)
+        strayed = f"{len(strays):,} images outside of train/ and test/: {kinds.some(strays)}"
+        print(f"{tree.path}: left out {strayed}", file=sys.stderr)

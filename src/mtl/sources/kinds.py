@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 
+SUFFIXES = (".png", ".jpg", ".jpeg")  # of the images that are read
 # Where in the file, what is there, what that makes it.
 _SIGNATURES = (
     (8, b"WEBP", "a WebP image"),
@@ -44,7 +46,7 @@ def of_file(path: Path) -> str | None:
 def advice(names: Iterable[str]) -> str:
     """What to do about files that are not read."""
     if any(name.lower().endswith(_PACKED) for name in names):
-        return "unpack it, or pack it as .tar or .tar.gz"
+        return "unpack it"
     return "make PNG or JPEG of the images"
 
 
@@ -60,3 +62,37 @@ def described(names: Iterable[str]) -> str:
     counts = Counter(PurePosixPath(name).suffix.lower() or "without suffix" for name in names)
     by_suffix = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.most_common(SHOWN + 2))
     return f"{by_suffix}{', …' if len(counts) > SHOWN + 2 else ''} ({some(names)})"
+
+
+def hidden(names: Iterable[str], splits: Collection[str]) -> list[str]:
+    """Those of the hidden files and folders (with `/` behind them) that would be classes or images if they were not.
+
+    What macOS and others leave behind (`._…`, `__MACOSX`) is none.
+    """
+
+    def counts(name: str) -> bool:
+        *lead, split, label, file = ["", "", *name.split("/")]
+        if len(lead) > 3 or split.lower() not in splits or label == "__MACOSX":
+            return False
+        return not file or (file.lower().endswith(SUFFIXES) and not file.startswith("._"))
+
+    return sorted(filter(counts, names))
+
+
+def no_images(others: Collection[str], hidden: Collection[str], or_else: str = ", or one tar of it") -> str:
+    """Say what there is where no images are, and what would be right."""
+    expected = f"expected <split>/<class>/*.png, *.jpg or *.jpeg{or_else}"
+    if others:
+        return f"no images that are read, but {described(others)}; {advice(others)}: {expected}"
+    if hidden:
+        return f"no images, but {some(hidden)}, which is hidden; rename it: {expected}"
+    return f"no images; {expected}"
+
+
+def say_left_out(where: str, others: Collection[str], hidden: Collection[str]) -> None:
+    """Say on stderr which files of `where` are not read."""
+    if others:
+        what = f"{len(others):,} files that are no PNG or JPEG: {described(others)}"
+        print(f"{where}: left out {what}", file=sys.stderr)
+    if hidden:
+        print(f"{where}: left out {len(hidden):,} hidden classes or images: {some(hidden)}", file=sys.stderr)

@@ -8,11 +8,14 @@ from mtl.errors import UserError
 from mtl.params import PATH
 
 
-def hold_out(y: np.ndarray, count: int, seed: int) -> np.ndarray:
+def hold_out(y: np.ndarray, count: int, seed: int, said: str = f"{PATH}: data.validation:") -> np.ndarray:
     """Choose `count` images, stratified by class, from the seed.
 
     Args:
         y: labels of the training images, uint8 (N, 1).
+        count: how many.
+        seed: of the choice.
+        said: where the count is from, as an error begins with it.
 
     Returns:
         Sorted indices, int64 (count,).
@@ -27,7 +30,7 @@ def hold_out(y: np.ndarray, count: int, seed: int) -> np.ndarray:
     classes, sizes = np.unique(y, return_counts=True)
     if not len(classes) <= count <= len(y) - len(classes) or sizes.min() < 2:
         raise UserError(
-            f"{PATH}: data.validation: {count} of {len(y)} training images in {len(classes)} classes (the smallest has"
+            f"{said} {count} of {len(y)} training images in {len(classes)} classes (the smallest has"
             f" {sizes.min()}); hold out 0, or from {len(classes)} to {len(y) - len(classes)} where each class has two"
         )
     _, held_out = train_test_split(np.arange(len(y)), test_size=count, stratify=y.ravel(), random_state=seed)

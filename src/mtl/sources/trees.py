@@ -29,6 +29,26 @@ _JUNK = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
 _GZIP = b"\x1f\x8b"
 
 
+class Names:
+    """The names in `where` in Unicode's composed form, each of which stands for one file or folder."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self._written: dict[str, str] = {}
+
+    def composed(self, place: PurePosixPath) -> str:
+        """The composed form of `place`; raises UserError where another file or folder has it too."""
+        name = str(place)
+        composed = unicodedata.normalize("NFC", name)
+        other = self._written.setdefault(composed, name)
+        if other != name:
+            raise UserError(
+                f"{self.where}: {other!a} and {name!a} are the same name, {composed!r}, written in two ways;"
+                " rename or merge one of them"
+            )
+        return composed
+
+
 @dataclass(frozen=True)
 class Tree:
     """The files below a folder or in an archive, without the hidden ones.
@@ -42,19 +62,10 @@ class Tree:
     files: dict[str, Path | tuple[int, int]] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
     hidden: set[str] = field(default_factory=set)
-    _spelled: dict[str, str] = field(default_factory=dict)
+    names: Names = field(init=False)
 
-    def name(self, place: PurePosixPath) -> str:
-        """`place` in Unicode's composed form. Raises UserError where another file or folder has that name too."""
-        name = str(place)
-        composed = unicodedata.normalize("NFC", name)
-        other = self._spelled.setdefault(composed, name)
-        if other != name:
-            raise UserError(
-                f"{self.path}: {ascii(other)} and {ascii(name)} are the same name, {composed!r}, written in two ways;"
-                " rename or merge one of them"
-            )
-        return composed
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", Names(str(self.path)))
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """Yield (name, content) of the files `names`, an archive's in the order in which they lie in it."""
@@ -91,7 +102,7 @@ def has_content(path: Path) -> bool:
     """Whether `path` is a file, or a folder with anything in it besides hidden files and a README."""
     if not path.is_dir():
         return path.exists()
-    return any(not _is_junk(entry.name) and not is_readme(entry.name) for entry in path.iterdir())
+    return any(not is_junk(entry.name) and not is_readme(entry.name) for entry in path.iterdir())
 
 
 def is_readme(name: str) -> bool:
@@ -119,7 +130,7 @@ def pick(path: Path) -> Path:
         raise UserError(f"{path}: {what}; put your images there or set data.path")
     if not path.is_dir():
         return path
-    content = sorted(entry for entry in path.iterdir() if not _is_junk(entry.name))
+    content = sorted(entry for entry in path.iterdir() if not is_junk(entry.name))
     archives = [entry for entry in content if entry.name.endswith(ARCHIVES)]
     folders = [entry for entry in content if entry.is_dir() and entry not in archives]
     if len(archives) > 1 or (archives and folders):
@@ -178,26 +189,28 @@ def _add_member(tree: Tree, member: tarfile.TarInfo) -> None:
         raise UserError(f"{tree.path}: refused, its member {member.name!r} is outside of the archive's own folder")
     if not (member.isdir() or member.isfile()) or member.issparse():
         raise UserError(f"{tree.path}: refused, its member {member.name!r} is a link or a device; pack plain files")
-    junk = next((number for number, part in enumerate(place.parts, 1) if _is_junk(part)), 0)
+    junk = next((number for number, part in enumerate(place.parts, 1) if is_junk(part)), 0)
     if junk:
         is_file = junk == len(place.parts) and member.isfile()
         tree.hidden.add("/".join(place.parts[:junk]) + ("" if is_file else "/"))
         return
     folders = place.parents if member.isfile() else (place, *place.parents)
-    tree.folders.update(tree.name(folder) for folder in folders if folder.name)
+    tree.folders.update(tree.names.composed(folder) for folder in folders if folder.name)
     if member.isfile():
-        tree.files[tree.name(place)] = (member.offset_data, member.size)
+        tree.files[tree.names.composed(place)] = (member.offset_data, member.size)
 
 
 def _list_folder(path: Path) -> Tree:
     tree = Tree(path)
     for folder, folders, files in os.walk(path, followlinks=True, onerror=_refuse):
         place = PurePosixPath(Path(folder).relative_to(path))
-        tree.hidden.update(f"{place / name}/" for name in folders if _is_junk(name))
-        tree.hidden.update(str(place / name) for name in files if _is_junk(name))
-        folders[:] = [name for name in folders if not _is_junk(name)] if len(place.parts) < _DEPTH - 1 else []
-        tree.folders.update(tree.name(place / name) for name in folders)
-        tree.files.update((tree.name(place / name), Path(folder, name)) for name in files if not _is_junk(name))
+        tree.hidden.update(f"{place / name}/" for name in folders if is_junk(name))
+        tree.hidden.update(str(place / name) for name in files if is_junk(name))
+        folders[:] = [name for name in folders if not is_junk(name)] if len(place.parts) < _DEPTH - 1 else []
+        tree.folders.update(tree.names.composed(place / name) for name in folders)
+        tree.files.update(
+            (tree.names.composed(place / name), Path(folder, name)) for name in files if not is_junk(name)
+        )
     return tree
 
 
@@ -213,5 +226,6 @@ def _refuse(error: OSError) -> NoReturn:
     raise UserError(f"cannot list {describe_os_error(error)}; give access to it") from error
 
 
-def _is_junk(name: str) -> bool:
+def is_junk(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or one that a system leaves behind."""
     return name.startswith(".") or name in _JUNK
