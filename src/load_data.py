@@ -1,11 +1,12 @@
 """Load the images into data/raw: `python src/load_data.py`."""
 
 import os
+import sys
 
 import numpy as np
 
 from mtl import errors, params, shards, sources, store, tracking
-from mtl.sources import tfrecord
+from mtl.sources import duplicates, tfrecord
 from mtl.sources.split import hold_out
 
 
@@ -43,6 +44,7 @@ def load(settings: params.Params) -> store.Dataset:
         "validation": validation,
     }
     store.write_raw(dataset, arrays)
+    _say(duplicates.line(images.name, duplicates.among(images, validation)))
     return dataset
 
 
@@ -67,8 +69,21 @@ def link(settings: params.Params) -> store.Dataset:
         "validation": np.arange(len(train), len(train) + len(validation)),
     }
     place = shards.Place(path=settings.data.path, size=settings.data.size, cache=settings.data.cache)
-    store.write_raw(dataset, arrays, {shards.MANIFEST: found.manifest.model_dump(), store.SHARDS: place.model_dump()})
+    manifest = found.manifest.model_dump(exclude={"duplicates"})
+    store.write_raw(dataset, arrays, {shards.MANIFEST: manifest, store.SHARDS: place.model_dump()})
+    if found.manifest.duplicates:
+        _say(duplicates.line(settings.data.path, found.manifest.duplicates))
+    else:
+        _say(
+            f"{settings.data.path}: converted before `mtl convert` looked for images that are in several splits or"
+            " classes: not checked"
+        )
     return dataset
+
+
+def _say(line: str) -> None:
+    if line:
+        print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def _refuse_written(output: str) -> None:
 def inspect(folder: str) -> None:
     """Check every shard in `folder` against the manifest and print what they hold."""
     from mtl import shards
-    from mtl.sources import tfrecord
+    from mtl.sources import duplicates, tfrecord
 
     manifest = tfrecord.read_manifest(folder)
     listed = []
@@ -78,5 +78,7 @@ def inspect(folder: str) -> None:
     click.echo(tables.aligned(("split", "shards", "images", "MB"), listed, ("shards", "images", "MB")))
     counts = [(name, *(str(s.classes.get(name, 0)) for s in manifest.splits.values())) for name in manifest.classes]
     click.echo(tables.aligned(("class", *manifest.splits), counts, tuple(manifest.splits)))
+    if manifest.duplicates and (line := duplicates.line(folder, manifest.duplicates)):
+        click.echo(line, err=True)
     gone = manifest.discarded
     click.echo(f"discarded: {gone.count:,}" + "".join(f"; {count:,} {why}" for why, count in gone.reasons.items()))

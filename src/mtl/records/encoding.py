@@ -6,10 +6,11 @@ import io
 import struct
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image
 
 from mtl.errors import UserError
-from mtl.sources import decoding
+from mtl.sources import decoding, duplicates
 
 _SHORT = tuple(bytes([value]) for value in range(128))
 PLAIN = ("RGB", "L")  # TensorFlow decodes these as Pillow does
@@ -17,13 +18,14 @@ PLAIN = ("RGB", "L")  # TensorFlow decodes these as Pillow does
 
 @dataclass(frozen=True)
 class Encoded:
-    """A whole PNG or JPEG file, 8 bits a channel and upright, and its size."""
+    """A whole PNG or JPEG file, 8 bits a channel and upright, its size and the digest of its pixels."""
 
     content: bytes
     height: int
     width: int
     channels: int
     encoding: str  # png or jpeg
+    digest: int
 
 
 def prepare(content: bytes, name: str) -> Encoded:
@@ -36,14 +38,15 @@ def prepare(content: bytes, name: str) -> Encoded:
             image.load()  # a PNG may have its orientation behind the pixels
             if image.mode in PLAIN and decoding.is_upright(image):
                 kind = "png" if image.format == "PNG" else "jpeg"
-                return Encoded(content, image.height, image.width, len(image.getbands()), kind)
+                digest = duplicates.digest(np.asarray(image.convert("RGB")))
+                return Encoded(content, image.height, image.width, len(image.getbands()), kind, digest)
     except Exception:  # what a decoder raises on a stranger's bytes; `decode` puts it into a line
         decoding.decode(content, name)
         raise UserError(f"{name}: not a whole PNG or JPEG image") from None
     pixels, _ = decoding.decode(content, name)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
-    return Encoded(file.getvalue(), *pixels.shape, "png")
+    return Encoded(file.getvalue(), *pixels.shape, "png", duplicates.digest(pixels))
 
 
 def example(image: Encoded, name: str, label: int, split: str) -> bytes:

@@ -14,11 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import IO, Any
 
+import numpy as np
+
 from mtl.errors import UserError, one_line
 from mtl.records import encoding, files
 from mtl.records.rows import Plan, Row
-from mtl.shards import Discarded, Manifest, Shard, SplitRecords
-from mtl.sources import decoding
+from mtl.shards import SPLITS, Discarded, Duplicates, Manifest, Shard, SplitRecords
+from mtl.sources import decoding, duplicates
 
 INSTALL = "`make beam`, or `pip install --no-deps -r requirements-beam.txt`"
 PLANS = ".plans"
@@ -105,6 +107,7 @@ def convert(plan: str, output: str) -> dict[str, Any]:
     number = {name: index for index, name in enumerate(content["classes"])}
     counts: Counter[str] = Counter()
     kinds, heights, widths, discarded = set(), [], [], []
+    pixels: list[tuple[int, int] | None] = []  # digest and label of each row
     with files.write(files.join(output, content["file"])) as raw:
         hashed = _Hashed(raw)
         # Level 1: images are compressed already, and gzip is here for what reads it.
@@ -116,9 +119,11 @@ def convert(plan: str, output: str) -> dict[str, Any]:
                     image = encoding.prepare(data, row.uri)
                 except UserError as error:
                     discarded.append((row.uri, row.label, str(error).removeprefix(f"{row.uri}: ")))
+                    pixels.append(None)
                     continue
                 shard.write(encoding.framed(encoding.example(image, row.name, number[row.label], row.split)))
                 counts[row.label] += 1
+                pixels.append((image.digest, number[row.label]))
                 kinds.add(image.encoding)
                 heights.append(image.height)
                 widths.append(image.width)
@@ -135,6 +140,7 @@ def convert(plan: str, output: str) -> dict[str, Any]:
             file=content["file"], records=counts.total(), bytes=hashed.size, sha256=hashed.digest.hexdigest()
         ).model_dump(),
         "counts": dict(counts),
+        "pixels": pixels,
         "kinds": sorted(kinds),
         "sizes": (min(heights), max(heights), min(widths), max(widths)) if heights else None,
         "discarded": (name, dict(Counter(reason.partition(" (")[0].partition(":")[0] for *_, reason in discarded)))
@@ -187,5 +193,24 @@ def write_manifest(done: list[dict[str, Any]], name: str, output: str) -> None:
         discarded=Discarded(
             count=reasons.total(), files=tuple(file for file, _ in gone), reasons=dict(sorted(reasons.items()))
         ),
+        duplicates=_duplicates(done, output),
     )
     _write_json(files.join(output, files.MANIFEST), manifest.model_dump())
+
+
+def _duplicates(done: Sequence[dict[str, Any]], output: str) -> Duplicates:
+    """The images of the same pixels, those of train first; only of the first of them the names are read."""
+    ordered = sorted(done, key=lambda shard: SPLITS.index(shard["split"]))
+    places = [
+        (SPLITS.index(shard["split"]), *pixels, shard["shard"]["file"], row)
+        for shard in ordered
+        for row, pixels in enumerate(shard["pixels"])
+        if pixels
+    ]
+    splits, digests, labels, plans, rows = zip(*places, strict=True)
+
+    def name(index: int) -> str:
+        plan = json.loads(files.read(files.join(files.join(output, PLANS), f"{plans[index]}.json")))
+        return plan["rows"][rows[index]]["name"]
+
+    return duplicates.find(np.array(digests, np.uint64), np.array(splits), np.array(labels), name)

@@ -47,8 +47,22 @@ class Discarded(Settings):
     reasons: dict[str, int]
 
 
+class Duplicates(Settings):
+    """Images of the same pixels: how many are in another split, or of another class, than the first of them.
+
+    `first` names, for `splits` and `classes`, the first two of them.
+    """
+
+    splits: int
+    classes: int
+    first: dict[str, tuple[str, str]]
+
+
 class Manifest(Settings):
-    """What a folder of shards holds. `height` and `width` are the smallest and the largest of the images."""
+    """What a folder of shards holds. `height` and `width` are the smallest and the largest of the images.
+
+    `duplicates` is None in a manifest of an earlier version, which did not look for any.
+    """
 
     version: int = Field(1, ge=1, le=1)
     name: str
@@ -58,6 +72,7 @@ class Manifest(Settings):
     width: tuple[int, int]
     splits: dict[str, SplitRecords]
     discarded: Discarded
+    duplicates: Duplicates | None = None
 
 
 class Place(Settings):
