@@ -134,12 +134,12 @@ RECIPE = Recipe(
 )
 
 
-def train(fed, shown, folder: Path, recipe: Recipe = RECIPE, classes: int = 10):
+def train(fed, shown, folder: Path, recipe: Recipe = RECIPE, classes: int = 10, validation=None):
     from mtl import hardware, networks, training
 
     hardware.configure(Hardware(threads=1, strategy="auto"), "float32", seed=0)
     model = networks.build(recipe, fed.shape, classes, shown)
-    history, _ = training.fit(model, recipe, 0, fed, fed, folder, verbose=0)
+    history, _ = training.fit(model, recipe, 0, fed, validation or fed, folder, verbose=0)
     return history, model.get_weights()
 
 
@@ -500,6 +500,40 @@ def test_shards_that_are_not_as_the_manifest_says_are_one_line(converted, tmp_pa
         tfrecord.load(data(path, **changes))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+@pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_shard_damaged_while_it_is_trained_from_is_named(converted, tmp_path, damage, split):
+    from mtl.streams import Streamed
+
+    path = shutil.copytree(converted / "shards", tmp_path / "shards")
+    found = {name: images(path, name) for name in ("train", "validation")}
+    shard = Path(found[split].files[-1])
+    damage(shard)
+    fed, judged = (Streamed(part, np.zeros(len(part), np.uint8)) for part in found.values())
+    with pytest.raises(UserError) as caught:
+        train(fed, images(converted / "shards", "train"), tmp_path / "state", validation=judged)
+    assert str(shard) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    for read in (np.asarray, lambda found: list(found.batches(8)), lambda found: found[-1]):
+        with pytest.raises(UserError, match=shard.name):
+            read(found[split])
+
+
+def test_a_shard_of_fewer_records_than_the_manifest_counts_is_no_smaller_shard(converted, tmp_path):
+    from mtl.streams import Streamed
+
+    path = shutil.copytree(converted / "shards", tmp_path / "shards")
+    whole = images(path, "train")
+    found = replace(whole, counts=(*whole.counts[:-1], whole.counts[-1] + 1), index=np.arange(101))
+    for read in (np.asarray, lambda found: list(Streamed(found, np.zeros(101, np.uint8)).batches(RECIPE, 0))):
+        with pytest.raises(UserError, match="fewer records"):
+            read(found)
 
 
 def test_inspect_prints_what_is_there_and_finds_what_is_not(converted, tmp_path):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import numpy as np
 import tensorflow as tf
 from numpy.lib.stride_tricks import sliding_window_view
 
+from mtl.errors import UserError
 from mtl.heads import Head, one_hot
 from mtl.recipes import Augmentation, Recipe
 from mtl.shards import Images
@@ -30,6 +32,7 @@ class Feed(ABC, Generic[Pixels]):
     def __init__(self, images: Pixels, labels: np.ndarray) -> None:
         self.images, self.labels = images, labels
         self.shape: tuple[int, int, int] = images.shape[1:]
+        self.failure: UserError | None = None  # why the images could not be read
 
     def __len__(self) -> int:
         return len(self.images)
@@ -83,13 +86,34 @@ class Feed(ABC, Generic[Pixels]):
 
     def _dataset(self, generate: Callable[[], Iterator[Batch]], heads: Sequence[Head]) -> tf.data.Dataset:
         targets = sum(head.labels for head in heads)
+
+        def each() -> Iterator[Batch]:
+            try:
+                for images, labels in generate():
+                    yield images, one_hot(labels, heads)
+            except UserError as error:
+                self.failure = error
+                raise
+
         return tf.data.Dataset.from_generator(
-            lambda: ((images, one_hot(labels, heads)) for images, labels in generate()),
+            each,
             output_signature=(
                 tf.TensorSpec((None, *self.shape), tf.uint8),
                 tf.TensorSpec((None, targets), tf.float32),
             ),
         ).prefetch(2)
+
+
+@contextmanager
+def readable(*feeds: Feed) -> Iterator[None]:
+    """Raise the UserError of a feed that could not be read; TensorFlow makes an error of its own of it."""
+    try:
+        yield
+    except tf.errors.OpError:
+        for feed in feeds:
+            if feed.failure:
+                raise feed.failure from None
+        raise
 
 
 class Arrays(Feed[np.ndarray]):

@@ -8,7 +8,7 @@ import numpy as np
 
 from mtl.feeds import Arrays, Batch, Feed, augment, passes, sides
 from mtl.recipes import Recipe
-from mtl.shards import CHUNK, Images
+from mtl.shards import CHUNK, ENDED, Images
 
 SHUFFLED = 64 << 20  # bytes of encoded images among which the next one is drawn
 LEAST = 64  # images in that buffer, however large they are
@@ -46,6 +46,8 @@ class Streamed(Feed[Images]):
                 length = part.stop - part.start
                 mine = len(range(start, start + length)[(worker - start) % workers :: workers])
                 places, images = taker.take(mine, self.shape)
+                if len(places) < mine:
+                    raise self.images.broken(ENDED)
                 got.append((places, images, (side[places] + number) % 2))
                 start += length
             places, images, mirrored = (np.concatenate(column) for column in zip(*got, strict=True))

@@ -15,7 +15,7 @@ import tensorflow as tf
 from mtl import cluster, collectives, distributed, hardware, optimizers
 from mtl.checkpoint import Checkpoint
 from mtl.errors import UserError
-from mtl.feeds import Feed
+from mtl.feeds import Feed, readable
 from mtl.heads import Head, accuracy, summed
 from mtl.recipes import Recipe
 
@@ -49,8 +49,8 @@ def fit(
     Under `multi_worker` the chief's folder is the one that counts, and another worker's history is what it saw itself.
 
     Raises:
-        UserError: the loss became NaN or infinite, the recipe asks for what the images do not give, or another worker
-            is gone.
+        UserError: the loss became NaN or infinite, the recipe asks for what the images do not give, they cannot be
+            read, or another worker is gone.
     """
     if recipe.keep == "best" and not len(validation):
         raise UserError("keep: 'best' is chosen on the validation images and there are none; add some, or keep: last")
@@ -99,19 +99,20 @@ def fit(
         on_epoch(row)
 
     called = [keras.callbacks.LambdaCallback(on_epoch_end=end_epoch), *callbacks]
-    if before < recipe.epochs and together:
-        distributed.fit(model, recipe, seed, train, validation, heads, before, called, verbose)
-    elif before < recipe.epochs:
-        model.fit(
-            train.stream(recipe, seed, heads, before),
-            shuffle=False,  # the stream is shuffled already
-            steps_per_epoch=per_epoch,
-            epochs=recipe.epochs,
-            initial_epoch=before,
-            validation_data=validation.in_order(heads) if len(validation) else None,
-            callbacks=[keras.callbacks.TerminateOnNaN(), *called],
-            verbose=verbose,
-        )
+    with readable(train, validation):
+        if before < recipe.epochs and together:
+            distributed.fit(model, recipe, seed, train, validation, heads, before, called, verbose)
+        elif before < recipe.epochs:
+            model.fit(
+                train.stream(recipe, seed, heads, before),
+                shuffle=False,  # the stream is shuffled already
+                steps_per_epoch=per_epoch,
+                epochs=recipe.epochs,
+                initial_epoch=before,
+                validation_data=validation.in_order(heads) if len(validation) else None,
+                callbacks=[keras.callbacks.TerminateOnNaN(), *called],
+                verbose=verbose,
+            )
     kept = best_epoch(checkpoint.history, recipe) if chief else recipe.epochs
     if kept != recipe.epochs:
         model.load_weights(checkpoint.weights(kept))

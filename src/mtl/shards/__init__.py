@@ -1,6 +1,6 @@
 """Images in TFRecord shards, as `mtl convert` writes them: their manifest, and reading them like an array."""
 
-from mtl.shards.images import CHUNK, Images, pixels, read_labels
+from mtl.shards.images import CHUNK, ENDED, Images, pixels, read_labels
 from mtl.shards.manifest import (
     FETCHED,
     MANIFEST,
@@ -21,6 +21,7 @@ from mtl.shards.raw import read_images, read_manifest, resolve
 
 __all__ = [
     "CHUNK",
+    "ENDED",
     "FETCHED",
     "MANIFEST",
     "SPLITS",

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mtl.backend import import_tensorflow
-from mtl.errors import UserError, one_line
+from mtl.errors import UserError, describe_os_error, one_line
+from mtl.shards.manifest import check_content
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 DECODERS = 2  # threads that decode beside the training; they do not change what is read
 READ_AHEAD = 1 << 18  # bytes of a shard
 CHUNK = 256  # images that are handed over at once
+ENDED = "fewer records than the manifest counts"
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,12 @@ class Images:
             array = np.asarray(self)
             yield from (array[start : start + size] for start in range(0, len(array), size))
         elif len(self.index):
-            yield from self.decoded(self.records(range(len(self.files))), size, lambda ids, images: images)
+            count = 0
+            for images in self.decoded(self.records(range(len(self.files))), size, lambda ids, images: images):
+                yield images
+                count += len(images)
+            if count < len(self.index):
+                raise self.broken(ENDED)
 
     def records(self, order: Sequence[int], interleaved: int = 1) -> tf.data.Dataset:
         """(position, serialized example) of the images, from the shards in `order`, `interleaved` of them at a time."""
@@ -109,8 +116,26 @@ class Images:
             return position, pixels(content, self.size, (*self.side, 3))
 
         data = records.map(read, num_parallel_calls=DECODERS).batch(size).prefetch(2)
-        for ids, images in _own_threads(data).as_numpy_iterator():
+        batches = _own_threads(data).as_numpy_iterator()
+        while True:
+            try:
+                ids, images = next(batches)
+            except StopIteration:
+                return
+            except tf.errors.OpError as error:
+                raise self.broken(one_line(error)[:200]) from None
             yield use(ids, images)
+
+    def broken(self, reason: str) -> UserError:
+        """The error that names the shard that cannot be read: one that is no longer as the manifest says, if any."""
+        for file, digest in zip(self.files, self.sha256, strict=True):
+            try:
+                check_content(Path(file), digest, file)
+            except UserError as error:
+                return error
+            except OSError as error:
+                return UserError(f"{describe_os_error(error)}; give access to it")
+        return UserError(f"{Path(self.files[0]).parent}: its shards are whole and cannot be read: {reason}")
 
 
 def pixels(content: tf.Tensor, size: int | None, shape: Sequence[int]) -> tf.Tensor:

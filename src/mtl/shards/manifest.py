@@ -15,6 +15,7 @@ from mtl.settings import Settings
 
 MANIFEST = "manifest.json"
 SPLITS = ("train", "validation", "test")
+_MISSING = "this shard of the manifest is missing; copy it there or convert again"
 FETCHED = Path(".shards")  # no DVC out: copies of shards that are not on this machine, by their checksum
 
 
@@ -141,13 +142,25 @@ def check(path: Path, shard: Shard, name: str | None = None, content: bool = Tru
     name = name or str(path)
     try:
         size = path.stat().st_size
-        if size != shard.bytes:
-            what = "truncated" if size < shard.bytes else "another file"
-            raise UserError(f"{name}: {what}: {size:,} bytes, the manifest says {shard.bytes:,}; copy it again")
-        if content:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != shard.sha256:
-                raise UserError(f"{name}: its sha256 is {found}, the manifest says {shard.sha256}; copy it again")
     except FileNotFoundError:
-        raise UserError(f"{name}: this shard of the manifest is missing; copy it there or convert again") from None
+        raise UserError(f"{name}: {_MISSING}") from None
+    if size != shard.bytes:
+        what = "truncated" if size < shard.bytes else "another file"
+        raise UserError(f"{name}: {what}: {size:,} bytes, the manifest says {shard.bytes:,}; {_again(path)}")
+    if content:
+        check_content(path, shard.sha256, name)
+
+
+def check_content(path: Path, sha256: str, name: str) -> None:
+    """Raise UserError where the file `path` has not this checksum."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise UserError(f"{name}: {_MISSING}") from None
+    if found != sha256:
+        raise UserError(f"{name}: its sha256 is {found}, the manifest says {sha256}; {_again(path)}")
+
+
+def _again(path: Path) -> str:
+    return "remove it, and it is copied again" if path.parent == FETCHED else "copy it again"
