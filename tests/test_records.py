@@ -6,7 +6,11 @@ import csv
 import gzip
 import io
 import json
+import os
+import resource
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -338,12 +342,36 @@ def test_flags_and_folders_that_do_not_do_are_one_line(tmp_path):
     rows = write_csv(tmp_path / "x.csv", [("TRAIN", "in/cat/a.png", label) for label in ("cat", "dog")])
     with pytest.raises(UserError, match="--shrads: neither a flag of `mtl convert` nor of Beam"):
         convert(rows, tmp_path / "out", "--shrads", "3")
+    with pytest.raises(UserError, match=r"--direct_num_workers=x .+invalid int value"):
+        convert(rows, tmp_path / "out", "--direct_num_workers=x")
     assert CliRunner().invoke(records.command, ["--runner", "DirectRunner", "a", "b"]).exit_code == 2
 
 
-def test_without_beam_one_line_says_how_to_install_it(tmp_path, monkeypatch):
-    import sys
+def run_mtl(folder: Path, *arguments: str, largest: int | None = None) -> subprocess.CompletedProcess[str]:
+    """What the command does in a process of its own, which may write files of up to `largest` bytes."""
+    limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))) if largest else None
+    command = [str(Path(sys.executable).parent / "mtl"), *arguments]
+    environment = os.environ | {"TMPDIR": str(folder)}
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=120, preexec_fn=limit, env=environment
+    )
 
+
+def test_beam_and_its_workers_say_nothing_around_what_we_say(tmp_path):
+    write_images(tmp_path / "in", CIFAR10[:2], train=20)
+    done = run_mtl(tmp_path, "convert", "in", "out")
+    assert (done.returncode, done.stderr) == (0, "")
+    # The shard of 40 images is larger than what is allowed, its plan and that of the others are not.
+    failed = run_mtl(tmp_path, "convert", "in", "failed", HERE, largest=14_000)
+    assert failed.returncode == 1
+    (line,) = failed.stderr.splitlines()
+    assert line.startswith("error: ") and "File too large" in line
+    (log,) = tmp_path.glob("mtl-convert-*.log")
+    assert str(log) in line and "Traceback" in log.read_text()
+    assert sorted(path.name for path in (tmp_path / "failed").iterdir()) == ["train-00000-of-00001.tfrecord.gz"]
+
+
+def test_without_beam_one_line_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     (tmp_path / "a.png").write_bytes(encoded(pixels(0)))
     with pytest.raises(UserError, match=r"needs Apache Beam .+requirements-beam.txt"):

@@ -22,15 +22,15 @@ def import_tensorflow(precision: str | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if precision == "float32":
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    with Path(os.devnull).open("wb") as nowhere, _stderr_to(nowhere.fileno()):
+    with Path(os.devnull).open("wb") as nowhere, stderr_to(nowhere.fileno()):
         import tensorflow as tf
 
         tf.config.list_physical_devices()
 
 
 @contextmanager
-def _stderr_to(target: int) -> Iterator[None]:
-    """Send what C++ writes to stderr elsewhere; an exception still reaches the real one."""
+def stderr_to(target: int) -> Iterator[None]:
+    """Send what this process, C++ too, and its children write to stderr elsewhere, as long as this lasts."""
     sys.stderr.flush()
     kept = os.dup(2)
     os.dup2(target, 2)

@@ -8,15 +8,20 @@ import hashlib
 import io
 import json
 import os
-from collections import Counter
+import re
+import tempfile
+import threading
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict
 from typing import IO, Any
 
 import numpy as np
 
-from mtl.errors import UserError, one_line
+from mtl import backend
+from mtl.errors import UserError, describe_os_error, one_line
 from mtl.records import encoding, files
 from mtl.records.rows import Plan, Row
 from mtl.shards import SPLITS, Discarded, Duplicates, Manifest, Shard, SplitRecords
@@ -24,6 +29,7 @@ from mtl.sources import decoding, duplicates
 
 INSTALL = "`make beam`, or `pip install --no-deps -r requirements-beam.txt`"
 PLANS = ".plans"
+SAID = 5_000  # lines of Beam that are kept for the case that it fails
 READERS = 16  # images of a shard that are fetched at once where they are behind a URI
 
 
@@ -34,36 +40,77 @@ def run(plans: Sequence[Plan], name: str, output: str, flags: Sequence[str]) -> 
 
     Raises UserError where Beam is not installed, does not know a flag, or fails, and where no image could be read.
     """
-    try:
-        import apache_beam as beam
-        import google_crc32c  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"mtl convert needs Apache Beam ({one_line(error)}): {INSTALL}") from None
-    options = _options(flags)
     output = files.absolute(output)
-    folder = files.join(output, PLANS)
-    files.clear(output)
-    try:
-        # By name, not by value: what a runner is told stays small, however many images there are.
-        names = [_write_json(files.join(folder, f"{plan.file}.json"), asdict(plan)) for plan in plans]
-        with beam.Pipeline(options=options) as pipeline:
-            (
-                pipeline
-                | "plans" >> beam.Create(names)
-                | "spread" >> beam.Reshuffle()
-                | "shards" >> beam.Map(convert, output)
-                | "all" >> beam.combiners.ToList()
-                | "manifest" >> beam.Map(write_manifest, name, output)
-            )
-    except UserError:
-        raise
-    except Exception as error:  # Beam wraps what a worker raised; the last line says it
-        last = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
-        raise UserError(f"{output}: the conversion failed: {last.strip()[:300]}") from error
-    finally:
-        files.remove(folder)
+    with _quiet(flags) as said:
+        try:
+            import apache_beam as beam
+            import google_crc32c  # noqa: F401
+        except ImportError as error:
+            raise UserError(f"mtl convert needs Apache Beam ({one_line(error)}): {INSTALL}") from None
+        options = _options(flags)
+        folder = files.join(output, PLANS)
+        files.clear(output)
+        try:
+            # By name, not by value: what a runner is told stays small, however many images there are.
+            names = [_write_json(files.join(folder, f"{plan.file}.json"), asdict(plan)) for plan in plans]
+            with beam.Pipeline(options=options) as pipeline:
+                (
+                    pipeline
+                    | "plans" >> beam.Create(names)
+                    | "spread" >> beam.Reshuffle()
+                    | "shards" >> beam.Map(convert, output)
+                    | "all" >> beam.combiners.ToList()
+                    | "manifest" >> beam.Map(write_manifest, name, output)
+                )
+        except UserError:
+            raise
+        except OSError as error:
+            raise UserError(f"{output}: the conversion failed: {describe_os_error(error)}") from error
+        except Exception as error:  # Beam wraps what a worker raised; the last line says it
+            raise UserError(f"{output}: the conversion failed: {_cause(error)}{_kept(said)}") from error
+        finally:
+            files.remove(folder)
     if not files.exists(files.join(output, files.MANIFEST)):
         raise UserError(f"{output}: none of the images could be read; see {files.join(output, 'discarded-*.csv')}")
+
+
+@contextmanager
+def _quiet(flags: Sequence[str]) -> Iterator[deque[bytes]]:
+    """Yield the last lines of what Beam and its workers say here, which thereby stays off the terminal.
+
+    What is said of a job elsewhere, such as where it is shown, stays on stderr.
+    """
+    said: deque[bytes] = deque(maxlen=SAID)
+    runner = re.search(r"--runner[= ](\S+)", " ".join(flags))
+    if runner and "direct" not in runner[1].lower():
+        yield said
+        return
+    reading, writing = os.pipe()  # no file, so that a full disk is no second fault
+    thread = threading.Thread(target=lambda: said.extend(os.fdopen(reading, "rb")), daemon=True)
+    thread.start()
+    try:
+        with backend.stderr_to(writing):
+            yield said
+    finally:
+        os.close(writing)
+
+
+def _kept(said: Sequence[bytes]) -> str:
+    """Where the lines `said` are kept, as the end of an error; nothing where there are none or they cannot be."""
+    if not said:
+        return ""
+    try:
+        with tempfile.NamedTemporaryFile("wb", prefix="mtl-convert-", suffix=".log", delete=False) as file:
+            file.writelines(list(said))
+    except OSError:
+        return ""
+    return f"; all that Beam said: {file.name}"
+
+
+def _cause(error: Exception) -> str:
+    """The last line of what a worker said of an exception, which Beam wraps."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[-1][:300]
 
 
 def _options(flags: Sequence[str]) -> Any:
@@ -72,11 +119,14 @@ def _options(flags: Sequence[str]) -> Any:
     if not any(flag.startswith(("--runner", "--direct_")) for flag in flags):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         flags = [*flags, "--direct_running_mode=multi_processing", f"--direct_num_workers={cores}"]
+    said = io.StringIO()
     try:
-        options = PipelineOptions(list(flags))
-        unknown = set(options.get_all_options(retain_unknown_options=True)) - set(options.get_all_options())
-    except SystemExit:  # of argparse, which has said on stderr what it does not take
-        raise UserError(f"Beam does not take {' '.join(flags)}") from None
+        with redirect_stderr(said):
+            options = PipelineOptions(list(flags))
+            unknown = set(options.get_all_options(retain_unknown_options=True)) - set(options.get_all_options())
+    except SystemExit:  # of argparse, whose last line says why
+        reason = said.getvalue().strip().rpartition("error: ")[2]
+        raise UserError(f"Beam does not take {' '.join(flags)}: {reason}") from None
     if unknown:
         raise UserError(f"--{sorted(unknown)[0]}: neither a flag of `mtl convert` nor of Beam; see `mtl convert -h`")
     return options
