@@ -52,7 +52,7 @@ class Gateway:
     """Answers for all tasks, by the models that `load` gave last.
 
     `load` is run in a thread, and may take seconds; what it raises on a reload leaves the models as they are. `settle`
-    is called when new models have taken the place of old ones.
+    is called when new models have taken the place of old ones, and when that failed.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Gateway:
         """Load the models for the first time; until then every request is told to wait. Raises UserError."""
         async with self._loading:
             await self._replace()
+            self._settle()
 
     async def reload(self) -> bool:
         """Load the models anew and let new requests go to them; says whether that worked."""
@@ -77,9 +78,11 @@ class Gateway:
             try:
                 await self._replace()
             except Exception as error:  # a bad file must not end a server that answers
-                log.error("models not reloaded: %s", error if isinstance(error, UserError) else repr(error))
+                log.error("models not reloaded: %s", str(error) if isinstance(error, UserError) else repr(error))
                 self.metrics.reloads.labels("failed").inc()
                 return False
+            finally:
+                self._settle()
         log.info("models reloaded: %s", ", ".join(self._served))
         self.metrics.reloads.labels("done").inc()
         return True
@@ -90,7 +93,6 @@ class Gateway:
         self._served = {task: Served(model, self._batcher(model)) for task, model in loaded.items()}
         await asyncio.gather(*(served.batcher.close() for served in old.values()))
         old.clear()
-        self._settle()
 
     def _batcher(self, model: Loaded) -> Batcher:
         def queued() -> float:

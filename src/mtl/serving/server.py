@@ -83,11 +83,24 @@ def settle() -> None:
     a fifth of a second. And glibc keeps what is freed between blocks in use, a hundred megabytes of weights and more,
     until it is asked to give it back.
     """
+    forget_gradients()
     gc.unfreeze()
     gc.collect()
     gc.freeze()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's alone
         trim(0)
+
+
+def forget_gradients() -> None:
+    """Let go of the graphs that TensorFlow keeps for gradients which a server never asks for.
+
+    An operation with a gradient of its own, such as `tf.nn.silu`, enters it in a table of the whole process each time it
+    is traced, and with it its graph and all weights. The table has no public way to take something out.
+    """
+    from tensorflow.python.framework import ops
+
+    for name in [name for name in ops.gradient_registry.list() if name.startswith("CustomGradient-")]:
+        ops.gradient_registry._registry.pop(name, None)
 
 
 def _listen(host: str, port: int) -> socket.socket:
