@@ -35,7 +35,7 @@ def silu() -> dict[str, Loaded]:
 
 def test_no_graph_survives_twenty_reloads(tensorflow, monkeypatch):
     """Neither of models that were replaced, nor of models that were refused, but for the last."""
-    monkeypatch.setattr(loading, "SIZES", (1, 64))
+    monkeypatch.setattr(loading, "SIZES", (1,))
 
     async def main() -> list[int]:
         refuse = False

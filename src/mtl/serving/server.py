@@ -94,8 +94,8 @@ def settle() -> None:
 def forget_gradients() -> None:
     """Let go of the graphs that TensorFlow keeps for gradients which a server never asks for.
 
-    An operation with a gradient of its own, such as `tf.nn.silu`, enters it in a table of the whole process each time it
-    is traced, and with it its graph and all weights. The table has no public way to take something out.
+    An operation with a gradient of its own, such as `tf.nn.silu`, enters it in a table of the whole process each time
+    it is traced, and with it its graph and all weights. The table has no public way to take something out.
     """
     from tensorflow.python.framework import ops
 
