@@ -29,6 +29,9 @@ class Limits:
         pixels: of an uploaded image, before it is resized.
         queue: images that may wait for one model.
         seconds: that a body may take to arrive.
+        headers: seconds that a request's headers may take to arrive, and an answer to be taken.
+        idle: seconds that a connection may wait for its next request.
+        connections: that may be open.
         deadline: seconds that a batch may wait to grow.
     """
 
@@ -37,6 +40,9 @@ class Limits:
     pixels: int = 20_000_000
     queue: int = 1024
     seconds: float = 10.0
+    headers: float = 10.0
+    idle: float = 5.0
+    connections: int = 1000
     deadline: float = 0.005
 
 

@@ -11,11 +11,14 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from mtl.errors import UserError
 from mtl.serving import application, loading, registry
+from mtl.serving.connections import Doorman
 from mtl.serving.feedback import Feedback
 from mtl.serving.gateway import Gateway, Limits
 from mtl.serving.loading import Loaded
@@ -50,11 +53,14 @@ async def serve(source: str, host: str, port: int, feedback: Path, limits: Limit
     gateway = Gateway(load, limits, Metrics(), settle)
     app = application.build(gateway, Feedback(feedback), token)
     listener = _listen(host, port)
-    config = uvicorn.Config(app, access_log=False, server_header=False, timeout_graceful_shutdown=DRAIN_SECONDS)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(configure(app, gateway))
+
     # uvicorn raises the signal again when it has drained, which would end the process as if it had been killed.
+    def end(*_: object) -> None:
+        server.should_exit = True
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, end)
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[object]] = set()  # the loop itself would let go of them while they run
 
@@ -62,11 +68,13 @@ async def serve(source: str, host: str, port: int, feedback: Path, limits: Limit
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    loop.add_signal_handler(signal.SIGHUP, lambda: keep(loop.create_task(gateway.reload())))
+    wanted = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, wanted.set)
     listening = loop.create_task(server.serve(sockets=[listener]))
     try:
         await gateway.start()
         log.info("serving %s on http://%s:%d", ", ".join(gateway.tasks), host, listener.getsockname()[1])
+        keep(loop.create_task(reload_when(wanted, gateway)))
         keep(loop.create_task(_watch(gateway, alias)))
         await listening
     finally:
@@ -74,6 +82,27 @@ async def serve(source: str, host: str, port: int, feedback: Path, limits: Limit
         await listening
         for task in list(tasks):
             task.cancel()
+
+
+def configure(app: FastAPI, gateway: Gateway, **options: Any) -> uvicorn.Config:
+    """How uvicorn is to serve `app`: within the gateway's limits, answering what was asked before it ends."""
+    return uvicorn.Config(
+        app,
+        http=Doorman(gateway.limits, gateway.metrics),  # type: ignore[arg-type]  # it is called as a class would be
+        timeout_keep_alive=gateway.limits.idle,  # type: ignore[arg-type]  # seconds need not be whole
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        **options,
+    )
+
+
+async def reload_when(wanted: asyncio.Event, gateway: Gateway) -> None:
+    """Reload whenever `wanted` is set; however often that is during a reload, one more follows it."""
+    while True:
+        await wanted.wait()
+        wanted.clear()
+        await gateway.reload()
 
 
 def settle() -> None:
