@@ -93,14 +93,66 @@ def test_what_the_models_are(client):
     about = client.get("/v1/models/model2/metadata").json()["metadata"]["signature_def"]["signature_def"]
     (tensor,) = about["serving_default"]["outputs"].values()
     assert [size["size"] for size in tensor["tensor_shape"]["dim"]] == ["-1", "2"]
-    assert client.get("/v2").json()["extensions"] == ["binary_tensor_data"]
+    assert client.get("/v2").json()["extensions"] == ["binary_tensor_data", "classification"]
     assert [client.get(path).status_code for path in ("/ping", "/health", "/version", "/docs")] == [200] * 4
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/models/model1{}", None),
+        ("GET", "/v1/models/model1{}/metadata", None),
+        ("POST", "/v1/models/model1{}:predict", {"instances": IMAGES.tolist()}),
+        ("GET", "/v2/models/model1{}", None),
+        ("GET", "/v2/models/model1{}/ready", None),
+        ("POST", "/v2/models/model1{}/infer", infer(IMAGES.tolist())),
+    ],
+)
+def test_the_version_that_the_metadata_names_answers_and_no_other(client, method, path, body):
+    (version,) = client.get("/v2/models/model1").json()["versions"]
+    plain, named = (client.request(method, path.format(part), json=body) for part in ("", f"/versions/{version}"))
+    assert plain.status_code == named.status_code == 200
+    assert plain.content == named.content
+    assert "no version '7'; there is 1" in error_of(client.request(method, path.format("/versions/7"), json=body), 404)
+
+
+def test_the_models_are_listed(client):
+    assert client.get("/v1/models").json() == client.get("/v2/models").json() == {"models": ["model1", "model2"]}
+    triton = tritonclient.http.InferenceServerClient(client.base.removeprefix("http://"))
+    listed = triton.get_model_repository_index()
+    assert [(entry["name"], entry["version"], entry["state"]) for entry in listed] == [
+        ("model1", "1", "READY"),
+        ("model2", "1", "READY"),
+    ]
+    assert all(triton.is_model_ready(entry["name"], entry["version"]) for entry in listed)
+    triton.close()
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 99])
+def test_triton_names_the_best_classes(client, binary, count):
+    triton = tritonclient.http.InferenceServerClient(client.base.removeprefix("http://"))
+    tensor = tritonclient.http.InferInput("images", IMAGES.shape, "UINT8")
+    tensor.set_data_from_numpy(picture((102, 0, 0), GREEN))
+    output = tritonclient.http.InferRequestedOutput("probabilities", binary_data=binary, class_count=count)
+    answer = triton.infer("model1", [tensor], outputs=[output], model_version="1")
+    (about,) = answer.get_response()["outputs"]
+    assert (about["datatype"], about["shape"]) == ("BYTES", [2, min(count, 10)])
+    named = [[text.decode() if binary else text for text in row[:2]] for row in answer.as_numpy("probabilities")]
+    assert named[0] == ["0.600000:8:ship", "0.400000:3:cat"][:count]
+    assert named[1][0] == "1.000000:8:ship"
+    triton.close()
 
 
 def changed(value: object) -> list:
     images = IMAGES.tolist()
     images[0][0][0][0] = value
     return images
+
+
+def wanted(**parameters: object) -> dict:
+    """A good request whose output has parameters."""
+    return infer([0] * 96) | {"outputs": [{"name": "probabilities", "parameters": parameters}]}
 
 
 # What is wrong with nested lists of images, and what the message says of it.
@@ -138,6 +190,11 @@ BAD_INFERS = [
     (infer([0] * 96, parameters={"binary_data_size": 96}), "binary_data_size"),
     (infer([0] * 96) | {"id": 3}, "id"),
     (infer([0] * 96) | {"outputs": [{"name": "y"}]}, "no output 'y'"),
+    (infer([0] * 96) | {"outputs": [{"name": "probabilities"}] * 2}, "one output"),
+    (wanted(classification=-1), "classification"),
+    (wanted(classification="3"), "classification"),
+    (wanted(classification=True), "classification"),
+    (wanted(shared_memory_region="r", shared_memory_byte_size=80), "shared_memory"),
     ({"inputs": []}, "one tensor"),
 ]
 
@@ -329,7 +386,8 @@ def test_feedback_and_metrics_add_up(tmp_path):
 def test_a_token_is_asked_for_where_something_is_served():
     with serving(token="s3cret") as (client, _, _):
         body = {"json": {"instances": IMAGES.tolist()}}
-        for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "s3cret"}):
+        for value in ("", "Bearer wrong", "s3cret", "Basic s3cret", "Bearer", "Bearer s3cret s3cret"):
+            header = {"Authorization": value} if value else {}
             answer = client.post(INVOKE, headers=header, **body)
             assert "bearer token" in error_of(answer, 401)
             assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -337,7 +395,8 @@ def test_a_token_is_asked_for_where_something_is_served():
             assert client.get(path).status_code == 401
         for path in ("/", "/ping", "/health", "/v2/health/ready", "/docs", "/openapi.json", "/static/page.js"):
             assert client.get(path).status_code == 200
-        assert client.post(INVOKE, headers={"Authorization": "Bearer s3cret"}, **body).status_code == 200
+        for scheme in ("Bearer", "bearer", "BEARER"):
+            assert client.post(INVOKE, headers={"Authorization": f"{scheme} s3cret"}, **body).status_code == 200
 
 
 def test_nothing_is_ready_before_the_models_are():

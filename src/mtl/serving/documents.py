@@ -115,12 +115,17 @@ def describe(app: FastAPI, gateway: Gateway, secured: bool) -> None:
         if secured:
             document.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             document["security"] = [{"token": []}]
-        for path in document["paths"].values():
+        for name, path in document["paths"].items():
             for method in path.values():
+                if "{version}" in name:
+                    version = {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
+                    method["parameters"].append(version)
                 method["responses"].pop("422", None)
                 for parameter in method.get("parameters", []):
                     if parameter["name"] == "task" and gateway.ready:
                         parameter["schema"]["enum"] = list(gateway.tasks)
+                    if parameter["name"] == "version" and gateway.ready:
+                        parameter["schema"]["enum"] = [gateway.version]
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

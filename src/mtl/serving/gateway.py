@@ -133,15 +133,21 @@ class Gateway:
         """The version of the models, which were loaded together."""
         return self._any().model.version
 
-    def model(self, task: str) -> Loaded:
-        """The model of `task`; raises Refused: 404 where there is none, 503 before start."""
-        return self._find(task).model
+    @property
+    def models(self) -> list[Loaded]:
+        """The models of all tasks; raises Refused (503) before start."""
+        self._any()
+        return [served.model for served in self._served.values()]
 
-    async def predict(self, task: str, images: np.ndarray) -> np.ndarray:
+    def model(self, task: str, version: str | None = None) -> Loaded:
+        """The model of `task`; raises Refused: 404 where there is none, or none of `version`, 503 before start."""
+        return self._find(task, version).model
+
+    async def predict(self, task: str, images: np.ndarray, version: str | None = None) -> np.ndarray:
         """Probabilities, float32 (N, K), of images, uint8 (N, H, W, C). Raises Refused."""
         if len(images) > self.limits.batch:
             raise of_shape(f"{len(images)} images in one request; at most {self.limits.batch}")
-        served = self._find(task)
+        served = self._find(task, version)
         if images.shape[1:] != served.model.shape:  # they were read for the model before a reload
             raise busy("the models have just changed; try again")
         return await served.batcher(images)
@@ -154,12 +160,15 @@ class Gateway:
         answers = await asyncio.gather(*(one.batcher(images) for one in served.values()))
         return dict(zip(served, answers, strict=True))
 
-    def _find(self, task: str) -> Served:
+    def _find(self, task: str, version: str | None = None) -> Served:
         self._any()
         if task not in self._served:
             known = ", ".join(self._served)
             raise Refused(f"there is no model {task!r}; there are {known}", 404, "RESOURCE_DOES_NOT_EXIST")
-        return self._served[task]
+        served = self._served[task]
+        if version not in (None, served.model.version):
+            raise Refused(f"{task} has no version {version!r:.80}; there is {served.model.version}", 404)
+        return served
 
     def _any(self) -> Served:
         if not self._served:

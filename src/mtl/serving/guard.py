@@ -52,8 +52,9 @@ class Guard:
     def _refusal(self, scope: Scope) -> Refused | None:
         headers, path = Headers(scope=scope), scope["path"]
         if self.token is not None and path not in OPEN and not path.startswith(OPEN_FOLDERS):
-            given = headers.get("authorization", "")
-            if not hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
+            scheme, _, given = headers.get("authorization", "").partition(" ")
+            right = hmac.compare_digest(given.strip().encode("latin-1"), self.token.encode())  # as it was sent
+            if scheme.lower() != "bearer" or not right:
                 return Refused("a bearer token is needed: Authorization: Bearer <token>", 401)
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self.limits.body:
