@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import gzip
 import json
 import socket
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPResponse
 
@@ -306,6 +309,99 @@ def test_a_page_that_is_not_there(strict, path):
 def test_a_body_that_is_too_large_is_refused_before_it_has_come(strict):
     error_of(strict.post(INVOKE, data=bytes(20_001)), 413)
     error_of(strict.post(INVOKE, data=iter([bytes(9_000)] * 3), headers=JSON), 413)  # chunked: no length is told
+
+
+BINARY = json.dumps(infer(None, parameters={"binary_data_size": 96})).encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers"),
+    [
+        (INVOKE, json.dumps({"instances": IMAGES.tolist()}).encode(), JSON),
+        (PREDICT, json.dumps({"instances": IMAGES.tolist()}).encode(), {}),
+        (INFER, BINARY + IMAGES.tobytes(), {"Inference-Header-Content-Length": str(len(BINARY))}),
+        ("/predict", encoded(picture(RED)[0]), {"Content-Type": "image/png"}),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip", "deflate", "identity"])
+def test_a_compressed_body_is_read(strict, path, body, headers, encoding):
+    pack = {"deflate": zlib.compress, "identity": bytes}.get(encoding, gzip.compress)
+    plain = strict.post(path, data=body, headers=headers)
+    assert plain.status_code == 200
+    for data in (pack(body), iter(pack(body)[i : i + 7] for i in range(0, len(pack(body)), 7))):
+        answer = strict.post(path, data=data, headers={**headers, "Content-Encoding": encoding})
+        assert answer.status_code == 200, answer.text
+        assert answer.json() | {"id": 0} == plain.json() | {"id": 0}
+
+
+GOOD = json.dumps({"instances": IMAGES.tolist()}).encode()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status", "message"),
+    [
+        ("gzip", gzip.compress(GOOD + b" " * 20_000), 413, "more than 20,000 bytes"),
+        ("gzip", gzip.compress(bytes(10_000_000)), 413, "more than 20,000 bytes"),
+        ("gzip", gzip.compress(GOOD)[:-9], 400, "cut off"),
+        ("gzip", b"", 400, "cut off"),
+        ("gzip", gzip.compress(GOOD) + b"x", 400, "more follows"),
+        ("gzip", gzip.compress(GOOD) * 2, 400, "more follows"),
+        ("gzip", GOOD, 400, "not gzip"),
+        ("deflate", gzip.compress(GOOD), 400, "not deflate"),
+        ("br", GOOD, 415, "'br'; send gzip"),
+        ("gzip, gzip", GOOD, 415, "'gzip, gzip'; send gzip"),
+    ],
+)
+@pytest.mark.parametrize("path", [INVOKE, PREDICT])
+def test_a_body_that_does_not_unpack_is_refused(strict, path, encoding, body, status, message):
+    headers = {**JSON, "Content-Encoding": encoding}
+    assert message in error_of(strict.post(path, data=body, headers=headers), status)
+
+
+FILE = base64.b64encode(encoded(picture(RED)[0])).decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (INVOKE, {"instances": [{"b64": FILE}]}),
+        (INVOKE, {"inputs": [FILE]}),
+        (INVOKE, {"inputs": {"b64": FILE}}),
+        (PREDICT, {"instances": [{"b64": FILE}]}),
+        (PREDICT, {"instances": [{"images": {"b64": FILE}}]}),
+        (PREDICT, {"inputs": {"images": [{"b64": FILE}]}}),
+        (PREDICT, {"instances": [FILE]}),
+        (INFER, infer([FILE], datatype="BYTES", shape=[1])),
+    ],
+)
+def test_what_is_encoded_is_told_which_way_works(strict, path, body):
+    said = error_of(strict.post(path, json=body))
+    assert "POST /predict" in said
+    assert "from 0 to 255" in said
+
+
+def test_a_form_is_told_which_way_works(strict):
+    said = error_of(strict.post("/predict", files={"file": ("cat.png", encoded(picture(RED)[0]))}), 415)
+    assert "--data-binary @FILE" in said
+    assert "--data-binary @FILE" in error_of(strict.post("/predict", json={"b64": FILE}))
+
+
+@pytest.mark.parametrize("scale", [lambda x: x / 255, lambda x: x / 127.5 - 1])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (INVOKE, lambda images: {"instances": images.tolist()}),
+        (INVOKE, lambda images: {"dataframe_split": {"data": [[image.ravel().tolist()] for image in images]}}),
+        (PREDICT, lambda images: {"instances": images.tolist()}),
+        (INFER, lambda images: infer(images.ravel().tolist())),
+    ],
+)
+def test_scaled_pixels_are_refused(strict, path, body, scale):
+    images = np.arange(96).reshape(IMAGES.shape) % 50 + 100.0
+    assert strict.post(path, json=body(images)).status_code == 200
+    said = error_of(strict.post(path, json=body(scale(images))))
+    assert "from 0 to 255" in said
+    assert "fractions" in said
 
 
 def test_a_client_that_never_sends_its_body_is_let_go(strict):

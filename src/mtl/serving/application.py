@@ -61,6 +61,8 @@ def _joint_routes(gateway: Gateway, feedback: Feedback) -> APIRouter:
     async def predict(request: Request) -> Response:
         """What every model says of one PNG or JPEG, and whether they contradict each other."""
         shape = gateway.shape
+        if request.headers.get("content-type", "").lower().startswith("multipart/"):
+            raise Refused("no forms are read; send the file itself as the body: curl --data-binary @FILE", 415)
         content = await request.body()
         images = await asyncio.to_thread(pixels.from_file, content, shape, gateway.limits.pixels)
         tasks, probabilities = gateway.tasks, await gateway.predict_all(images)

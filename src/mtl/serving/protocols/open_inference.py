@@ -16,7 +16,7 @@ import orjson
 
 from mtl.serving.loading import Loaded
 from mtl.serving.pixels import Shape, check_shape, from_nested, from_numbers, parse_json
-from mtl.serving.refusals import Refused, of_shape
+from mtl.serving.refusals import Refused, encoded, of_shape
 
 INPUT, OUTPUT = "images", "probabilities"
 HEADER = "Inference-Header-Content-Length"
@@ -70,8 +70,10 @@ def parse(body: bytes, header_length: str | None, shape: Shape) -> Request:
             raise Refused(f"{HEADER} is {header_length!r:.40}, the body has {len(body)} bytes")
     content = parse_json(body[:length])
     tensor, rest = _only_input(content), body[length:]
+    if tensor.get("datatype") == "BYTES":
+        raise encoded("datatype BYTES")
     if tensor.get("datatype") != "UINT8":
-        raise Refused(f"datatype {tensor.get('datatype')!r:.40}; the model takes UINT8")
+        raise Refused(f"datatype {tensor.get('datatype')!r:.40}; the model takes UINT8, whole numbers from 0 to 255")
     found = tensor.get("shape")
     if not isinstance(found, list) or not all(type(size) is int and size >= 0 for size in found):
         raise Refused("shape must be a list of sizes")
