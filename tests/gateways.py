@@ -97,7 +97,7 @@ def serving(
     load: Callable[[], dict[str, Loaded]] = loaded,
     limits: Limits = Limits(),  # noqa: B008
     token: str | None = None,
-    feedback: Path | str = ":memory:",
+    feedback: Path | str | Feedback = ":memory:",
     start: bool = True,
 ) -> Iterator[tuple[Client, Gateway, asyncio.AbstractEventLoop]]:
     """The application under uvicorn in a thread: a client of it, the gateway, and its event loop."""
@@ -106,7 +106,8 @@ def serving(
 
     async def main() -> None:
         gateway = Gateway(load, limits, Metrics())
-        app = application.build(gateway, Feedback(feedback), token)
+        memory = feedback if isinstance(feedback, Feedback) else Feedback(feedback)
+        app = application.build(gateway, memory, token)
         server = uvicorn.Server(configure(app, gateway, log_level="critical"))
         made.extend([gateway, server])
         if start:

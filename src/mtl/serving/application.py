@@ -69,8 +69,10 @@ def _joint_routes(gateway: Gateway, feedback: Feedback) -> APIRouter:
         said = joint.answer({task: tasks[task] for task in probabilities if task in tasks}, probabilities)
         labels = {task: answer["label"] for task, answer in said["answers"].items()}
         identity = await asyncio.to_thread(feedback.remember, labels)
+        if identity is None:
+            gateway.metrics.unstored.inc()
         gateway.metrics.observe_joint(said["contradiction"])
-        return answers.json({"id": identity, **said})
+        return answers.json({"id": identity, "stored": identity is not None, **said})
 
     @router.post("/feedback", **documents.operation("Truth", "Judgement", "Error"))
     async def judge(request: Request) -> Response:

@@ -56,7 +56,8 @@ def schemas(shape: tuple[int, int, int], batch: int) -> dict[str, Any]:
         "InferResponse": _object({"model_name": TEXT, "model_version": TEXT, "outputs": _list(output)}, id=TEXT),
         "JointAnswer": _object(
             {
-                "id": TEXT,
+                "id": {"type": ["string", "null"]},
+                "stored": {"type": "boolean"},
                 "answers": {"type": "object", "additionalProperties": answer},
                 "contradiction": {"type": "boolean"},
                 "contradictions": _list(TEXT),
