@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
@@ -24,6 +25,7 @@ from mtl.serving.feedback import Feedback
 from mtl.serving.gateway import Gateway, Limits
 from mtl.serving.loading import Labels, Loaded
 from mtl.serving.metrics import Metrics
+from mtl.serving.server import configure
 
 SHAPE = (4, 4, 3)
 VEHICLES = ("airplane", "automobile", "ship", "truck")
@@ -74,11 +76,28 @@ class Client(requests.Session):
 
 
 @contextmanager
+def logged() -> Iterator[list[str]]:
+    """What the gateway in this process logs meanwhile, warnings and worse."""
+    lines: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: lines.append(record.getMessage())
+    log = logging.getLogger("uvicorn.error")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    log.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+
+
+@contextmanager
 def serving(
     load: Callable[[], dict[str, Loaded]] = loaded,
     limits: Limits = Limits(),  # noqa: B008
     token: str | None = None,
-    feedback: Path | str = ":memory:",
+    feedback: Path | str | Feedback = ":memory:",
     start: bool = True,
 ) -> Iterator[tuple[Client, Gateway, asyncio.AbstractEventLoop]]:
     """The application under uvicorn in a thread: a client of it, the gateway, and its event loop."""
@@ -87,8 +106,9 @@ def serving(
 
     async def main() -> None:
         gateway = Gateway(load, limits, Metrics())
-        app = application.build(gateway, Feedback(feedback), token)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+        memory = feedback if isinstance(feedback, Feedback) else Feedback(feedback)
+        app = application.build(gateway, memory, token)
+        server = uvicorn.Server(configure(app, gateway, log_level="critical"))
         made.extend([gateway, server])
         if start:
             await gateway.start()

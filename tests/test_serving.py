@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import gzip
 import json
 import socket
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPResponse
 
@@ -93,14 +96,66 @@ def test_what_the_models_are(client):
     about = client.get("/v1/models/model2/metadata").json()["metadata"]["signature_def"]["signature_def"]
     (tensor,) = about["serving_default"]["outputs"].values()
     assert [size["size"] for size in tensor["tensor_shape"]["dim"]] == ["-1", "2"]
-    assert client.get("/v2").json()["extensions"] == ["binary_tensor_data"]
+    assert client.get("/v2").json()["extensions"] == ["binary_tensor_data", "classification"]
     assert [client.get(path).status_code for path in ("/ping", "/health", "/version", "/docs")] == [200] * 4
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/models/model1{}", None),
+        ("GET", "/v1/models/model1{}/metadata", None),
+        ("POST", "/v1/models/model1{}:predict", {"instances": IMAGES.tolist()}),
+        ("GET", "/v2/models/model1{}", None),
+        ("GET", "/v2/models/model1{}/ready", None),
+        ("POST", "/v2/models/model1{}/infer", infer(IMAGES.tolist())),
+    ],
+)
+def test_the_version_that_the_metadata_names_answers_and_no_other(client, method, path, body):
+    (version,) = client.get("/v2/models/model1").json()["versions"]
+    plain, named = (client.request(method, path.format(part), json=body) for part in ("", f"/versions/{version}"))
+    assert plain.status_code == named.status_code == 200
+    assert plain.content == named.content
+    assert "no version '7'; there is 1" in error_of(client.request(method, path.format("/versions/7"), json=body), 404)
+
+
+def test_the_models_are_listed(client):
+    assert client.get("/v1/models").json() == client.get("/v2/models").json() == {"models": ["model1", "model2"]}
+    triton = tritonclient.http.InferenceServerClient(client.base.removeprefix("http://"))
+    listed = triton.get_model_repository_index()
+    assert [(entry["name"], entry["version"], entry["state"]) for entry in listed] == [
+        ("model1", "1", "READY"),
+        ("model2", "1", "READY"),
+    ]
+    assert all(triton.is_model_ready(entry["name"], entry["version"]) for entry in listed)
+    triton.close()
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 99])
+def test_triton_names_the_best_classes(client, binary, count):
+    triton = tritonclient.http.InferenceServerClient(client.base.removeprefix("http://"))
+    tensor = tritonclient.http.InferInput("images", IMAGES.shape, "UINT8")
+    tensor.set_data_from_numpy(picture((102, 0, 0), GREEN))
+    output = tritonclient.http.InferRequestedOutput("probabilities", binary_data=binary, class_count=count)
+    answer = triton.infer("model1", [tensor], outputs=[output], model_version="1")
+    (about,) = answer.get_response()["outputs"]
+    assert (about["datatype"], about["shape"]) == ("BYTES", [2, min(count, 10)])
+    named = [[text.decode() if binary else text for text in row[:2]] for row in answer.as_numpy("probabilities")]
+    assert named[0] == ["0.600000:8:ship", "0.400000:3:cat"][:count]
+    assert named[1][0] == "1.000000:8:ship"
+    triton.close()
 
 
 def changed(value: object) -> list:
     images = IMAGES.tolist()
     images[0][0][0][0] = value
     return images
+
+
+def wanted(**parameters: object) -> dict:
+    """A good request whose output has parameters."""
+    return infer([0] * 96) | {"outputs": [{"name": "probabilities", "parameters": parameters}]}
 
 
 # What is wrong with nested lists of images, and what the message says of it.
@@ -138,6 +193,11 @@ BAD_INFERS = [
     (infer([0] * 96, parameters={"binary_data_size": 96}), "binary_data_size"),
     (infer([0] * 96) | {"id": 3}, "id"),
     (infer([0] * 96) | {"outputs": [{"name": "y"}]}, "no output 'y'"),
+    (infer([0] * 96) | {"outputs": [{"name": "probabilities"}] * 2}, "one output"),
+    (wanted(classification=-1), "classification"),
+    (wanted(classification="3"), "classification"),
+    (wanted(classification=True), "classification"),
+    (wanted(shared_memory_region="r", shared_memory_byte_size=80), "shared_memory"),
     ({"inputs": []}, "one tensor"),
 ]
 
@@ -251,6 +311,99 @@ def test_a_body_that_is_too_large_is_refused_before_it_has_come(strict):
     error_of(strict.post(INVOKE, data=iter([bytes(9_000)] * 3), headers=JSON), 413)  # chunked: no length is told
 
 
+BINARY = json.dumps(infer(None, parameters={"binary_data_size": 96})).encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers"),
+    [
+        (INVOKE, json.dumps({"instances": IMAGES.tolist()}).encode(), JSON),
+        (PREDICT, json.dumps({"instances": IMAGES.tolist()}).encode(), {}),
+        (INFER, BINARY + IMAGES.tobytes(), {"Inference-Header-Content-Length": str(len(BINARY))}),
+        ("/predict", encoded(picture(RED)[0]), {"Content-Type": "image/png"}),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip", "deflate", "identity"])
+def test_a_compressed_body_is_read(strict, path, body, headers, encoding):
+    pack = {"deflate": zlib.compress, "identity": bytes}.get(encoding, gzip.compress)
+    plain = strict.post(path, data=body, headers=headers)
+    assert plain.status_code == 200
+    for data in (pack(body), iter(pack(body)[i : i + 7] for i in range(0, len(pack(body)), 7))):
+        answer = strict.post(path, data=data, headers={**headers, "Content-Encoding": encoding})
+        assert answer.status_code == 200, answer.text
+        assert answer.json() | {"id": 0} == plain.json() | {"id": 0}
+
+
+GOOD = json.dumps({"instances": IMAGES.tolist()}).encode()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status", "message"),
+    [
+        ("gzip", gzip.compress(GOOD + b" " * 20_000), 413, "more than 20,000 bytes"),
+        ("gzip", gzip.compress(bytes(10_000_000)), 413, "more than 20,000 bytes"),
+        ("gzip", gzip.compress(GOOD)[:-9], 400, "cut off"),
+        ("gzip", b"", 400, "cut off"),
+        ("gzip", gzip.compress(GOOD) + b"x", 400, "more follows"),
+        ("gzip", gzip.compress(GOOD) * 2, 400, "more follows"),
+        ("gzip", GOOD, 400, "not gzip"),
+        ("deflate", gzip.compress(GOOD), 400, "not deflate"),
+        ("br", GOOD, 415, "'br'; send gzip"),
+        ("gzip, gzip", GOOD, 415, "'gzip, gzip'; send gzip"),
+    ],
+)
+@pytest.mark.parametrize("path", [INVOKE, PREDICT])
+def test_a_body_that_does_not_unpack_is_refused(strict, path, encoding, body, status, message):
+    headers = {**JSON, "Content-Encoding": encoding}
+    assert message in error_of(strict.post(path, data=body, headers=headers), status)
+
+
+FILE = base64.b64encode(encoded(picture(RED)[0])).decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (INVOKE, {"instances": [{"b64": FILE}]}),
+        (INVOKE, {"inputs": [FILE]}),
+        (INVOKE, {"inputs": {"b64": FILE}}),
+        (PREDICT, {"instances": [{"b64": FILE}]}),
+        (PREDICT, {"instances": [{"images": {"b64": FILE}}]}),
+        (PREDICT, {"inputs": {"images": [{"b64": FILE}]}}),
+        (PREDICT, {"instances": [FILE]}),
+        (INFER, infer([FILE], datatype="BYTES", shape=[1])),
+    ],
+)
+def test_what_is_encoded_is_told_which_way_works(strict, path, body):
+    said = error_of(strict.post(path, json=body))
+    assert "POST /predict" in said
+    assert "from 0 to 255" in said
+
+
+def test_a_form_is_told_which_way_works(strict):
+    said = error_of(strict.post("/predict", files={"file": ("cat.png", encoded(picture(RED)[0]))}), 415)
+    assert "--data-binary @FILE" in said
+    assert "--data-binary @FILE" in error_of(strict.post("/predict", json={"b64": FILE}))
+
+
+@pytest.mark.parametrize("scale", [lambda x: x / 255, lambda x: x / 127.5 - 1])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (INVOKE, lambda images: {"instances": images.tolist()}),
+        (INVOKE, lambda images: {"dataframe_split": {"data": [[image.ravel().tolist()] for image in images]}}),
+        (PREDICT, lambda images: {"instances": images.tolist()}),
+        (INFER, lambda images: infer(images.ravel().tolist())),
+    ],
+)
+def test_scaled_pixels_are_refused(strict, path, body, scale):
+    images = np.arange(96).reshape(IMAGES.shape) % 50 + 100.0
+    assert strict.post(path, json=body(images)).status_code == 200
+    said = error_of(strict.post(path, json=body(scale(images))))
+    assert "from 0 to 255" in said
+    assert "fractions" in said
+
+
 def test_a_client_that_never_sends_its_body_is_let_go(strict):
     host, port = strict.base.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=20) as slow:
@@ -329,7 +482,8 @@ def test_feedback_and_metrics_add_up(tmp_path):
 def test_a_token_is_asked_for_where_something_is_served():
     with serving(token="s3cret") as (client, _, _):
         body = {"json": {"instances": IMAGES.tolist()}}
-        for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "s3cret"}):
+        for value in ("", "Bearer wrong", "s3cret", "Basic s3cret", "Bearer", "Bearer s3cret s3cret"):
+            header = {"Authorization": value} if value else {}
             answer = client.post(INVOKE, headers=header, **body)
             assert "bearer token" in error_of(answer, 401)
             assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -337,7 +491,8 @@ def test_a_token_is_asked_for_where_something_is_served():
             assert client.get(path).status_code == 401
         for path in ("/", "/ping", "/health", "/v2/health/ready", "/docs", "/openapi.json", "/static/page.js"):
             assert client.get(path).status_code == 200
-        assert client.post(INVOKE, headers={"Authorization": "Bearer s3cret"}, **body).status_code == 200
+        for scheme in ("Bearer", "bearer", "BEARER"):
+            assert client.post(INVOKE, headers={"Authorization": f"{scheme} s3cret"}, **body).status_code == 200
 
 
 def test_nothing_is_ready_before_the_models_are():

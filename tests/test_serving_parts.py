@@ -53,7 +53,10 @@ def test_whatever_is_no_image_is_refused_in_one_line(value, fractions):
 @given(st.lists(st.integers(-3, 300) | st.floats(-3, 300), min_size=1, max_size=5))
 def test_numbers_are_pixels_only_from_0_to_255(numbers):
     cut = np.trunc(np.array(numbers, float))
-    if cut.min() >= 0 and cut.max() <= 255:
+    if max(map(abs, numbers)) <= 1 and not np.array_equal(cut, numbers):
+        with pytest.raises(Refused, match="fractions"):
+            from_numbers(numbers, fractions=True)
+    elif cut.min() >= 0 and cut.max() <= 255:
         np.testing.assert_array_equal(from_numbers(numbers, fractions=True), cut)
     else:
         with pytest.raises(Refused, match="from 0 to 255"):

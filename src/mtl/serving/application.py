@@ -61,14 +61,18 @@ def _joint_routes(gateway: Gateway, feedback: Feedback) -> APIRouter:
     async def predict(request: Request) -> Response:
         """What every model says of one PNG or JPEG, and whether they contradict each other."""
         shape = gateway.shape
+        if request.headers.get("content-type", "").lower().startswith("multipart/"):
+            raise Refused("no forms are read; send the file itself as the body: curl --data-binary @FILE", 415)
         content = await request.body()
         images = await asyncio.to_thread(pixels.from_file, content, shape, gateway.limits.pixels)
         tasks, probabilities = gateway.tasks, await gateway.predict_all(images)
         said = joint.answer({task: tasks[task] for task in probabilities if task in tasks}, probabilities)
         labels = {task: answer["label"] for task, answer in said["answers"].items()}
         identity = await asyncio.to_thread(feedback.remember, labels)
+        if identity is None:
+            gateway.metrics.unstored.inc()
         gateway.metrics.observe_joint(said["contradiction"])
-        return answers.json({"id": identity, **said})
+        return answers.json({"id": identity, "stored": identity is not None, **said})
 
     @router.post("/feedback", **documents.operation("Truth", "Judgement", "Error"))
     async def judge(request: Request) -> Response:

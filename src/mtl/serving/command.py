@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import click
@@ -34,6 +35,12 @@ TOKEN = "MTL_SERVE_TOKEN"
 @click.option(
     "--body-seconds", default=10.0, show_default=True, type=click.FloatRange(0.1), help="For a body to arrive."
 )
+@click.option(
+    "--header-seconds", default=10.0, show_default=True, type=click.FloatRange(0.1), help="For headers to arrive."
+)
+@click.option(
+    "--max-connections", default=1000, show_default=True, type=click.IntRange(1), help="Open at the same time."
+)
 def command(
     source: str,
     host: str,
@@ -45,6 +52,8 @@ def command(
     max_pixels: float,
     queue: int,
     body_seconds: float,
+    header_seconds: float,
+    max_connections: int,
 ) -> None:
     """Serve every task's model on one port.
 
@@ -52,13 +61,15 @@ def command(
     Inference Protocol (/v2); / is a page to try it, /docs says the rest. SIGHUP loads the models anew, SIGTERM answers
     what was asked and ends. With MTL_SERVE_TOKEN in the environment, clients must send it as a bearer token.
     """
+    # Models are not read yet: there is nothing to load anew, and nothing to end for.
+    signal.signal(signal.SIGHUP, lambda *_: None)
     from mtl import hardware
 
     hardware.import_tensorflow()
     import tensorflow as tf
     import uvloop
 
-    from mtl.serving import server
+    from mtl.serving import connections, server
     from mtl.serving.gateway import Limits
 
     tf.config.threading.set_intra_op_parallelism_threads(threads or max(1, (os.cpu_count() or 2) - 1))
@@ -68,6 +79,8 @@ def command(
         pixels=int(max_pixels * 1e6),
         queue=max(queue, max_batch),
         seconds=body_seconds,
+        headers=header_seconds,
+        connections=connections.allowed(max_connections),
     )
     if os.environ.get(TOKEN) == "":
         raise UserError(f"{TOKEN} is empty; give it a value, or unset it to serve without a token")

@@ -56,7 +56,8 @@ def schemas(shape: tuple[int, int, int], batch: int) -> dict[str, Any]:
         "InferResponse": _object({"model_name": TEXT, "model_version": TEXT, "outputs": _list(output)}, id=TEXT),
         "JointAnswer": _object(
             {
-                "id": TEXT,
+                "id": {"type": ["string", "null"]},
+                "stored": {"type": "boolean"},
                 "answers": {"type": "object", "additionalProperties": answer},
                 "contradiction": {"type": "boolean"},
                 "contradictions": _list(TEXT),
@@ -115,12 +116,17 @@ def describe(app: FastAPI, gateway: Gateway, secured: bool) -> None:
         if secured:
             document.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             document["security"] = [{"token": []}]
-        for path in document["paths"].values():
+        for name, path in document["paths"].items():
             for method in path.values():
+                if "{version}" in name:
+                    version = {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}}
+                    method["parameters"].append(version)
                 method["responses"].pop("422", None)
                 for parameter in method.get("parameters", []):
                     if parameter["name"] == "task" and gateway.ready:
                         parameter["schema"]["enum"] = list(gateway.tasks)
+                    if parameter["name"] == "version" and gateway.ready:
+                        parameter["schema"]["enum"] = [gateway.version]
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -29,6 +29,9 @@ class Limits:
         pixels: of an uploaded image, before it is resized.
         queue: images that may wait for one model.
         seconds: that a body may take to arrive.
+        headers: seconds that a request's headers may take to arrive, and an answer to be taken.
+        idle: seconds that a connection may wait for its next request.
+        connections: that may be open.
         deadline: seconds that a batch may wait to grow.
     """
 
@@ -37,6 +40,9 @@ class Limits:
     pixels: int = 20_000_000
     queue: int = 1024
     seconds: float = 10.0
+    headers: float = 10.0
+    idle: float = 5.0
+    connections: int = 1000
     deadline: float = 0.005
 
 
@@ -52,7 +58,7 @@ class Gateway:
     """Answers for all tasks, by the models that `load` gave last.
 
     `load` is run in a thread, and may take seconds; what it raises on a reload leaves the models as they are. `settle`
-    is called when new models have taken the place of old ones.
+    is called when new models have taken the place of old ones, and when that failed.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class Gateway:
         """Load the models for the first time; until then every request is told to wait. Raises UserError."""
         async with self._loading:
             await self._replace()
+            self._settle()
 
     async def reload(self) -> bool:
         """Load the models anew and let new requests go to them; says whether that worked."""
@@ -77,9 +84,11 @@ class Gateway:
             try:
                 await self._replace()
             except Exception as error:  # a bad file must not end a server that answers
-                log.error("models not reloaded: %s", error if isinstance(error, UserError) else repr(error))
+                log.error("models not reloaded: %s", str(error) if isinstance(error, UserError) else repr(error))
                 self.metrics.reloads.labels("failed").inc()
                 return False
+            finally:
+                self._settle()
         log.info("models reloaded: %s", ", ".join(self._served))
         self.metrics.reloads.labels("done").inc()
         return True
@@ -90,7 +99,6 @@ class Gateway:
         self._served = {task: Served(model, self._batcher(model)) for task, model in loaded.items()}
         await asyncio.gather(*(served.batcher.close() for served in old.values()))
         old.clear()
-        self._settle()
 
     def _batcher(self, model: Loaded) -> Batcher:
         def queued() -> float:
@@ -125,15 +133,21 @@ class Gateway:
         """The version of the models, which were loaded together."""
         return self._any().model.version
 
-    def model(self, task: str) -> Loaded:
-        """The model of `task`; raises Refused: 404 where there is none, 503 before start."""
-        return self._find(task).model
+    @property
+    def models(self) -> list[Loaded]:
+        """The models of all tasks; raises Refused (503) before start."""
+        self._any()
+        return [served.model for served in self._served.values()]
 
-    async def predict(self, task: str, images: np.ndarray) -> np.ndarray:
+    def model(self, task: str, version: str | None = None) -> Loaded:
+        """The model of `task`; raises Refused: 404 where there is none, or none of `version`, 503 before start."""
+        return self._find(task, version).model
+
+    async def predict(self, task: str, images: np.ndarray, version: str | None = None) -> np.ndarray:
         """Probabilities, float32 (N, K), of images, uint8 (N, H, W, C). Raises Refused."""
         if len(images) > self.limits.batch:
             raise of_shape(f"{len(images)} images in one request; at most {self.limits.batch}")
-        served = self._find(task)
+        served = self._find(task, version)
         if images.shape[1:] != served.model.shape:  # they were read for the model before a reload
             raise busy("the models have just changed; try again")
         return await served.batcher(images)
@@ -146,12 +160,15 @@ class Gateway:
         answers = await asyncio.gather(*(one.batcher(images) for one in served.values()))
         return dict(zip(served, answers, strict=True))
 
-    def _find(self, task: str) -> Served:
+    def _find(self, task: str, version: str | None = None) -> Served:
         self._any()
         if task not in self._served:
             known = ", ".join(self._served)
             raise Refused(f"there is no model {task!r}; there are {known}", 404, "RESOURCE_DOES_NOT_EXIST")
-        return self._served[task]
+        served = self._served[task]
+        if version not in (None, served.model.version):
+            raise Refused(f"{task} has no version {version!r:.80}; there is {served.model.version}", 404)
+        return served
 
     def _any(self) -> Served:
         if not self._served:

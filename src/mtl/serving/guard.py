@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
+import zlib
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +18,7 @@ from mtl.serving.refusals import Refused
 # What tells whether the gateway is up, and pages that hold nothing but how to ask it.
 OPEN = ("/", "/docs", "/openapi.json", "/ping", "/health", "/version", "/v2/health/live", "/v2/health/ready")
 OPEN_FOLDERS = ("/static/", "/static-offline-docs/")
+WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # how zlib is told of the encodings of a body that are read
 
 
 class Guard:
@@ -38,10 +40,13 @@ class Guard:
                 status = message["status"]
             await send(message)
 
-        refused = self._refusal(scope)
+        headers = Headers(scope=scope)
+        encoding = headers.get("content-encoding", "").strip().lower()
+        refused = self._refusal(scope, headers, encoding)
         try:
             if refused is None:
-                await self.app(scope, self._limited(receive), counted)
+                limited = self._limited(receive)
+                await self.app(scope, self._unpacked(limited, encoding) if encoding in WINDOWS else limited, counted)
             else:
                 await answers.refusal(scope["path"], refused)(scope, receive, counted)
         finally:
@@ -49,19 +54,46 @@ class Guard:
             self.metrics.requests.labels(route, scope["method"], status).inc()
             self.metrics.latency.labels(route).observe(time.perf_counter() - began)
 
-    def _refusal(self, scope: Scope) -> Refused | None:
-        headers, path = Headers(scope=scope), scope["path"]
+    def _refusal(self, scope: Scope, headers: Headers, encoding: str) -> Refused | None:
+        path = scope["path"]
         if self.token is not None and path not in OPEN and not path.startswith(OPEN_FOLDERS):
-            given = headers.get("authorization", "")
-            if not hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
+            scheme, _, given = headers.get("authorization", "").partition(" ")
+            right = hmac.compare_digest(given.strip().encode("latin-1"), self.token.encode())  # as it was sent
+            if scheme.lower() != "bearer" or not right:
                 return Refused("a bearer token is needed: Authorization: Bearer <token>", 401)
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self.limits.body:
             return self._too_large()
+        if encoding not in ("", "identity", *WINDOWS):
+            return Refused(f"content encoding {encoding!r:.80}; send gzip, deflate or none", 415)
         return None
 
     def _too_large(self) -> Refused:
         return Refused(f"the body has more than {self.limits.body:,} bytes", 413)
+
+    def _unpacked(self, receive: Receive, encoding: str) -> Receive:
+        """`receive`, decompressed as far as the body's limit goes."""
+        unpacker, size = zlib.decompressobj(WINDOWS[encoding]), 0
+
+        async def unpacked() -> Message:
+            nonlocal size
+            message = await receive()
+            if message["type"] != "http.request":
+                return message
+            try:
+                body = unpacker.decompress(message.get("body", b""), self.limits.body + 1 - size)
+            except zlib.error:
+                raise Refused(f"the body is not {encoding}, as its Content-Encoding says") from None
+            size += len(body)
+            if size > self.limits.body:
+                raise self._too_large()
+            if unpacker.unused_data:
+                raise Refused(f"more follows the end of the {encoding} in the body")
+            if not message.get("more_body", False) and not unpacker.eof:
+                raise Refused(f"the {encoding} in the body is cut off")
+            return {**message, "body": body}
+
+        return unpacked
 
     def _limited(self, receive: Receive) -> Receive:
         """`receive`, within the limits of size and time."""

@@ -41,6 +41,13 @@ class Metrics:
         )
         self.accuracy = Gauge("mtl_feedback_accuracy", "Right answers among those with feedback", ["task"], **made)
         self.judged = Gauge("mtl_feedback_answers", "Answers with feedback", ["task"], **made)
+        self.unstored = Counter("mtl_feedback_unstored", "Answers of /predict that could not be kept", **made)
+        self.dropped = Counter(
+            "mtl_connections_dropped",
+            "Connections closed: too many (limit), too slow (silence)",
+            ["reason"],
+            **made,
+        )
         self.reloads = Counter("mtl_reloads", "Loadings of the models after the first", ["result"], **made)
         self._joint = [0, 0]
 

@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 
 from mtl.errors import UserError
-from mtl.serving.refusals import Refused, of_shape
+from mtl.serving.refusals import WAY, Refused, encoded, of_shape
 
 Shape = tuple[int, int, int]
 
@@ -35,7 +35,8 @@ def from_nested(value: Any, shape: Shape, fractions: bool = False) -> np.ndarray
     Args:
         value: N images as nested lists of numbers from 0 to 255.
         shape: height, width and channels that the model takes.
-        fractions: cut off what is behind the decimal point, as MLflow does, instead of refusing it.
+        fractions: cut off what is behind the decimal point, as MLflow does, instead of refusing it; but pixels that
+            were scaled to 0 to 1, or -1 to 1, are refused here too, for all of them would be black.
 
     Returns:
         uint8 (N, H, W, C).
@@ -47,8 +48,11 @@ def from_nested(value: Any, shape: Shape, fractions: bool = False) -> np.ndarray
     for _ in range(1 + len(shape)):
         kinds = set(map(type, level))
         if kinds != {list}:
+            if any(isinstance(item, dict) and "b64" in item for item in level):
+                raise encoded("b64")
             if list in kinds or kinds - {int, float}:
-                raise Refused(f"images must be lists of numbers, found {_kinds(kinds)} in them")
+                hint = f": {WAY}" if kinds & {dict, str} else ""
+                raise Refused(f"images must be lists of numbers, found {_kinds(kinds)} in them{hint}")
             break
         lengths = set(map(len, level))
         if len(lengths) > 1:
@@ -73,6 +77,8 @@ def from_numbers(numbers: Sequence[Any], fractions: bool = False) -> np.ndarray:
     whole = np.trunc(values)
     if not fractions and not np.array_equal(values, whole):
         raise Refused("pixels must be whole numbers from 0 to 255, found fractions")
+    if fractions and (np.abs(values) <= 1).all() and not np.array_equal(values, whole):
+        raise Refused(f"pixels must be from 0 to 255, found fractions from {values.min():g} to {values.max():g}")
     if not ((whole >= 0) & (whole <= 255)).all():
         raise Refused(f"pixels must be from 0 to 255, found {values.min():g} to {values.max():g}")
     return whole.astype(np.uint8)
@@ -103,7 +109,7 @@ def from_file(content: bytes, shape: Shape, limit: int) -> np.ndarray:
     except Image.DecompressionBombError:
         raise Refused(f"the image has more than {limit:,} pixels; make it smaller", 413) from None
     except Exception:
-        raise Refused("the body is not a PNG or JPEG image") from None
+        raise Refused("the body is not a PNG or JPEG image; send the file as it is: curl --data-binary @FILE") from None
     if width * height > limit:
         raise Refused(f"the image has {width}×{height} pixels, more than {limit:,}; make it smaller", 413)
     try:

@@ -6,6 +6,8 @@ from http import HTTPStatus
 
 from mtl.errors import UserError
 
+WAY = "send pixels as lists of whole numbers from 0 to 255, or the PNG or JPEG file itself to POST /predict"
+
 
 class Refused(UserError):
     """A request that is not served: HTTP status, one line for the client, and MLflow's name for the kind of error.
@@ -29,6 +31,11 @@ class Refused(UserError):
 def of_shape(message: str) -> Refused:
     """The refusal of well-formed numbers that do not fit the model, which MLflow tells from malformed ones."""
     return Refused(message, code="INVALID_PARAMETER_VALUE")
+
+
+def encoded(what: str) -> Refused:
+    """The refusal of an image that is neither numbers nor a file, such as text in base64; names what is read."""
+    return Refused(f"{what} is not read here: {WAY}")
 
 
 def busy(message: str) -> Refused:

@@ -22,6 +22,11 @@ def _check_content_type(request: Request) -> None:
         raise Refused(f"content type {given!r:.80}; send application/json", 415)
 
 
+def _version(request: Request) -> str | None:
+    """The version of the model that the path asks for; None where it names none."""
+    return request.path_params.get("version")
+
+
 def mlflow_routes(gateway: Gateway) -> APIRouter:
     """MLflow's scoring server, one for each task."""
     router = APIRouter(tags=["MLflow"])
@@ -49,32 +54,42 @@ def mlflow_routes(gateway: Gateway) -> APIRouter:
 
 
 def tensorflow_routes(gateway: Gateway) -> APIRouter:
-    """TensorFlow Serving's REST protocol."""
+    """TensorFlow Serving's REST protocol; each path also for the version that the metadata names."""
     router = APIRouter(prefix="/v1/models", tags=["TensorFlow Serving"])
 
+    @router.get("", **documents.reading())
+    async def models() -> Response:
+        """The names of all models, as KServe's version 1 protocol lists them."""
+        return json({"models": [model.task for model in gateway.models]})
+
     @router.post("/{task}:predict", **documents.operation("PredictRequest", "PredictResponse", "Error"))
+    @router.post(
+        "/{task}/versions/{version}:predict", **documents.operation("PredictRequest", "PredictResponse", "Error")
+    )
     async def predict(task: str, request: Request) -> Response:
         """Probabilities of each image, in row format (`instances`) or columnar format (`inputs`)."""
-        model = gateway.model(task)
+        model = gateway.model(task, _version(request))
         _check_content_type(request)
         images, by_row = tensorflow.images(await request.body(), model.shape)
-        return json(tensorflow.answer(await gateway.predict(task, images), by_row))
+        return json(tensorflow.answer(await gateway.predict(task, images, _version(request)), by_row))
 
     @router.get("/{task}", **documents.reading())
-    async def status(task: str) -> Response:
+    @router.get("/{task}/versions/{version}", **documents.reading())
+    async def status(task: str, request: Request) -> Response:
         """Whether the model is available."""
-        return json(tensorflow.status(gateway.model(task)))
+        return json(tensorflow.status(gateway.model(task, _version(request))))
 
     @router.get("/{task}/metadata", **documents.reading())
-    async def metadata(task: str) -> Response:
+    @router.get("/{task}/versions/{version}/metadata", **documents.reading())
+    async def metadata(task: str, request: Request) -> Response:
         """The model's signature."""
-        return json(tensorflow.metadata(gateway.model(task)))
+        return json(tensorflow.metadata(gateway.model(task, _version(request))))
 
     return router
 
 
 def open_inference_routes(gateway: Gateway) -> APIRouter:
-    """The Open Inference Protocol."""
+    """The Open Inference Protocol; each path of a model also for the version that its metadata names."""
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
 
     @router.get("", **documents.reading())
@@ -92,23 +107,40 @@ def open_inference_routes(gateway: Gateway) -> APIRouter:
         """Whether every model is loaded and warm."""
         return json({"ready": gateway.ready}, 200 if gateway.ready else 503)
 
+    @router.get("/models", **documents.reading())
+    async def models() -> Response:
+        """The names of all models, as KServe lists them."""
+        return json({"models": [model.task for model in gateway.models]})
+
+    @router.post("/repository/index", **documents.reading())
+    async def index() -> Response:
+        """All models with their versions, as Triton lists them."""
+        return json([open_inference.entry(model) for model in gateway.models])
+
     @router.get("/models/{task}", **documents.reading())
-    async def metadata(task: str) -> Response:
+    @router.get("/models/{task}/versions/{version}", **documents.reading())
+    async def metadata(task: str, request: Request) -> Response:
         """The model's inputs and outputs."""
-        return json(open_inference.metadata(gateway.model(task)))
+        return json(open_inference.metadata(gateway.model(task, _version(request))))
 
     @router.get("/models/{task}/ready", **documents.reading())
-    async def model_ready(task: str) -> Response:
+    @router.get("/models/{task}/versions/{version}/ready", **documents.reading())
+    async def model_ready(task: str, request: Request) -> Response:
         """Whether the model is loaded and warm."""
-        return json({"name": gateway.model(task).task, "ready": True})
+        return json({"name": gateway.model(task, _version(request)).task, "ready": True})
 
     @router.post("/models/{task}/infer", **documents.operation("InferRequest", "InferResponse", "Error"))
+    @router.post(
+        "/models/{task}/versions/{version}/infer", **documents.operation("InferRequest", "InferResponse", "Error")
+    )
     async def infer(task: str, request: Request) -> Response:
         """Probabilities of each image; with the binary tensor extension, pixels and answers as bytes."""
-        model = gateway.model(task)
+        model = gateway.model(task, _version(request))
         _check_content_type(request)
         parsed = open_inference.parse(await request.body(), request.headers.get(open_inference.HEADER), model.shape)
-        body, headers = open_inference.answer(model, parsed, await gateway.predict(task, parsed.images))
+        body, headers = open_inference.answer(
+            model, parsed, await gateway.predict(task, parsed.images, _version(request))
+        )
         return Response(body, headers=headers)
 
     return router

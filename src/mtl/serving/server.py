@@ -11,11 +11,14 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from mtl.errors import UserError
 from mtl.serving import application, loading, registry
+from mtl.serving.connections import Doorman
 from mtl.serving.feedback import Feedback
 from mtl.serving.gateway import Gateway, Limits
 from mtl.serving.loading import Loaded
@@ -50,11 +53,14 @@ async def serve(source: str, host: str, port: int, feedback: Path, limits: Limit
     gateway = Gateway(load, limits, Metrics(), settle)
     app = application.build(gateway, Feedback(feedback), token)
     listener = _listen(host, port)
-    config = uvicorn.Config(app, access_log=False, server_header=False, timeout_graceful_shutdown=DRAIN_SECONDS)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(configure(app, gateway))
+
     # uvicorn raises the signal again when it has drained, which would end the process as if it had been killed.
+    def end(*_: object) -> None:
+        server.should_exit = True
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, end)
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[object]] = set()  # the loop itself would let go of them while they run
 
@@ -62,11 +68,13 @@ async def serve(source: str, host: str, port: int, feedback: Path, limits: Limit
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    loop.add_signal_handler(signal.SIGHUP, lambda: keep(loop.create_task(gateway.reload())))
+    wanted = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, wanted.set)
     listening = loop.create_task(server.serve(sockets=[listener]))
     try:
         await gateway.start()
         log.info("serving %s on http://%s:%d", ", ".join(gateway.tasks), host, listener.getsockname()[1])
+        keep(loop.create_task(reload_when(wanted, gateway)))
         keep(loop.create_task(_watch(gateway, alias)))
         await listening
     finally:
@@ -76,6 +84,27 @@ async def serve(source: str, host: str, port: int, feedback: Path, limits: Limit
             task.cancel()
 
 
+def configure(app: FastAPI, gateway: Gateway, **options: Any) -> uvicorn.Config:
+    """How uvicorn is to serve `app`: within the gateway's limits, answering what was asked before it ends."""
+    return uvicorn.Config(
+        app,
+        http=Doorman(gateway.limits, gateway.metrics),  # type: ignore[arg-type]  # it is called as a class would be
+        timeout_keep_alive=gateway.limits.idle,  # type: ignore[arg-type]  # seconds need not be whole
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        **options,
+    )
+
+
+async def reload_when(wanted: asyncio.Event, gateway: Gateway) -> None:
+    """Reload whenever `wanted` is set; however often that is during a reload, one more follows it."""
+    while True:
+        await wanted.wait()
+        wanted.clear()
+        await gateway.reload()
+
+
 def settle() -> None:
     """Collect what old models left, and spare the collector the new ones.
 
@@ -83,11 +112,24 @@ def settle() -> None:
     a fifth of a second. And glibc keeps what is freed between blocks in use, a hundred megabytes of weights and more,
     until it is asked to give it back.
     """
+    forget_gradients()
     gc.unfreeze()
     gc.collect()
     gc.freeze()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's alone
         trim(0)
+
+
+def forget_gradients() -> None:
+    """Let go of the graphs that TensorFlow keeps for gradients which a server never asks for.
+
+    An operation with a gradient of its own, such as `tf.nn.silu`, enters it in a table of the whole process each time
+    it is traced, and with it its graph and all weights. The table has no public way to take something out.
+    """
+    from tensorflow.python.framework import ops
+
+    for name in [name for name in ops.gradient_registry.list() if name.startswith("CustomGradient-")]:
+        ops.gradient_registry._registry.pop(name, None)
 
 
 def _listen(host: str, port: int) -> socket.socket:

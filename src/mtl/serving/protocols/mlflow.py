@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mtl.serving.pixels import Shape, check_shape, from_nested, from_numbers, parse_json
-from mtl.serving.refusals import Refused, of_shape
+from mtl.serving.refusals import Refused, encoded, of_shape
 
 FORMATS = ("instances", "inputs", "dataframe_split", "dataframe_records")
 CODES = {400: "BAD_REQUEST", 404: "ENDPOINT_NOT_FOUND", 408: "REQUEST_TIMEOUT", 500: "INTERNAL_ERROR"}
@@ -37,6 +37,8 @@ def images(body: bytes, shape: Shape) -> np.ndarray:
     if given[0].startswith("dataframe"):
         return _column(_rows(given[0], value), shape)
     if given[0] == "instances" and isinstance(value, list) and value and isinstance(value[0], dict):
+        if "b64" in value[0]:
+            raise encoded("b64")
         raise of_shape("instances by name; the model has one unnamed input, send the images as nested lists")
     return from_nested(value, shape, fractions=True)
 

@@ -1,7 +1,8 @@
-"""The Open Inference Protocol (KServe v2), JSON and the binary tensor extension.
+"""The Open Inference Protocol (KServe v2), JSON, and Triton's extensions for binary tensors and classification.
 
-https://github.com/kserve/open-inference-protocol , and for the extension Triton's
+https://github.com/kserve/open-inference-protocol , and for the extensions
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/extension_binary_data.html
+https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/extension_classification.html
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import orjson
 
 from mtl.serving.loading import Loaded
 from mtl.serving.pixels import Shape, check_shape, from_nested, from_numbers, parse_json
-from mtl.serving.refusals import Refused, of_shape
+from mtl.serving.refusals import Refused, encoded, of_shape
 
 INPUT, OUTPUT = "images", "probabilities"
 HEADER = "Inference-Header-Content-Length"
@@ -23,17 +24,25 @@ HEADER = "Inference-Header-Content-Length"
 
 @dataclass(frozen=True)
 class Request:
-    """A parsed request: images uint8 (N, H, W, C), the client's id, and whether the answer is to be binary."""
+    """A parsed request.
+
+    Attributes:
+        images: uint8 (N, H, W, C).
+        id: the client's.
+        binary: whether the answer is to be binary.
+        best: how many classes of each image are to be named instead of all probabilities; 0: none.
+    """
 
     images: np.ndarray
     id: str | None
     binary: bool
+    best: int
 
 
 def server() -> dict[str, Any]:
     """The answer to `GET /v2`."""
     name = "multi-task-learning"
-    return {"name": name, "version": version(name), "extensions": ["binary_tensor_data"]}
+    return {"name": name, "version": version(name), "extensions": ["binary_tensor_data", "classification"]}
 
 
 def metadata(model: Loaded) -> dict[str, Any]:
@@ -47,6 +56,11 @@ def metadata(model: Loaded) -> dict[str, Any]:
     }
 
 
+def entry(model: Loaded) -> dict[str, str]:
+    """What the index of Triton's repository says of a model."""
+    return {"name": model.task, "version": model.version, "state": "READY", "reason": ""}
+
+
 def parse(body: bytes, header_length: str | None, shape: Shape) -> Request:
     """Read a request; `header_length` is the value of HEADER, where the tensor follows the JSON. Raises Refused."""
     length = len(body)
@@ -56,8 +70,10 @@ def parse(body: bytes, header_length: str | None, shape: Shape) -> Request:
             raise Refused(f"{HEADER} is {header_length!r:.40}, the body has {len(body)} bytes")
     content = parse_json(body[:length])
     tensor, rest = _only_input(content), body[length:]
+    if tensor.get("datatype") == "BYTES":
+        raise encoded("datatype BYTES")
     if tensor.get("datatype") != "UINT8":
-        raise Refused(f"datatype {tensor.get('datatype')!r:.40}; the model takes UINT8")
+        raise Refused(f"datatype {tensor.get('datatype')!r:.40}; the model takes UINT8, whole numbers from 0 to 255")
     found = tensor.get("shape")
     if not isinstance(found, list) or not all(type(size) is int and size >= 0 for size in found):
         raise Refused("shape must be a list of sizes")
@@ -71,7 +87,7 @@ def parse(body: bytes, header_length: str | None, shape: Shape) -> Request:
         images = _from_json(tensor.get("data"), found)
     if not isinstance(content.get("id", ""), str):
         raise Refused("id must be text")
-    return Request(images, content.get("id"), _wants_binary(content))
+    return Request(images, content.get("id"), *_wanted(content))
 
 
 def _only_input(content: dict[str, Any]) -> dict[str, Any]:
@@ -110,27 +126,52 @@ def _from_json(data: Any, shape: list[int]) -> np.ndarray:
     return images.reshape(shape)
 
 
-def _wants_binary(content: dict[str, Any]) -> bool:
+def _wanted(content: dict[str, Any]) -> tuple[bool, int]:
+    """Whether the answer is to be binary, and how many classes it is to name."""
     default = _parameters(content).get("binary_data_output", False) is True
     outputs = content.get("outputs", [])
     if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
         raise Refused("outputs must be a list of objects")
-    unknown = [output.get("name") for output in outputs if output.get("name") != OUTPUT]
-    if unknown:
-        raise Refused(f"there is no output {unknown[0]!r:.80}; there is {OUTPUT!r}")
-    return any([_parameters(output).get("binary_data", default) is True for output in outputs] or [default])
+    if len(outputs) > 1:
+        raise Refused(f"outputs has {len(outputs)} entries; there is one output, {OUTPUT!r}")
+    output = outputs[0] if outputs else {"name": OUTPUT}
+    if output.get("name") != OUTPUT:
+        raise Refused(f"there is no output {output.get('name')!r:.80}; there is {OUTPUT!r}")
+    parameters = _parameters(output)
+    if unknown := set(parameters) - {"binary_data", "classification"}:
+        raise Refused(f"parameter {min(unknown)!r:.80} of the output; there are binary_data and classification")
+    best = parameters.get("classification", 0)
+    if type(best) is not int or best < 0:
+        raise Refused(f"classification must be a number of classes, not {best!r:.40}")
+    return parameters.get("binary_data", default) is True, best
 
 
 def answer(model: Loaded, request: Request, probabilities: np.ndarray) -> tuple[bytes, dict[str, str]]:
     """The body and the headers of a response."""
-    tensor: dict[str, Any] = {"name": OUTPUT, "datatype": "FP32", "shape": list(probabilities.shape)}
+    values = _classified(model, request.best, probabilities) if request.best else probabilities.astype("<f4")
+    tensor: dict[str, Any] = {"name": OUTPUT, "datatype": "BYTES" if request.best else "FP32"}
+    tensor["shape"] = list(values.shape)
     content: dict[str, Any] = {"model_name": model.task, "model_version": model.version, "outputs": [tensor]}
     if request.id is not None:
         content["id"] = request.id
     if not request.binary:
-        tensor["data"] = probabilities.ravel()
+        tensor["data"] = values.ravel().tolist() if request.best else values.ravel()
         return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), {"Content-Type": "application/json"}
-    values = probabilities.astype("<f4").tobytes()
-    tensor["parameters"] = {"binary_data_size": len(values)}
+    tail = b"".join(map(_prefixed, values.ravel())) if request.best else values.tobytes()
+    tensor["parameters"] = {"binary_data_size": len(tail)}
     head = orjson.dumps(content)
-    return head + values, {"Content-Type": "application/octet-stream", HEADER: str(len(head))}
+    return head + tail, {"Content-Type": "application/octet-stream", HEADER: str(len(head))}
+
+
+def _classified(model: Loaded, best: int, probabilities: np.ndarray) -> np.ndarray:
+    """The likeliest classes of each image, `<probability>:<index>:<name>`, best first: text (N, up to `best`)."""
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :best]
+    rows = zip(order, probabilities, strict=True)
+    names = model.labels.classes
+    return np.array([[f"{row[label]:f}:{label}:{names[label]}" for label in labels] for labels, row in rows], object)
+
+
+def _prefixed(text: str) -> bytes:
+    """Text in a binary tensor: its length in bytes, then itself."""
+    content = text.encode()
+    return len(content).to_bytes(4, "little") + content

@@ -8,7 +8,7 @@ import numpy as np
 
 from mtl.serving.loading import Loaded
 from mtl.serving.pixels import Shape, from_nested, parse_json
-from mtl.serving.refusals import Refused
+from mtl.serving.refusals import Refused, encoded
 
 INPUT, OUTPUT, SIGNATURE = "images", "probabilities", "serving_default"
 
@@ -31,6 +31,8 @@ def images(body: bytes, shape: Shape) -> tuple[np.ndarray, bool]:
 
 
 def _named(values: Any) -> Any:
+    if isinstance(values, dict) and "b64" in values:
+        raise encoded("b64")
     if not isinstance(values, dict) or set(values) != {INPUT}:
         raise Refused(f"the model has one input, {INPUT!r}")
     return values[INPUT]
