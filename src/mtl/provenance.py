@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mtl import tracking
 from mtl.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def outs(rev: str | None = None) -> list[Out]:
 def runs_that_made(client: MlflowClient, path: str, md5: str) -> list[Run]:
     """The runs that made the out `path` with this md5, the newest first."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    return client.search_runs(experiments, f"tags.`out.{path}` = '{md5}'", order_by=["start_time DESC"])
+    return client.search_runs(
+        experiments, f"tags.`{tracking.escaped(f'out.{path}')}` = '{md5}'", order_by=["start_time DESC"]
+    )
 
 
 def run_of_version(client: MlflowClient, version: str) -> Run:
@@ -103,6 +106,6 @@ def describe(client: MlflowClient, run: Run) -> dict[str, Any]:
 def inputs(run: Run) -> Iterator[tuple[str, str]]:
     """Path and md5 of what `run` read, without code."""
     for tag, md5 in sorted(run.data.tags.items()):
-        kind, _, path = tag.partition(".")
+        kind, _, path = tracking.unescaped(tag).partition(".")
         if kind == "dep" and not path.startswith("src/"):
             yield path, md5
