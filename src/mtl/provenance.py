@@ -28,7 +28,7 @@ class Out:
 
 def outs(rev: str | None = None) -> list[Out]:
     """The outs in dvc.lock, here or at a git revision. Raises UserError where there is no such file, or another."""
-    from dvc.exceptions import DvcException
+    from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.repo import Repo
     from dvc.scm import SCMError
     from ruamel.yaml import YAML
@@ -40,6 +40,8 @@ def outs(rev: str | None = None) -> list[Out]:
             stages = YAML(typ="safe", pure=True).load(file)["stages"]
         entries = [(name, out) for name, stage in stages.items() for out in stage.get("outs", ())]
         return [Out(name, out["path"], out["md5"]) for name, out in entries if "md5" in out]
+    except NotDvcRepoError as error:
+        raise UserError(f"{one_line(error)}; run from the root of the repository") from None
     except (DvcException, SCMError, OSError) as error:
         raise UserError(f"dvc.lock{where} cannot be read: {one_line(error)}; {advice}") from None
     except (YAMLError, KeyError, TypeError, AttributeError) as error:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl.errors import UserError
+from mtl.tracking.advice import gone
 from mtl.tracking.registry import CHAMPION, JOINT, at_alias, connection, version
-from mtl.tracking.server import uri
+from mtl.tracking.server import shown, uri
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -26,6 +27,8 @@ def logged_model(experiment: str, name: str, tags: Mapping[str, str]) -> LoggedM
         found = client.get_experiment_by_name(experiment)
         if found is None:
             return None
+        if found.lifecycle_stage == "deleted":
+            raise UserError(f"{shown()}: {gone('experiment', found.experiment_id)}")
         ids = [found.experiment_id]
         for run in client.search_runs(ids, " and ".join(query), order_by=["attributes.start_time DESC"]):
             models = client.search_logged_models(ids, f"source_run_id = '{run.info.run_id}' and name = '{name}'")

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from mtl import lineage
 from mtl.errors import UserError
-from mtl.tracking.server import answers, prepare_client, shown, uri
+from mtl.tracking.server import answers, prepare_client, refuse_absent, shown, uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,9 +45,7 @@ def connection() -> Iterator[MlflowClient]:
     """A client of the store. What fails in it becomes one line that names the server."""
     import mlflow
 
-    default = lineage.root() / "mlflow.db"
-    if uri() == f"sqlite:///{default}" and not default.exists():
-        raise UserError(f"{default}: no such file; run `dvc repro`, or set MLFLOW_TRACKING_URI to a server")
+    refuse_absent()
     with answers():
         yield mlflow.MlflowClient(uri(), uri())
 
