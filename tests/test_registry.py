@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 import subprocess
 import tempfile
 from pathlib import Path
@@ -227,6 +228,54 @@ def test_an_alias_that_was_moved_meanwhile_stays_where_it_is(promoted, tmp_path,
         promotion.rollback(None)
 
 
+def dangling(project: Project) -> None:
+    """Leave the alias at version 2, which is gone, as servers before MLflow's PR 24825 do."""
+    client, first = mlflow.MlflowClient(), registry.champion()
+    client.create_model_version("joint", client.get_model_version_download_uri("joint", "1"), first.run_id)
+    client.set_registered_model_alias("joint", "champion", "2")
+    client.delete_model_version("joint", "2")
+    with sqlite3.connect(project.root / "mlflow.db") as database:
+        database.execute("INSERT OR REPLACE INTO registered_model_aliases VALUES ('champion', 2, 'joint', 'default')")
+    database.close()
+    assert registry.aliases("joint") == {"champion": "2"}
+
+
+def test_an_alias_whose_version_is_gone_is_mended_by_a_rollback(promoted, tmp_path, monkeypatch, capsys):
+    dangling(enter(promoted.copy(tmp_path / "p"), monkeypatch))
+    for asked in (lambda: promotion.rollback(None), lambda: mtl.load("models:/joint@champion")):
+        with pytest.raises(
+            UserError, match=r"joint@champion points at version 2, .*known: 1; `mtl rollback --to"
+        ) as told:
+            asked()
+        assert "\n" not in str(told.value)
+    promotion.rollback("1")
+    assert registry.champion().number == "1"
+    assert capsys.readouterr().out.startswith("joint version 1 is @champion again")
+    with pytest.raises(UserError, match="joint version 1 is @champion already"):
+        promotion.rollback("1")
+    mlflow.MlflowClient().delete_registered_model_alias("joint", "champion")
+    promotion.rollback("1")
+    assert registry.champion().number == "1"
+
+
+def test_an_alias_whose_version_is_gone_is_mended_by_a_promotion(promoted, tmp_path, monkeypatch, capsys):
+    dangling(enter(promoted.copy(tmp_path / "p"), monkeypatch))
+    promote()
+    assert "joint version 1 is @champion now, version 2, which is gone, before" in capsys.readouterr().out
+    assert registry.champion().number == "1"
+    assert registry.PREVIOUS not in registry.champion().tags
+
+
+def test_a_champion_before_that_is_gone_is_not_gone_back_to(promoted, tmp_path, monkeypatch):
+    enter(promoted.copy(tmp_path / "p"), monkeypatch)
+    client, first = mlflow.MlflowClient(), registry.champion()
+    client.create_model_version("joint", client.get_model_version_download_uri("joint", "1"), first.run_id)
+    registry.move_champion(registry.version("joint", "2"), "1")
+    client.delete_model_version("joint", "1")
+    with pytest.raises(UserError, match=r"version 1, @champion before, is gone; .*mtl rollback --to .*known: 2"):
+        promotion.rollback(None)
+
+
 def test_a_store_that_is_away_is_one_line(promoted, tmp_path, monkeypatch):
     project = promoted.copy(tmp_path / "p")
     environment = {"MLFLOW_TRACKING_URI": "http://user:secret@127.0.0.1:9"}
@@ -237,7 +286,7 @@ def test_a_store_that_is_away_is_one_line(promoted, tmp_path, monkeypatch):
         assert len(failed.stderr.splitlines()) == 1
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(UserError, match=r"mlflow.db: no such file; run `dvc repro`, or set MLFLOW_TRACKING_URI"):
+    with pytest.raises(UserError, match=r"no mlflow.db here, .* or set MLFLOW_TRACKING_URI"):
         mtl.load("models:/joint@champion")
     assert not (tmp_path / "mlflow.db").exists()
 

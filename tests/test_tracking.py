@@ -8,6 +8,9 @@ from collections.abc import Iterator
 import mlflow
 import pytest
 from conftest import ROOT, Project
+from hypothesis import given
+from hypothesis import strategies as st
+from mlflow.utils.validation import _validate_param_name
 from outages import Tracking
 from servers import free_port
 
@@ -72,3 +75,63 @@ def test_a_run_holds_the_parameters_of_its_stage():
     assert train["recipe.optimizer.learning_rate"] == settings.recipe("model2").optimizer.learning_rate
     assert train["task.labels.animal"] == settings.tasks["model2"].labels["animal"]
     assert train["hardware.threads"] == 1
+
+
+ODD = (
+    "cats & co (wild)",
+    "🐈",
+    "a:b",
+    "a//b",
+    "../up",
+    "/",
+    ".",
+    "x\ny",
+    " ",
+    "plain-1_2",
+    "größer",
+    ":26:",
+    "a/b",
+    "..",
+)
+
+
+@given(st.lists(st.text() | st.sampled_from(ODD), unique=True))
+def test_any_name_becomes_one_that_mlflow_takes_and_no_two_the_same(names):
+    keys = [tracking.escaped(name) for name in names]
+    assert len(set(keys)) == len(keys)
+    for name, key in zip(names, keys, strict=True):
+        assert tracking.unescaped(key) == name
+        if name:
+            _validate_param_name(key)
+
+
+def test_names_of_files_and_parameters_stay_as_they_are():
+    for name in ("out.models/model1.keras", "recipe.optimizer.learning_rate", "tasks.model2.labels.big cat"):
+        assert tracking.escaped(name) == name
+
+
+def test_groups_of_any_name_are_logged_and_one_refused_value_takes_no_other_with_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    settings = params.read(ROOT / "params.yaml")
+    task = settings.tasks["model2"].model_copy(update={"labels": dict.fromkeys(ODD, ("cat",))})
+    settings = settings.model_copy(update={"tasks": {"model2": task}})
+    with tracking.stage_run("derive_labels", settings) as run:
+        assert run.lost == []
+        run.log_params({"fine": 1, "much too long " * 20: 2, "seed": 3})
+        run.log_params({"fine": 1, "seed": 4, "last": 5})  # a parameter keeps the value that it has
+        run.log_metrics({"acc": 0.5, "big & wild": 0.25})
+    said = capsys.readouterr().err
+    assert "much too long" in said
+    assert "Traceback" not in said
+    there = mlflow.MlflowClient().get_run(run.identity.run_id)
+    assert there.info.status == "FINISHED"
+    logged = {tracking.unescaped(key): value for key, value in there.data.params.items()}
+    assert logged == {
+        **{f"tasks.model2.labels.{name}": "('cat',)" for name in ODD},
+        "tasks.model2.recipe": "compact",
+        "fine": "1",
+        "seed": "3",
+        "last": "5",
+    }
+    assert there.data.metrics == {"acc": 0.5, "big :26: wild": 0.25}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 from pathlib import Path
 
 from mtl.errors import UserError, one_line
@@ -70,16 +71,17 @@ def uncommitted() -> list[str] | None:
 
 
 def _commit_and_changes() -> tuple[str, list[str]] | None:
-    from dvc.scm import SCM, NoSCM, SCMError
-
     try:
-        scm = SCM(os.curdir, search_parent_directories=True)
-        if isinstance(scm, NoSCM):
-            return None
-        staged, unstaged, _ = scm.status(untracked_files="no")
-        return scm.get_rev(), [os.fsdecode(path) for path in itertools.chain(*staged.values(), unstaged)]
-    except SCMError:
+        changed = _ask_git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=no")
+        return _ask_git("rev-parse", "HEAD").strip(), [entry[3:] for entry in changed.split("\0") if entry]
+    except (OSError, subprocess.CalledProcessError):  # no git, no repository, no commit yet
         return None
+
+
+def _ask_git(*arguments: str) -> str:
+    # Else git may write the index, and a kill at that moment leaves a lock file that stops the next `git commit`.
+    command = ["git", "--no-optional-locks", *arguments]
+    return os.fsdecode(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
 def locked(stage: str, kind: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mtl import tracking
 from mtl.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Out:
 
 def outs(rev: str | None = None) -> list[Out]:
     """The outs in dvc.lock, here or at a git revision. Raises UserError where there is no such file, or another."""
-    from dvc.exceptions import DvcException
+    from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.repo import Repo
     from dvc.scm import SCMError
     from ruamel.yaml import YAML
@@ -39,6 +40,8 @@ def outs(rev: str | None = None) -> list[Out]:
             stages = YAML(typ="safe", pure=True).load(file)["stages"]
         entries = [(name, out) for name, stage in stages.items() for out in stage.get("outs", ())]
         return [Out(name, out["path"], out["md5"]) for name, out in entries if "md5" in out]
+    except NotDvcRepoError as error:
+        raise UserError(f"{one_line(error)}; run from the root of the repository") from None
     except (DvcException, SCMError, OSError) as error:
         raise UserError(f"dvc.lock{where} cannot be read: {one_line(error)}; {advice}") from None
     except (YAMLError, KeyError, TypeError, AttributeError) as error:
@@ -48,7 +51,9 @@ def outs(rev: str | None = None) -> list[Out]:
 def runs_that_made(client: MlflowClient, path: str, md5: str) -> list[Run]:
     """The runs that made the out `path` with this md5, the newest first."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    return client.search_runs(experiments, f"tags.`out.{path}` = '{md5}'", order_by=["start_time DESC"])
+    return client.search_runs(
+        experiments, f"tags.`{tracking.escaped(f'out.{path}')}` = '{md5}'", order_by=["start_time DESC"]
+    )
 
 
 def run_of_version(client: MlflowClient, version: str) -> Run:
@@ -103,6 +108,6 @@ def describe(client: MlflowClient, run: Run) -> dict[str, Any]:
 def inputs(run: Run) -> Iterator[tuple[str, str]]:
     """Path and md5 of what `run` read, without code."""
     for tag, md5 in sorted(run.data.tags.items()):
-        kind, _, path = tag.partition(".")
+        kind, _, path = tracking.unescaped(tag).partition(".")
         if kind == "dep" and not path.startswith("src/"):
             yield path, md5

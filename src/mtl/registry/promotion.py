@@ -56,6 +56,7 @@ def promote(*, dry_run: bool, allow_dirty: bool, again: bool) -> None:
         if not allow_dirty:
             candidate.check_clean()
         candidate.check_data()
+        at = registry.aliases(registry.JOINT).get(registry.CHAMPION)
         champion = registry.champion()
         found = candidate.find(Path(folder))
         hardware.import_tensorflow()
@@ -74,13 +75,13 @@ def promote(*, dry_run: bool, allow_dirty: bool, again: bool) -> None:
         decision = decide(gate, ours, theirs, indices)
         click.echo(table(decision, gate, artifacts.run_metrics(found.joint.model.source_run_id)))
         name = str(version or f"{registry.JOINT} (a new version)")
-        before = f"version {champion.number}" if champion else "no version"
+        before = f"version {at}{'' if champion else ', which is gone,'}" if at else "no version"
         if not decision.passed:
             raise UserError(f"{name} is not promoted: {'; '.join(decision.reasons)}")
         if dry_run:
             click.echo(f"{name} passes and would become @{registry.CHAMPION}, now {before}; nothing was changed")
             return
-        registry.move_champion(version, champion and champion.number)
+        registry.move_champion(version, at)
         click.echo(f"{name} is @{registry.CHAMPION} now, {before} before")
 
 
@@ -147,21 +148,39 @@ def table(decision: Decision, gate: Gate, metrics: dict[str, float]) -> str:
 def rollback(to: str | None) -> None:
     """Move the alias back to the version that was champion before, or to the version `to`.
 
+    Named with `to`, it needs no champion to go back from.
+
     Raises UserError where there is no champion, none before it, or no such version.
     """
     with alone():
+        at = registry.aliases(registry.JOINT).get(registry.CHAMPION)
         champion = registry.champion()
-        if champion is None:
-            raise UserError(f"no version of {registry.JOINT} is @{registry.CHAMPION}; `mtl promote` makes one")
-        number = to or champion.tags.get(registry.PREVIOUS)
-        if not number:
-            raise UserError(f"{champion} is the first champion: there is none before it")
-        target = registry.version(registry.JOINT, number)
-        if target.number == champion.number:
-            raise UserError(f"{registry.JOINT} version {number} is @{registry.CHAMPION} already")
-        if to is None and target.rolled_back:
-            raise UserError(
-                f"version {number}, champion before, was rolled back itself; name one: `mtl rollback --to …`"
-            )
-        registry.move_champion(target, champion.number, back=True)
-        click.echo(f"{target} is @{registry.CHAMPION} again, {champion.number} no more")
+        target = registry.version(registry.JOINT, to) if to else _before(champion, at)
+        if target.number == at:
+            raise UserError(f"{target} is @{registry.CHAMPION} already")
+        registry.move_champion(target, at, back=True)
+        click.echo(
+            f"{target} is @{registry.CHAMPION} again, {at} no more" if at else f"{target} is @{registry.CHAMPION} now"
+        )
+
+
+def _before(champion: registry.Version | None, at: str | None) -> registry.Version:
+    """The champion before this one. Raises UserError where that cannot be said."""
+    name_one = "name one: `mtl rollback --to VERSION`"
+    if at is None:
+        raise UserError(
+            f"no version of {registry.JOINT} is @{registry.CHAMPION}; `mtl promote` makes one, or {name_one}"
+        )
+    if champion is None:
+        raise UserError(registry.dangling(registry.JOINT, registry.CHAMPION, at))
+    number = champion.tags.get(registry.PREVIOUS)
+    if not number:
+        raise UserError(f"{champion} is the first champion: there is none before it")
+    there = {version.number: version for version in registry.versions(registry.JOINT)}
+    if number not in there:
+        raise UserError(
+            f"version {number}, @{registry.CHAMPION} before, is gone; {name_one} (known: {', '.join(there)})"
+        )
+    if there[number].rolled_back:
+        raise UserError(f"version {number}, @{registry.CHAMPION} before, was rolled back itself; {name_one}")
+    return there[number]

@@ -7,6 +7,7 @@ what it was not told is told later (`pending`).
 from mtl.tracking import pending
 from mtl.tracking.calls import flat
 from mtl.tracking.identity import identify
+from mtl.tracking.names import escaped, unescaped
 from mtl.tracking.run import Run
 from mtl.tracking.server import client, prepare_client, uri
 from mtl.tracking.stages import no_run, stage_run, study_run, trial_run, used_params
@@ -14,6 +15,7 @@ from mtl.tracking.stages import no_run, stage_run, study_run, trial_run, used_pa
 __all__ = [
     "Run",
     "client",
+    "escaped",
     "flat",
     "identify",
     "no_run",
@@ -22,6 +24,7 @@ __all__ = [
     "stage_run",
     "study_run",
     "trial_run",
+    "unescaped",
     "uri",
     "used_params",
 ]

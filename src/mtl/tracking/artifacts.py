@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl.errors import UserError
-from mtl.tracking.registry import CHAMPION, JOINT, aliases, connection, version, versions
+from mtl.tracking.advice import gone
+from mtl.tracking.registry import CHAMPION, JOINT, at_alias, connection, version
 from mtl.tracking.server import shown, uri
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def logged_model(experiment: str, name: str, tags: Mapping[str, str]) -> LoggedM
         found = client.get_experiment_by_name(experiment)
         if found is None:
             return None
+        if found.lifecycle_stage == "deleted":
+            raise UserError(f"{shown()}: {gone('experiment', found.experiment_id)}")
         ids = [found.experiment_id]
         for run in client.search_runs(ids, " and ".join(query), order_by=["attributes.start_time DESC"]):
             models = client.search_logged_models(ids, f"source_run_id = '{run.info.run_id}' and name = '{name}'")
@@ -53,20 +56,13 @@ def download(model: str, folder: Path) -> Path:
         if match["id"]:
             location = client.get_logged_model(match["id"]).artifact_location
         else:
-            number = match["version"] or _version_at(match["name"], match["alias"])
-            location = client.get_model_version_download_uri(match["name"], version(match["name"], number).number)
+            name, alias = match["name"], match["alias"]
+            found = at_alias(name, alias) if alias else version(name, match["version"])
+            location = client.get_model_version_download_uri(name, found.number)
         # Asked for by its location: by its name MLflow would ask the store that this process is set to.
         with redirect_stderr(StringIO()):  # a progress bar
             files = mlflow.artifacts.download_artifacts(location, dst_path=str(folder), tracking_uri=uri())
         return Path(files)
-
-
-def _version_at(name: str, alias: str) -> str:
-    """The number of the version at an alias. Raises UserError where there is none, naming the aliases there are."""
-    known = aliases(name)
-    if alias not in known and versions(name):
-        raise UserError(f"{shown()}: {name} has no alias {alias!r}; known: {', '.join(known) or 'none'}")
-    return known.get(alias, alias)
 
 
 def attach(run_id: str, file: Path) -> None:

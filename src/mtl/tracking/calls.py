@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtl.tracking.names import escaped, unescaped
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel
+    from mlflow.entities import LoggedModel, Metric, Param, RunTag
+    from mlflow.exceptions import MlflowException
 
 # What MLflow alone says, in its own JSON or out of this process where the store is a file, and always will: the run is
 # not there; a value that it does not take.
@@ -92,14 +95,36 @@ def _batch(
 ) -> None:
     """Metrics are (name, value, milliseconds since the epoch, step)."""
     from mlflow.entities import Metric, Param, RunTag
+    from mlflow.exceptions import INVALID_PARAMETER_VALUE, MlflowException
 
-    client.log_batch(
-        run_id,
-        [Metric(*row) for row in metrics],
-        [Param(*item) for item in (params or {}).items()],
-        [RunTag(*item) for item in (tags or {}).items()],
-        synchronous=True,
-    )
+    everything = [
+        *(Metric(escaped(name), *row) for name, *row in metrics),
+        *(Param(escaped(name), value) for name, value in (params or {}).items()),
+        *(RunTag(escaped(name), value) for name, value in (tags or {}).items()),
+    ]
+    if refused := _log_batch(client, run_id, everything):
+        names = ", ".join(unescaped(entry.key) for entry, _ in refused)
+        raise MlflowException(f"{names}: {refused[0][1].message}", INVALID_PARAMETER_VALUE)
+
+
+def _log_batch(
+    client: MlflowClient, run_id: str, entries: Sequence[Metric | Param | RunTag]
+) -> list[tuple[Metric | Param | RunTag, MlflowException]]:
+    """Log what the server takes; the entries that it refuses, and why. It takes all that it is sent at once or none."""
+    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.exceptions import MlflowException
+
+    kinds = [[entry for entry in entries if isinstance(entry, kind)] for kind in (Metric, Param, RunTag)]
+    try:
+        client.log_batch(run_id, *kinds, synchronous=True)
+    except MlflowException as error:
+        if error.error_code != "INVALID_PARAMETER_VALUE":
+            raise
+        if len(entries) == 1:
+            return [(entries[0], error)]
+        half = len(entries) // 2
+        return [refused for part in (entries[:half], entries[half:]) for refused in _log_batch(client, run_id, part)]
+    return []
 
 
 def _dataset(client: MlflowClient, run_id: str, _: Path, context: str, **dataset: str | None) -> None:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from mtl import lineage
 from mtl.errors import UserError
-from mtl.tracking.server import answers, prepare_client, shown, uri
+from mtl.tracking.server import answers, prepare_client, refuse_absent, shown, uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,9 +45,7 @@ def connection() -> Iterator[MlflowClient]:
     """A client of the store. What fails in it becomes one line that names the server."""
     import mlflow
 
-    default = lineage.root() / "mlflow.db"
-    if uri() == f"sqlite:///{default}" and not default.exists():
-        raise UserError(f"{default}: no such file; run `dvc repro`, or set MLFLOW_TRACKING_URI to a server")
+    refuse_absent()
     with answers():
         yield mlflow.MlflowClient(uri(), uri())
 
@@ -106,16 +103,40 @@ def aliases(name: str) -> dict[str, str]:
 
 
 def champion(name: str = JOINT) -> Version | None:
-    """The version that holds the alias `champion`."""
-    number = aliases(name).get(CHAMPION)
-    return None if number is None else version(name, number)
+    """The version that holds the alias `champion`; None also where the alias points at one that is gone."""
+    return _known(name, aliases(name).get(CHAMPION))
+
+
+def at_alias(name: str, alias: str) -> Version:
+    """The version at an alias. Raises UserError where there is none, naming the aliases or versions there are."""
+    known = aliases(name)
+    if alias not in known:
+        if not versions(name):
+            version(name, alias)  # refused: nothing is registered
+        raise UserError(f"{shown()}: {name} has no alias {alias!r}; known: {', '.join(known) or 'none'}")
+    found = _known(name, known[alias])
+    if found is None:
+        raise UserError(dangling(name, alias, known[alias]))
+    return found
+
+
+def dangling(name: str, alias: str, number: str) -> str:
+    """What to do about an alias whose version was deleted. Servers before MLflow's PR 24825 leave such ones."""
+    others = ", ".join(found.number for found in versions(name))
+    mend = "`mtl rollback --to VERSION`" if others else "`mtl promote`"
+    advice = f"{mend} mends it" if (name, alias) == (JOINT, CHAMPION) else "move or delete the alias in MLflow"
+    return f"{shown()}: {name}@{alias} points at version {number}, which is gone; known: {others or 'none'}; {advice}"
+
+
+def _known(name: str, number: str | None) -> Version | None:
+    return next((found for found in versions(name) if found.number == number), None)
 
 
 def version(name: str, number: str) -> Version:
     """A version by its number. Raises UserError where there is none, naming those there are."""
     there = {found.number: found for found in versions(name)}
     if not there:
-        raise UserError(f"{shown()}: no registered model {name!r}; `mtl promote` registers the models")
+        raise UserError(f"{shown()}: no registered model {name!r} with a version; `mtl promote` registers the models")
     if number not in there:
         raise UserError(f"{shown()}: {name} has no version {number!r}; known: {', '.join(there)}")
     return there[number]
@@ -137,10 +158,11 @@ def move_champion(to: Version, expected: str | None, *, back: bool = False) -> N
             raise UserError(
                 f"{to.name}@{CHAMPION} was moved from {_named(expected)} to {_named(now)} meanwhile; try again"
             )
-        if expected is not None and not back:
-            client.set_model_version_tag(to.name, to.number, PREVIOUS, expected)
-        if expected is not None and back:
-            client.set_model_version_tag(to.name, expected, ROLLED_BACK, "true")
+        before = _known(to.name, expected)  # None also where the alias pointed at a version that is gone
+        if before is not None and not back:
+            client.set_model_version_tag(to.name, to.number, PREVIOUS, before.number)
+        if before is not None and back:
+            client.set_model_version_tag(to.name, before.number, ROLLED_BACK, "true")
         if version(to.name, to.number).rolled_back:
             client.set_model_version_tag(to.name, to.number, ROLLED_BACK, "false")
         client.set_registered_model_alias(to.name, CHAMPION, to.number)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mtl import lineage
 from mtl.errors import UserError, one_line
+from mtl.tracking.advice import MEND, NO_ANSWER, START, explained
+from mtl.tracking.opening import ARTIFACTS, open_store, quieten
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SECONDS = 5  # how long a server may take to answer at all
 REQUEST_SECONDS = 30  # how long it may take for a request: it has a database and an artifact store to ask
-ADVICE = "start it, or mend or unset MLFLOW_TRACKING_URI"
 
 
 def uri() -> str:
@@ -33,12 +34,23 @@ def client() -> Iterator[MlflowClient]:
     """
     import mlflow
 
-    database = lineage.root() / "mlflow.db"
-    if uri() == f"sqlite:///{database}" and not database.exists():
-        raise UserError(f"there is no {database.name} here: no run was logged in this folder yet; `dvc repro` does it")
+    refuse_absent()
     prepare_client()
     with answers():
         yield mlflow.MlflowClient()
+
+
+def refuse_absent() -> None:
+    """Raises UserError where there is no store yet, and nothing to be looked up in one."""
+    root = lineage.root()
+    if uri() != f"sqlite:///{root / 'mlflow.db'}" or (root / "mlflow.db").exists():
+        return
+    server = "set MLFLOW_TRACKING_URI to a server"
+    if (root / "dvc.yaml").exists():
+        raise UserError(
+            f"there is no mlflow.db here: no run was logged in this folder yet; `dvc repro` does it, or {server}"
+        )
+    raise UserError(f"there is no mlflow.db here, and {root} is no project; go to the root of one, or {server}")
 
 
 def prepare_client(seconds: int = REQUEST_SECONDS) -> None:
@@ -54,25 +66,34 @@ def prepare_client(seconds: int = REQUEST_SECONDS) -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     # It prints the address of each run with the user and password in it.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    quieten()
     mlflow.set_tracking_uri(uri())
 
 
 @contextmanager
 def answers(more: str = "") -> Iterator[None]:
-    """Turn what fails in the store into one line that names the server (without its password), and ends in `more`."""
+    """Open the store; turn what fails in it into one line that names it (without its password), and ends in `more`."""
     import requests
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
+    errors = (MlflowException, SQLAlchemyError, requests.RequestException, ImportError, ValueError)
+    name = f"the MLflow {'tracking server' if _is_served() else 'store'} {shown()}"
+    if (why := silence()) is not None:
+        raise UserError(f"{name}: {why}{more}")
     try:
-        if (why := silence()) is not None:
-            raise UserError(f"the MLflow tracking server {shown()}: {why}{more}")
+        open_store(uri(), lineage.root())
+    except (*errors, OSError, sqlite3.Error) as error:
+        mend = f"; {MEND}" if isinstance(error, OSError) and not explained(error) else ""
+        raise UserError(f"{name}: {_told(error)}{mend}{more}") from None
+    try:
         yield
-    except (MlflowException, SQLAlchemyError, requests.RequestException, ImportError, ValueError) as error:
-        said = _explained(error) or f"{reason(error)}; {ADVICE}"
-        raise UserError(f"the MLflow tracking server {shown()}: {said}{more}") from None
+    except errors as error:
+        raise UserError(f"{name}: {_told(error)}{more}") from None
+
+
+def _is_served() -> bool:
+    return uri().startswith(("http:", "https:"))
 
 
 def silence() -> str | None:
@@ -83,13 +104,14 @@ def silence() -> str | None:
     import requests
     from mlflow.utils.credentials import get_default_host_creds
 
-    if not uri().startswith(("http:", "https:")):
+    if not _is_served():
         return None
     try:
         by = get_default_host_creds(uri())
         requests.get(uri(), timeout=SECONDS, verify=by.verify, cert=by.client_cert_path)
     except (OSError, ValueError) as error:  # those of requests are among them; a certificate's file may not be there
-        return _explained(error) or f"no answer; {ADVICE}"
+        known = explained(error)
+        return known if known not in (None, NO_ANSWER) else f"{NO_ANSWER}; {START}"
     return None
 
 
@@ -100,49 +122,33 @@ def shown() -> str:
 
 
 def reason(error: Exception) -> str:
-    """What a failed call says, in one line, without the password that MLflow quotes with the address."""
+    """What a failed call says and what to do, in one line, without the password that MLflow quotes with the address."""
     said = one_line(error).replace(uri(), shown())
     if status := re.search(r"too many (\d{3}) error responses", said):
-        return f"it answers with error {status[1]}"
-    if explained := _explained(error):
-        return explained
-    return "no answer" if re.search("Max retries exceeded|timeout exception", said) else said[:300]
+        return f"it answers with error {status[1]}; its log says why"
+    if known := explained(error):
+        return known
+    return NO_ANSWER if re.search("Max retries exceeded|timeout exception", said) else said[:300]
 
 
-def _explained(error: Exception) -> str | None:
-    """What a person has to do about a server's answer, where the answer itself does not say it."""
-    if getattr(error, "error_code", "") in {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}:
-        return "wrong or no user and password; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-    if untrusted := re.search(r"certificate verify failed:? ?([^(\n]*)", str(error)):
-        why = untrusted[1].strip() or "it cannot be verified"
-        return f"its certificate is not trusted: {why}; MLFLOW_TRACKING_SERVER_CERT_PATH names a file of those that are"
-    if re.search("alert (certificate required|bad certificate|unknown ca|handshake failure)", str(error)):
-        return "it wants a certificate of ours; MLFLOW_TRACKING_CLIENT_CERT_PATH names a file with it and its key"
-    if nowhere := re.search(r"TLS [^:]*, invalid path: ([^'\")\n]+)", str(error)):
-        return f"{nowhere[1]}: no such file; mend or unset MLFLOW_TRACKING_SERVER_CERT_PATH or …_CLIENT_CERT_PATH"
-    if unknown := re.search(r"endpoint (\S+) failed with error code 404", str(error)):
-        older = "an MLflow before 3, which logs no models and has none to promote"
-        other = "mend MLFLOW_TRACKING_URI, or start what is behind it"
-        return f"it does not know {unknown[1]}: {older if 'logged-models' in unknown[1] else other}"
-    return None
+def _told(error: Exception) -> str:
+    said = reason(error)
+    return f"{said}; {START}" if said == NO_ANSWER else said
 
 
 def experiment_id(name: str) -> str:
     """The id of the experiment `name`, made where it is not there yet."""
-    import filelock
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    local = lineage.root() / "mlartifacts" / name if uri().startswith("sqlite:") else None
-    # The first process migrates the database; a second one beside it would fail half-way through.
-    with filelock.FileLock(lineage.root() / ".mlflow.lock"):
+    local = lineage.root() / ARTIFACTS / name if uri().startswith("sqlite:") else None
+    found = mlflow.get_experiment_by_name(name)
+    if found is not None:
+        return found.experiment_id
+    try:
+        return mlflow.create_experiment(name, artifact_location=local and local.as_uri())
+    except MlflowException:  # another client of the same store was first
         found = mlflow.get_experiment_by_name(name)
-        if found is not None:
-            return found.experiment_id
-        try:
-            return mlflow.create_experiment(name, artifact_location=local and local.as_uri())
-        except MlflowException:  # another client of the same server was first
-            found = mlflow.get_experiment_by_name(name)
-            if found is None:
-                raise
-            return found.experiment_id
+        if found is None:
+            raise
+        return found.experiment_id
