@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from mtl import orphans
+
 
 class UserError(Exception):
     """Something a person can put right; the message is one line: where, what is wrong, what would be right."""
@@ -26,7 +28,9 @@ def run(main: Callable[[], object]) -> None:
     """Run a stage's `main`; end the process with one line on stderr where a person has something to mend.
 
     DVC removes a stage's outputs before it starts the stage, so under DVC the line says how earlier ones come back.
+    A stage ends with the DVC that started it.
     """
+    orphans.end_with_dvc()
     try:
         main()
     except UserError as error:
