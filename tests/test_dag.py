@@ -283,7 +283,7 @@ def test_the_run_id_of_mlflow_run_does_not_swallow_the_stages(done, tmp_path):
 
 VALUES = {"params", "addresses", "reading", "recipes", "gate", "tune_settings", "settings"}
 # Values are tracked as parameters; MLflow and logs/ are no outputs.
-NO_BYTES = VALUES | {"boards", "errors", "leftovers", "lineage", "orphans", "tracking"}
+NO_BYTES = VALUES | {"archives", "boards", "errors", "leftovers", "lineage", "orphans", "tracking"}
 
 
 def test_what_a_stage_in_the_lock_newly_declares_has_its_md5_too(done, tmp_path, monkeypatch):
@@ -358,7 +358,7 @@ LAYERS = [
     },
     {"networks", "blocks", "heads", "feeds", "streams", "optimizers", "models"}
     | {"labels", "sources", "hardware", "cluster", "meeting", "scores"},
-    {"store", "shards", "backend", "tables", "edits", "errors", "orphans"} | VALUES,
+    {"store", "shards", "archives", "backend", "tables", "edits", "errors", "orphans"} | VALUES,
 ]
 
 
