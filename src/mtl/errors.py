@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 
@@ -15,6 +16,9 @@ class UserError(Exception):
 
 def one_line(error: BaseException) -> str:
     """What an error says, in one line; its type where it says nothing."""
+    if isinstance(error, UnicodeEncodeError) and (odd := re.search(r"[^\s'\"]*[\ud800-\udfff][^\s'\"]*", error.object)):
+        # How Python holds a file name that is not UTF-8.
+        return f"the name {os.fsencode(odd[0][-200:]).decode(errors='backslashreplace')} is not UTF-8; rename it"
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -35,6 +39,8 @@ def run(main: Callable[[], object]) -> None:
         main()
     except UserError as error:
         message = str(error)
+    except UnicodeEncodeError as error:
+        message = one_line(error)
     except OSError as error:
         message = describe_os_error(error)
     except KeyboardInterrupt:
