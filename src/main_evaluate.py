@@ -4,12 +4,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from mtl import errors, evaluation, gallery, hardware, models, params, plots, store, tracking
+from mtl import errors, evaluation, gallery, hardware, leftovers, models, params, plots, store, tracking
 
 
 def main() -> None:
     """Stage `main_evaluate`."""
     settings = params.read()
+    leftovers.clear_recorded()
     hardware.import_tensorflow()
     from mtl import networks
 

@@ -6,13 +6,13 @@ from functools import partial
 
 import numpy as np
 
-from mtl import checkpoint, cluster, errors, hardware, models, params, store, tracking
+from mtl import checkpoint, cluster, errors, hardware, leftovers, models, params, store, tracking
 
 
 def main(task: str) -> None:
     """Stage `train@<task>`."""
-    checkpoint.end_with_dvc()
     settings = params.read()
+    leftovers.clear_recorded()
     recipe = settings.recipe(task)
     hardware.import_tensorflow(recipe.precision)
     from mtl import boards, networks, scores, streams, training
@@ -21,6 +21,7 @@ def main(task: str) -> None:
     place = task if ours.chief else f"{task}-worker-{ours.index}"
     tracked = tracking.stage_run(task, settings, f"train@{task}") if ours.chief else tracking.no_run()
     with checkpoint.exclusive(place) as folder, tracked as run:
+        earlier = checkpoint.finished(folder)
         dataset, classes, splits = store.read_dataset(), store.read_classes(task)["classes"], store.read_splits(task)
         run.log_dataset(dataset)
         run.log_tags({"native_bfloat16": str(hardware.native_bfloat16()).lower()})
@@ -37,8 +38,14 @@ def main(task: str) -> None:
             model, recipe, settings.seed, fed["train"], fed["val"], folder, run.log_epoch, callbacks=board
         )
         seconds = time.perf_counter() - started
-        an_epoch = recipe.steps_per_epoch * recipe.batch_size if recipe.steps_per_epoch else dataset.train
-        run.log_metrics({"fit_seconds": seconds, "images_per_second": an_epoch * epochs / seconds})
+        if epochs < recipe.epochs:
+            run.log_tags({"resumed_after_epoch": str(recipe.epochs - epochs)})
+        if epochs:
+            an_epoch = recipe.steps_per_epoch * recipe.batch_size if recipe.steps_per_epoch else dataset.train
+            run.log_metrics({"fit_seconds": seconds, "images_per_second": an_epoch * epochs / seconds})
+        elif earlier:
+            run.log_tags({"repeats_run": earlier["run"]})
+            print(f"{task}: trained before, by run {earlier['run'][:8] or '-'}; DVC did not record it: judged again")
         if not ours.chief:
             print(f"{task}: trained; worker 0, the chief, has the model and judges it")
             return
@@ -61,7 +68,7 @@ def main(task: str) -> None:
         print(f"{task}: test loss {metrics['test_loss']:.4f}, test accuracy {metrics['test_acc']:.4f}")
         if len(answers) == 1:
             print(f"WARNING: {task} answers {classes[answers[0]]!r} for every test image: its training collapsed")
-        checkpoint.clear(folder)  # last of all: killed before, the stage starts again from here
+        checkpoint.finish(folder, store.model_path(task), run.identity.run_id or "")  # last of all
 
 
 if __name__ == "__main__":

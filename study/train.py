@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mtl import arrangements, checkpoint, errors, hardware, params, store, tracking
+from mtl import arrangements, checkpoint, errors, hardware, leftovers, params, store, tracking
 from mtl.reading import read_as
 
 STUDY = Path("study")
@@ -16,8 +16,8 @@ STUDY = Path("study")
 
 def main(arrangement: str, seed: int) -> None:
     """Stage `train@<arrangement>-<seed>` of the study."""
-    checkpoint.end_with_dvc()
     settings, study = params.read(), read_as(arrangements.Study, STUDY / "params.yaml")
+    leftovers.clear_recorded()
     tasks = arrangements.questions()
     weights = arrangements.weights(study, list(tasks))
     hardware.import_tensorflow(study.recipe.precision)
@@ -27,6 +27,7 @@ def main(arrangement: str, seed: int) -> None:
     name = f"{arrangement}-{seed}"
     run_of_stage = tracking.stage_run("study", settings, f"train@{name}", STUDY)
     with checkpoint.exclusive(f"study-{name}") as folder, run_of_stage as run:
+        earlier = checkpoint.finished(folder)
         dataset = store.read_dataset()
         run.log_dataset(dataset)
         run.log_params({"arrangement": arrangement, "seed": seed, "hardware": settings.hardware.model_dump()})
@@ -57,16 +58,22 @@ def main(arrangement: str, seed: int) -> None:
             given |= {t: probabilities[:, part] for t, part in zip(network.tasks, columns(heads), strict=True)}
 
         result = {"tasks": arrangements.judge(arrangements.answers(tasks, given)), **spent}
-        store.write_json(STUDY / "runs" / f"{name}.json", result)
+        written = STUDY / "runs" / f"{name}.json"
+        store.write_json(written, result)
         wall, processor = (None if np.isnan(total) else float(total) for total in sum(took, np.zeros(2)))
-        store.write_json(STUDY / "runs" / f"{name}.seconds.json", {"seconds": wall, "cpu_seconds": processor})
+        if wall is None and earlier:  # it was trained to its end, and DVC did not record that
+            run.log_tags({"repeats_run": earlier["run"]})
+            print(f"{name}: trained before, by run {earlier['run'][:8] or '-'}; DVC did not record it: judged again")
+            wall, processor = earlier["seconds"], earlier["cpu_seconds"]
+        took_all = {"seconds": wall, "cpu_seconds": processor}
+        store.write_json(STUDY / "runs" / f"{name}.seconds.json", took_all)
         run.log_metrics(spent | ({} if wall is None else {"fit_seconds": wall, "fit_cpu_seconds": processor}))
         run.log_metrics({f"{task}.{key}": value for task, got in result["tasks"].items() for key, value in got.items()})
         for task in tasks:
             got = result["tasks"].get(task)
             answered = f"accuracy {got['acc']:.4f}" if got else "no answer, as no other task implies it"
             print(f"{name}: {task}: {answered}")
-        checkpoint.clear(folder)
+        checkpoint.finish(folder, written, run.identity.run_id or "", STUDY / "dvc.lock", **took_all)
 
 
 def clocks() -> np.ndarray:

@@ -164,7 +164,28 @@ def test_a_killed_training_leaves_no_orphan_and_ends_the_same(done, tmp_path):
     model = "models/model1.keras"
     assert (project.root / model).read_bytes() == (whole.root / model).read_bytes()
     assert project.lock() == whole.lock()
-    assert not (project.root / ".checkpoints" / "model1").exists()
+
+
+def test_a_stage_killed_before_dvc_recorded_it_does_not_train_again(done, tmp_path):
+    project = done.copy(tmp_path / "p")
+    project.edit(lambda tree: tree["recipes"]["compact"].update(epochs=3))
+    # The script as DVC starts it; DVC is gone before it writes dvc.lock.
+    project.run("python", "src/train.py", "model1", DVC_STAGE="train@model1", DVC_ROOT=str(project.root))
+    model, state = (project.root / name for name in ("models/model1.keras", ".checkpoints/model1"))
+    written = model.read_bytes()
+    again = project.run("dvc", "repro", "-s", "train@model1").stdout
+    assert "Epoch 1/3" not in again
+    assert model.read_bytes() == written
+    second, first = (run for _, run in search(project, "params.`recipe.epochs` = '3'").iterrows())
+    assert (first.status, second.status) == ("FINISHED", "FINISHED")
+    assert second["tags.repeats_run"] == first.run_id
+    assert first.run_id[:8] in again
+    assert second["tags.resumed_after_epoch"] == "3"
+    # It is recorded by now: forced, it trains; and what comes after it removes the state.
+    assert "Epoch 1/3" in project.run("dvc", "repro", "-f", "-s", "train@model1").stdout
+    assert state.exists()
+    project.run("dvc", "repro", "-q", "-f", "-s", "main_evaluate")
+    assert not state.exists()
 
 
 def test_a_loss_of_nan_stops_the_stage_and_the_last_model_comes_back(done, tmp_path):
@@ -262,7 +283,7 @@ def test_the_run_id_of_mlflow_run_does_not_swallow_the_stages(done, tmp_path):
 
 VALUES = {"params", "addresses", "reading", "recipes", "gate", "tune_settings", "settings"}
 # Values are tracked as parameters; MLflow and logs/ are no outputs.
-NO_BYTES = VALUES | {"boards", "errors", "tracking", "lineage"}
+NO_BYTES = VALUES | {"archives", "boards", "errors", "leftovers", "lineage", "orphans", "tracking"}
 
 
 def test_what_a_stage_in_the_lock_newly_declares_has_its_md5_too(done, tmp_path, monkeypatch):
@@ -333,10 +354,11 @@ LAYERS = [
         "gallery",
         "plots",
         "checkpoint",
+        "leftovers",
     },
     {"networks", "blocks", "heads", "feeds", "streams", "optimizers", "models"}
     | {"labels", "sources", "hardware", "cluster", "meeting", "scores"},
-    {"store", "shards", "backend", "tables", "edits", "errors"} | VALUES,
+    {"store", "shards", "archives", "backend", "tables", "edits", "errors", "orphans"} | VALUES,
 ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -146,6 +148,60 @@ def test_what_is_no_mapping_is_one_line(tmp_path, text):
     with pytest.raises(UserError) as caught:
         params.read(path)
     assert "\n" not in str(caught.value)
+
+
+def levels(first: str, level: str) -> str:
+    """Ten levels of aliases, each ten times the one before: ten thousand million values in 1 kB."""
+    lines = [f"x0: &x0 {first}"]
+    for number in range(1, 10):
+        lines.append(f"x{number}: &x{number} {level.format(', '.join([f'*x{number - 1}'] * 10))}")
+    return "\n".join(lines)
+
+
+BOMBS = {
+    "lists": (levels("[a, a, a, a, a, a, a, a, a, a]", "[{}]"), "aliases"),
+    "merged": (levels("{a: 1}", "{{<<: [{}]}}"), "aliases"),
+    "digits": ("seed: " + "9" * 5000, "line 1: a number of 5,000 digits"),
+    "hexadecimal digits": ("a: 1\nseed: 0x" + "f" * 5000, "line 2: a number of "),
+    "no such day": ("seed: 2001-99-99", "month"),
+    "half a character": ('data: "\\ud800"', "line 1: "),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_what_would_fill_the_memory_or_is_no_value_is_one_line(tmp_path, kind):
+    text, words = BOMBS[kind]
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        params.read(path)
+    assert str(caught.value).startswith(str(path))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300 + len(str(path))
+
+
+def test_aliases_are_taken(tmp_path):
+    text = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("schedule: {", "schedule: &own {") + "x: &y 1\n")
+    with pytest.raises(UserError, match="x: unknown key"):
+        params.read(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text(
+        text.replace("widths: [64, 128, 256]", "widths: [&w 64, *w, *w]").replace("label_smoothing: 0.1", "<<: {}")
+    )
+    assert params.read(tmp_path / "params.yaml").recipes["compact"].options == {"widths": [64, 64, 64]}
+
+
+def test_a_file_name_that_is_not_utf_8_is_one_line(fresh, tmp_path):
+    project = fresh.copy(tmp_path / "p")
+    folder = os.fsencode(project.root / "data/external/train/cat")
+    shutil.copy(folder + b"/000.png", folder + b"/caf\xe9.png")
+    for command in (["python", "src/load_data.py"], ["mtl", "repro", "load_data"]):
+        failed = project.run(*command, check=False)
+        assert failed.returncode == 1
+        (line,) = failed.stderr.splitlines()
+        assert line.startswith("error: ")
+        assert "caf\\xe9.png" in line
 
 
 def test_missing_file_names_what_would_be_right(tmp_path):

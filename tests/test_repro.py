@@ -251,6 +251,33 @@ def test_a_signal_ends_every_process(root: Path, number: int, command: str) -> N
     assert list(lock(root)["stages"]) == ["old"]
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["echo $$ > pid; sleep 600 & sleep 600", "trap 'exit 0' TERM; echo $$ > pid; while true; do sleep 1; done"],
+    ids=["plain", "pretends success"],
+)
+def test_kill_9_ends_every_process_too(root: Path, command: str) -> None:
+    with running(root, command) as process:
+        started_by = process.children(recursive=True)
+        assert int((root / "pid").read_text()) in {child.pid for child in started_by}
+        process.kill()
+        process.wait()
+        _, alive = psutil.wait_procs(started_by, timeout=DEADLINE)
+        assert [child for child in alive if is_alive(child)] == []
+    assert list(lock(root)["stages"]) == ["old"]
+    # Nothing is held: the next one runs.
+    write_pipeline(root, {"long": {"cmd": "echo 1 > out", "deps": ["old"], "outs": ["out"]}})
+    assert repro(root) == 0
+
+
+def test_what_a_stage_leaves_running_on_purpose_stays(root: Path) -> None:
+    write_pipeline(root, {"server": {"cmd": "sleep 600 & echo $! > pid", "outs": ["pid"]}})
+    assert repro(root) == 0
+    left = psutil.Process(int((root / "pid").read_text()))
+    assert is_alive(left)
+    left.kill()
+
+
 def test_a_second_run_is_refused(root: Path, capfd: pytest.CaptureFixture) -> None:
     with running(root, "echo $$ > pid; sleep 600") as process:
         assert repro(root, jobs=1) == 1

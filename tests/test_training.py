@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 
 import keras
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from mtl import hardware, models, networks, optimizers, params, scores, training
+from mtl import checkpoint, hardware, models, networks, optimizers, params, scores, training
 from mtl.errors import UserError
 from mtl.feeds import Arrays
 from mtl.recipes import Augmentation, Constant, Muon, OneCycle, Recipe, Sgd
@@ -242,6 +244,91 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path, p
     assert epochs == 2
     for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         assert a.tobytes() == b.tobytes()
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def without(key):
+    def damage(folder):
+        state = json.loads((folder / "state.json").read_text())
+        del state[key]
+        (folder / "state.json").write_text(json.dumps(state))
+
+    return damage
+
+
+DAMAGES = {
+    "a flipped bit": (lambda folder: flip(folder / "0002.weights.h5"), "0002.weights.h5", 1),
+    "truncated": (lambda folder: os.truncate(folder / "0002.weights.h5", 1000), "0002.weights.h5", 1),
+    "empty": (lambda folder: os.truncate(folder / "0002.weights.h5", 0), "0002.weights.h5", 1),
+    "gone": (lambda folder: (folder / "0002.weights.h5").unlink(), "0002.weights.h5", 1),
+    "both": (lambda folder: [flip(path) for path in folder.glob("*.h5")], "0001.weights.h5", 0),
+    "no digest": (without("digest"), "state.json", 0),
+    "no history": (without("history"), "state.json", 0),
+    "another number": (lambda folder: flip(folder / "state.json"), "state.json", 0),
+    "no JSON": (lambda folder: (folder / "state.json").write_bytes(b'{"digest": '), "state.json", 0),
+    "a list": (lambda folder: (folder / "state.json").write_text("[]"), "state.json", 0),
+    "not UTF-8": (lambda folder: (folder / "state.json").write_bytes(b"\xff"), "state.json", 0),
+    "nested": (lambda folder: (folder / "state.json").write_text("[" * 100_000), "state.json", 0),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, capsys, kind):
+    """For the epoch before it, or for the beginning."""
+    damage, named, epoch = DAMAGES[kind]
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    state = checkpoint.Checkpoint(tmp_path, "0" * 32)
+    for number in (1, 2):
+        state.save(model, {"epoch": number, "loss": 1 / number})
+    assert checkpoint.Checkpoint(tmp_path, "0" * 32).history == state.history
+    assert capsys.readouterr().out == ""
+    damage(tmp_path)
+    left = checkpoint.Checkpoint(tmp_path, "0" * 32)
+    assert named in capsys.readouterr().out
+    assert left.history == state.history[:epoch]
+
+
+def test_a_training_with_a_damaged_checkpoint_ends_with_the_weights_of_one_that_was_not_killed(tmp_path):
+    train, validation = images(48), images(16, seed=1)
+
+    def kill_after_second(row):
+        if row["epoch"] == 2:
+            raise Killed
+
+    def fit(where, **how):
+        model = fresh_model(recipe(), train)
+        fed = Arrays(*train), Arrays(*validation)
+        return model, *training.fit(model, recipe(), 0, *fed, where, verbose=0, **how)
+
+    whole, history, _ = fit(tmp_path / "whole")
+    with pytest.raises(Killed):
+        fit(tmp_path / "t", on_epoch=kill_after_second)
+    flip(tmp_path / "t" / "0002.weights.h5")
+    resumed, again, epochs = fit(tmp_path / "t")
+    assert (again, epochs) == (history, 2)
+    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_what_is_kept_of_the_best_epoch_is_checked_too(tmp_path):
+    best, none = lambda rows: min(rows, key=lambda row: row["val_loss"])["epoch"], "0" * 32
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    losses = [0.5, 0.3, 0.4, 0.6]
+    state = checkpoint.Checkpoint(tmp_path, none, best)
+    for epoch, loss in enumerate(losses, 1):
+        state.save(model, {"epoch": epoch, "val_loss": loss})
+    assert sorted(path.name[:4] for path in tmp_path.glob("*.h5")) == ["0002", "0003", "0004"]
+    flip(state.weights(4))
+    assert checkpoint.Checkpoint(tmp_path, none, best).epoch == 3
+    with pytest.raises(UserError, match=r"0004.weights.h5 is damaged"):
+        state.load(model, 4)
+    flip(state.weights(2))
+    assert checkpoint.Checkpoint(tmp_path, none, best).epoch == 0
 
 
 def test_a_state_of_another_training_is_not_taken_up(tmp_path):

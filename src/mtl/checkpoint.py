@@ -1,42 +1,82 @@
-"""A training that is killed goes on from its last epoch, and never beside its own orphan."""
+"""A training that is killed goes on from its last whole epoch, and never beside its own orphan."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import filelock
-import psutil
 
 from mtl import store
-from mtl.errors import UserError
+from mtl.errors import UserError, one_line
 
 LOCK_SECONDS = 10.0  # an orphan sees within a second that DVC is gone; more than this is another training
+DONE = "done.json"  # beside the state of a training that is over: what it wrote
+
+Row = dict[str, Any]
 
 
 class Checkpoint:
     """The state of one training after its last whole epoch, in a folder of its own.
 
     `epoch` epochs are done and `history` has a row for each. A state that another training left (another `digest`) is
-    thrown away.
+    thrown away. Of a damaged one, which one line names, the epoch before the last counts, or else nothing. `kept` says
+    which epoch of a history the training keeps, so that its weights stay.
     """
 
-    def __init__(self, folder: Path, digest: str) -> None:
-        self.folder, self.digest = folder, digest
+    def __init__(self, folder: Path, digest: str, kept: Callable[[Sequence[Row]], int] = len) -> None:
+        self.folder, self.digest, self._kept = folder, digest, kept
         self._state = folder / "state.json"
-        state = store.read_json(self._state) if self._state.exists() else {"digest": None}
-        rows = state["history"] if state["digest"] == digest else []
-        if not rows or not self.weights(len(rows)).exists():
+        try:
+            state = self._read()
+        except (ValueError, AttributeError, OSError, RecursionError) as error:
+            print(f"{self._state} is damaged: {one_line(error)}; the training begins anew", flush=True)
+            state = None
+        if state is None or state["digest"] != digest:
             shutil.rmtree(folder, ignore_errors=True)
-            rows = []
+            state = {"history": [], "weights": {}}
+        self._sums: dict[str, str] = state["weights"]
         # JSON is written with sorted keys; the epoch comes first again, as in a row that was not stored.
-        self.history: list[dict[str, Any]] = [{"epoch": row["epoch"], **row} for row in rows]
+        self.history: list[Row] = [{"epoch": row["epoch"], **row} for row in state["history"]]
+        while self.history and not self._is_whole():
+            self.history.pop()
+        if state["history"] and not self.history:
+            print(f"{folder}: no whole epoch is left; the training begins anew", flush=True)
+
+    def _read(self) -> dict[str, Any] | None:
+        """What state.json holds; None where there is none. Raises what a damaged file leads to."""
+        if not self._state.exists():
+            return None
+        content = json.loads(self._state.read_text(encoding="utf-8"))
+        state = {key: content.get(key) for key in ("digest", "history", "weights")}
+        if content.get("sum") != _sum_of_state(state):
+            raise ValueError("its content is not what was written")
+        return state
+
+    def _is_whole(self) -> bool:
+        """Whether the weights of the last epoch, and of the one that is kept, are there as they were written."""
+        for epoch in sorted({self.epoch, self._kept(self.history)}):
+            path = self.weights(epoch)
+            if path.name not in self._sums:  # removed when later epochs were written
+                return False
+            if fault := self._fault(path):
+                print(f"{path} {fault}: epoch {self.epoch} is passed over", flush=True)
+                return False
+        return True
+
+    def _fault(self, path: Path) -> str | None:
+        """What is wrong with a file of weights; None where it is as it was written."""
+        try:
+            return None if _sum_of_file(path) == self._sums[path.name] else "is damaged"
+        except OSError as error:
+            return f"cannot be read ({error.strerror})"
 
     @property
     def epoch(self) -> int:
@@ -47,15 +87,68 @@ class Checkpoint:
         """Where the weights and the optimizer's state after `epoch` epochs are."""
         return self.folder / f"{epoch:04d}.weights.h5"
 
-    def save(self, model: Any, row: dict[str, Any], keep: int) -> None:
-        """Save `model` after one more epoch; of the earlier ones only epoch number `keep` stays."""
+    def load(self, model: Any, epoch: int) -> None:
+        """Give `model` the state after `epoch` epochs. Raises UserError where that was damaged since it was written."""
+        if fault := self._fault(self.weights(epoch)):
+            raise UserError(f"{self.weights(epoch)} {fault}; the same command goes on from the epoch before, or anew")
+        model.load_weights(self.weights(epoch))
+
+    def save(self, model: Any, row: Row) -> None:
+        """Save `model` after one more epoch; of the earlier ones, the last and those that are kept stay."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.history.append(row)
-        model.save_weights(self.weights(self.epoch))
+        last = self.weights(self.epoch)
+        model.save_weights(last)
+        before = self.history[:-1]
+        used = {self.epoch, self._kept(self.history)} | ({len(before), self._kept(before)} if before else set())
+        needed = {self.weights(epoch).name for epoch in used}
+        self._sums = {name: kept for name, kept in self._sums.items() if name in needed}
+        self._sums[last.name] = _sum_of_file(last)
+        state = {"digest": self.digest, "history": self.history, "weights": self._sums}
         # Written last and renamed into place: what it names is whole.
-        store.write_json(self._state, {"digest": self.digest, "history": self.history})
-        for old in set(self.folder.glob("*.weights.h5")) - {self.weights(self.epoch), self.weights(keep)}:
-            old.unlink()
+        store.write_json(self._state, state | {"sum": _sum_of_state(state)})
+        for old in self.folder.glob("*.weights.h5"):
+            if old.name not in needed:
+                old.unlink()
+
+
+def _sum_of_state(state: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(state, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _sum_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
+
+
+def finish(folder: Path, written: Path, run_id: str, lock: Path = Path("dvc.lock"), **more: Any) -> None:
+    """Note that the training of `folder` is over and its outputs are written.
+
+    Under DVC its state stays until DVC has recorded them (`leftovers.clear_recorded`): killed before, the stage need
+    not train again.
+
+    Args:
+        folder: where the state is.
+        written: the output to know them by.
+        run_id: the MLflow run.
+        lock: where DVC records it.
+        more: what a second run will want to know.
+    """
+    if "DVC_STAGE" not in os.environ:
+        clear(folder)
+        return
+    with written.open("rb") as file:
+        md5 = hashlib.file_digest(file, "md5").hexdigest()
+    known = {"lock": str(lock), "stage": os.environ["DVC_STAGE"], "path": str(written), "md5": md5, "run": run_id}
+    store.write_json(folder / DONE, known | more)
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """What `finish` noted of the training of `folder`, which DVC did not record; None where it is not over."""
+    try:
+        return store.read_json(folder / DONE) if (folder / DONE).exists() else None
+    except UserError:  # damaged; the state beside it says what is done
+        return None
 
 
 def clear(folder: Path) -> None:
@@ -76,20 +169,3 @@ def exclusive(task: str) -> Iterator[Path]:
             yield folder
     except filelock.Timeout:
         raise UserError(f"another training of {task} is running here; wait for it or stop it") from None
-
-
-def end_with_dvc() -> None:
-    """Under DVC, watch the process that started us and end when it is gone: a killed `dvc repro` leaves no orphan."""
-    if "DVC_STAGE" not in os.environ:
-        return
-    ancestors = psutil.Process().parents()
-    # DVC starts a stage through a shell (`sh -c …`), which survives DVC; some shells replace themselves.
-    through_shell = "-c" in ancestors[0].cmdline()[1:2]
-    watched = ancestors[: 2 if through_shell else 1]
-
-    def watch() -> None:
-        while all(process.is_running() for process in watched):
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="end-with-dvc", daemon=True).start()

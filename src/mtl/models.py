@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtl import store
+from mtl import archives, store
 from mtl.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -58,14 +58,24 @@ def _numbered(config: str) -> str:
 
 def read(path: Path) -> keras.Model:
     """Load a Keras model in safe mode (no code out of the file). Raises UserError where that fails."""
-    import keras
-
     if not path.exists():
         raise UserError(f"{path} is missing: run `dvc repro`, or `dvc checkout` if it ran before")
+    return _load(path, str(path))
+
+
+def _load(path: Path, called: str) -> keras.Model:
+    """Load a model; where that fails, UserError calls it `called`, says what is there, and which Keras wrote it."""
+    import keras
+
+    try:
+        archives.inspect(path)
+    except (archives.Unfit, OSError) as error:
+        raise UserError(f"{called}: not a Keras model: {one_line(error)}") from None
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a Keras model that loads in safe mode: {one_line(error)}") from error
+    except Exception as error:  # Keras raises whatever a configuration leads to
+        said = f"{archives.cause(error)} ({archives.versions(path)})"
+        raise UserError(f"{called}: not a Keras model that loads in safe mode: {said}") from error
 
 
 def read_for(classes: Sequence[str], shape: tuple[int, ...], path: Path) -> keras.Model:
@@ -89,8 +99,12 @@ def read_for(classes: Sequence[str], shape: tuple[int, ...], path: Path) -> kera
 
 def _classes(path: Path) -> list[str]:
     """The names that `write` put into the archive; none where Keras alone wrote it."""
-    with zipfile.ZipFile(path) as archive:
-        return json.loads(archive.read("metadata.json")).get("classes", [])
+    try:
+        with zipfile.ZipFile(path) as archive:
+            metadata = json.loads(archive.read("metadata.json"))
+    except (ValueError, RecursionError):  # Keras does not read it
+        return []
+    return metadata.get("classes", []) if isinstance(metadata, dict) else []
 
 
 def _shortly(names: Sequence[str]) -> str:
@@ -100,5 +114,5 @@ def _shortly(names: Sequence[str]) -> str:
 def check(model: keras.Model) -> None:
     """Save and load `model` before hours are spent on training it. Raises UserError where it could not be kept."""
     with tempfile.TemporaryDirectory() as folder:
-        write(model, Path(folder) / f"{model.name}.keras")
-        read(Path(folder) / f"{model.name}.keras")
+        write(model, Path(folder) / "model.keras")
+        _load(Path(folder) / "model.keras", f"the network {model.name!r}, saved")

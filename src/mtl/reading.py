@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -16,17 +16,23 @@ from mtl.settings import Settings
 
 S = TypeVar("S", bound=Settings)
 
+MOST_NODES = 1_000_000  # values of a file; a thousand times as many as a large one has
+NUMBER_LENGTH = 300
+
 
 def read_as(kind: type[S], path: Path) -> S:
     """Read and validate a file of parameters; raises UserError with one line that names the key."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
+    yaml = YAML(typ="safe", pure=True)
     try:
-        tree = YAML(typ="safe", pure=True).load(path)
+        if (size := _expanded(path, yaml.compose(path), {})) > MOST_NODES:
+            raise UserError(f"{path}: its aliases (*name) stand for {size:.1g} values; write out what is meant")
+        tree = yaml.load(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run from the root of the repository") from None
-    except (YAMLError, UnicodeDecodeError, TypeError, RecursionError) as error:
+    except (YAMLError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not valid YAML: {one_line(error)}") from None
     try:
         _refuse_odd_keys(path, tree)
@@ -41,6 +47,30 @@ def validate(tree: object, kind: type[S]) -> S:
     """The types of what such a file holds; raises pydantic's ValidationError, which `first_line` puts into one line."""
     # JSON in strict mode: a number in quotes is refused, a list is still taken for a tuple.
     return kind.model_validate_json(json.dumps(tree, default=str), strict=True)
+
+
+def _expanded(path: Path, node: Any, known: dict[int, int]) -> int:
+    """How many values a composed node stands for with its aliases written out; what holds itself counts once.
+
+    Raises UserError where one is not to be had in Python or JSON.
+    """
+    if id(node) not in known:
+        known[id(node)] = 1
+        content = getattr(node, "value", "")  # None stands for an empty file
+        if isinstance(content, str):
+            _refuse_odd_scalar(path, node, content)
+        else:  # a list of nodes, or of pairs of them
+            parts = (part for child in content for part in (child if isinstance(child, tuple) else (child,)))
+            known[id(node)] += sum(_expanded(path, part, known) for part in parts)
+    return known[id(node)]
+
+
+def _refuse_odd_scalar(path: Path, node: Any, content: str) -> None:
+    if str(getattr(node, "tag", "")).endswith(":int") and len(content) > NUMBER_LENGTH:
+        line = node.start_mark.line + 1
+        raise UserError(f"{path}: line {line}: a number of {len(content):,} digits; no value is so large")
+    if any("\ud800" <= character <= "\udfff" for character in content):
+        raise UserError(f"{path}: line {node.start_mark.line + 1}: half a character (\\ud800 to \\udfff); leave it out")
 
 
 def _refuse_odd_keys(path: Path, tree: object) -> None:

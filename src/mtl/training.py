@@ -58,7 +58,7 @@ def fit(
     together = hardware.name(strategy) == "multi_worker"
     chief = not together or cluster.read().chief
     digest = _digest(model, recipe, seed, heads, train, validation)
-    checkpoint = Checkpoint(folder, digest)
+    checkpoint = Checkpoint(folder, digest, lambda rows: best_epoch(rows, recipe))
     classes = model.output_shape[-1]
     heads = heads or [Head(classes)]
     per_epoch = train.steps(recipe)
@@ -79,7 +79,7 @@ def fit(
         model.optimizer.build(model.trainable_variables)
     if checkpoint.epoch:
         print(f"goes on after epoch {checkpoint.epoch} of {recipe.epochs}, where it was stopped", flush=True)
-        model.load_weights(checkpoint.weights(checkpoint.epoch))
+        checkpoint.load(model, checkpoint.epoch)
     before = collectives.take_up(model, checkpoint.epoch, digest) if together else checkpoint.epoch
     for row in checkpoint.history:
         on_epoch(row)
@@ -95,7 +95,7 @@ def fit(
                 " try a smaller learning_rate, or precision: float32"
             )
         if chief:
-            checkpoint.save(model, row, keep=best_epoch([*checkpoint.history, row], recipe))
+            checkpoint.save(model, row)
         on_epoch(row)
 
     called = [keras.callbacks.LambdaCallback(on_epoch_end=end_epoch), *callbacks]
@@ -115,11 +115,11 @@ def fit(
             )
     kept = best_epoch(checkpoint.history, recipe) if chief else recipe.epochs
     if kept != recipe.epochs:
-        model.load_weights(checkpoint.weights(kept))
+        checkpoint.load(model, kept)
     return checkpoint.history, recipe.epochs - before
 
 
-def best_epoch(history: list[Row], recipe: Recipe) -> int:
+def best_epoch(history: Sequence[Row], recipe: Recipe) -> int:
     """The epoch that the recipe keeps: the last, or the first of those with the smallest validation loss."""
     if recipe.keep == "last":
         return len(history)

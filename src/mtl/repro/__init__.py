@@ -23,7 +23,7 @@ import click
 from mtl.repro.devices import default_jobs, gpu_devices
 from mtl.repro.display import progress, succeeded
 from mtl.repro.planning import plan
-from mtl.repro.processes import Job, on_signals, start, stop
+from mtl.repro.processes import Job, guarded, on_signals, start, stop
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,8 +89,10 @@ def _repro(targets: Sequence[str], jobs: int, force: bool, keep_going: bool, log
     # Asking DVC again says what a last `dvc repro` would, but runs no always_changed stage twice.
     while stages := plan(targets, force, done):
         done.update(stages)
-        begin = functools.partial(start, force=force, logs=logs, devices=devices)
-        if status := _run(stages, jobs, begin, keep_going, console):
+        with guarded() as mark:
+            begin = functools.partial(start, force=force, logs=logs, devices=devices, mark=mark)
+            status = _run(stages, jobs, begin, keep_going, console)
+        if status:
             return status
         force = False
     seconds = f"{time.monotonic() - began:.0f} s"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_SECONDS = 10.0
+MARK = "MTL_REPRO"  # in the environment of every DVC that is started: by whom
 
 
 class Job(NamedTuple):
@@ -31,14 +33,17 @@ class Job(NamedTuple):
     slot: int
 
 
-def start(name: str, slot: int, *, force: bool, logs: Path, devices: Sequence[str]) -> Job:
-    """Start DVC on one stage, in a session of its own, with its output going to a log file in `logs`."""
+def start(name: str, slot: int, *, force: bool, logs: Path, devices: Sequence[str], mark: str) -> Job:
+    """Start DVC on one stage, in a session of its own, with its output going to a log file in `logs`.
+
+    `mark` is that of `guarded`.
+    """
     log = logs / f"{quote(name, safe='@')}.log"
     # -P: a file of the project such as types.py must not shadow what DVC imports.
     command = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro", "--single-item"]
     # A stage that calls `python` means the one that has the project's packages, activated or not.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    environment = {"DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1", "PATH": path}
+    environment = {"DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1", "PATH": path, MARK: mark}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, *(["--force"] if force else []), name],
@@ -63,13 +68,53 @@ def _session(leader: int) -> list[psutil.Process]:
     return sorted(found, key=lambda process: process.pid != leader)
 
 
+@contextlib.contextmanager
+def guarded() -> Iterator[str]:
+    """Yield a mark: what is started with it ends with this process, also where SIGKILL leaves that no last word."""
+    mark = uuid.uuid4().hex
+    package = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    guard = subprocess.Popen(
+        [sys.executable, "-P", "-m", "mtl.repro.guard", mark],
+        stdin=subprocess.PIPE,  # whose other end this process alone holds
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": path},
+        start_new_session=True,  # not reached by a signal to all of this process' group
+    )
+    try:
+        yield mark
+    finally:
+        guard.kill()
+        guard.communicate()
+
+
+def marked(mark: str) -> list[int]:
+    """The sessions that were begun with `mark` and whose leaders are alive."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter(["environ"]):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if (process.info["environ"] or {}).get(MARK) == mark and os.getsid(process.pid) == process.pid:
+                found.append(process.pid)
+    return found
+
+
 def stop(leaders: Sequence[subprocess.Popen[bytes]]) -> None:
     """End every process of the sessions of `leaders`: SIGTERM, after a grace period SIGKILL."""
+    end([leader.pid for leader in leaders])
+    for process in leaders:
+        process.wait()
+
+
+def end(leaders: Sequence[int]) -> None:
+    """End every process of the sessions that `leaders` began: SIGTERM, after a grace period SIGKILL."""
     import psutil
 
     told: set[psutil.Process] = set()
     deadline = time.monotonic() + GRACE_SECONDS
-    while alive := {leader.pid: found for leader in leaders if (found := _session(leader.pid))}:
+    while alive := {leader: found for leader in leaders if (found := _session(leader))}:
         late = time.monotonic() > deadline
         for leader, processes in alive.items():
             # A DVC without a command may be writing dvc.lock: it is given the time to finish. One
@@ -83,8 +128,6 @@ def stop(leaders: Sequence[subprocess.Popen[bytes]]) -> None:
                         process.terminate()
                         told.add(process)
         time.sleep(0.05)
-    for process in leaders:
-        process.wait()
 
 
 @contextlib.contextmanager
