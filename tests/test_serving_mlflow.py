@@ -41,7 +41,7 @@ def store(project, tmp_path_factory):
     (project / "models/classes.json").write_text(json.dumps({task: labels.classes for task, labels in LABELS.items()}))
     with mlflow.start_run(experiment_id=experiment) as active:
         run = tracking.Run(tracking.identify("e", active.info.run_id))
-        run.log_model(models.read(project / "models/model1.keras"), list(LABELS["model1"].classes), images)
+        run.log_model(models.read(project / "models/model1.keras"), {"classes": list(LABELS["model1"].classes)}, images)
         run.log_joint_model(project / "models", images)
         assert run.lost == run.pending == []
     logged = {model.name: model.model_uri for model in mlflow.search_logged_models([experiment], output_format="list")}

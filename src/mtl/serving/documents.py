@@ -58,7 +58,7 @@ def schemas(shape: tuple[int, int, int], batch: int) -> dict[str, Any]:
             {
                 "id": TEXT,
                 "answers": {"type": "object", "additionalProperties": answer},
-                "contradiction": {"type": "boolean"},
+                "contradiction": {"type": ["boolean", "null"]},
                 "contradictions": _list(TEXT),
             }
         ),
