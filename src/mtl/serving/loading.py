@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import keras
 
     from mtl.registry.bundles import Bundle
+
+log = logging.getLogger("uvicorn.error")
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)  # batches are filled up to one of these, so that nothing is compiled while serving
 
@@ -71,6 +74,8 @@ def from_folder(folder: Path, version: str = "1", served: Collection[str] = ()) 
         raise UserError(f"{folder}: no model of a task in {store.LABELS}; run `dvc repro`, or `dvc checkout`")
     for recipe in settings.recipes.values() if settings else ():
         networks.find(recipe.network)  # a person's own module may register its layers
+    if without := sorted(labelled - tasks):
+        log.warning("without a model in %s, not served: %s", folder, ", ".join(without))
     read, labels = {}, {}
     for task in sorted(tasks):
         about = store.describe_task(task)

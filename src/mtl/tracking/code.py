@@ -28,7 +28,7 @@ def sources(modules: Sequence[str]) -> dict[Path, Path]:
     names = [
         name for name in _imported() if not _is_mtl(name) and any(_file(name).is_relative_to(root) for root in roots)
     ]
-    if any(re.search(r"^\s*(from|import)\s+mtl\b", _file(name).read_text("utf-8"), re.M) for name in names):
+    if any(re.search(rb"^\s*(from|import)\s+mtl\b", _file(name).read_bytes(), re.M) for name in names):
         names += filter(_is_mtl, _imported())
     return {_file(name).relative_to(_root(name)): _file(name) for name in names}
 
@@ -75,7 +75,9 @@ def _imported() -> Iterator[str]:
     """The modules with a source file of their own, under the names by which they are imported."""
     for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
-        is_source = spec is not None and spec.name == name and str(spec.origin).endswith(".py")
+        is_source = (
+            spec is not None and spec.name == name and str(spec.origin).endswith(".py") and _file(name).is_file()
+        )
         if is_source and not _is_installed(name):
             yield name
 
