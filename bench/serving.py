@@ -55,7 +55,7 @@ def prepare(folder: Path) -> str:
     for seed, name in ((1, "other.keras"), (0, "models/task.keras")):
         keras.utils.set_random_seed(seed)
         model = networks.build(recipe, SHAPE, len(CLASSES), images)
-        models.write(model, folder / name)
+        models.write(model, folder / name, CLASSES)
     labels = folder / "data/labels/task"
     labels.mkdir(parents=True)
     (labels / "classes.json").write_text(json.dumps({"classes": CLASSES, "of_class": {name: name for name in CLASSES}}))
@@ -63,7 +63,7 @@ def prepare(folder: Path) -> str:
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     experiment = mlflow.create_experiment("bench", artifact_location=(folder / "artifacts").as_uri())
     with mlflow.start_run(experiment_id=experiment) as run:
-        tracking.Run(tracking.identify("bench", run.info.run_id)).log_model(model, CLASSES, images)
+        tracking.Run(tracking.identify("bench", run.info.run_id)).log_model(model, {"classes": CLASSES}, images)
     (logged,) = mlflow.search_logged_models([experiment], output_format="list")
     return logged.model_uri
 

@@ -18,7 +18,7 @@ def main() -> None:
         hardware.configure(settings.hardware, "float32", settings.seed)
         dataset, images = store.read_dataset(), store.read_images("test")
         run.log_dataset(dataset)
-        answers, joint = {}, {}
+        answers, about = {}, {}
         for task in settings.tasks:
             classes = store.read_classes(task)
             networks.find(settings.recipe(task).network)  # a person's own module may register its layers
@@ -31,7 +31,7 @@ def main() -> None:
                 loss=settings.recipe(task).loss,
             )
             shutil.copy(store.model_path(task), folder)
-            joint[task] = classes["classes"]
+            about[task] = store.describe_task(task)
         gone = sorted({path.stem for path in store.MODELS.glob("*.keras")} - set(settings.tasks))
         if gone:
             print(f"left out, no such task in {params.PATH}: {', '.join(gone)}")
@@ -54,8 +54,10 @@ def main() -> None:
 
         run.log_metrics(evaluation.flat(verdict))
         run.log_figures(plots.of_tables(tables) | {f"gallery/{name}": figure for name, figure in galleries.items()})
-        store.write_json(Path(folder) / "classes.json", joint)
-        store.write_json(Path(folder) / "of_class.json", {task: a.of_class for task, a in answers.items()})
+        for key in ("classes", "of_class", "frequencies"):
+            store.write_json(Path(folder) / f"{key}.json", {task: known[key] for task, known in about.items()})
+        imports = networks.own_modules(settings.recipe(task).network for task in settings.tasks)
+        store.write_json(Path(folder) / "imports.json", imports)
         run.log_joint_model(Path(folder), images)
         print(f"sum_loss {verdict['sum_loss']:.4f}, ave_acc {verdict['ave_acc']:.4f}")
 

@@ -62,7 +62,8 @@ def main(task: str) -> None:
 
         run.log_metrics({name: value for name, value in metrics.items() if name.startswith("test_")})
         run.log_history(task, history)
-        run.log_model(model, classes, splits["test"][0])
+        about = store.describe_task(task) | {"task": task, "imports": networks.own_modules([recipe.network])}
+        run.log_model(model, about, splits["test"][0])
         answers = np.unique(probabilities["test"].argmax(axis=1))
         run.log_tags({"one_class": str(len(answers) == 1).lower()})
         print(f"{task}: test loss {metrics['test_loss']:.4f}, test accuracy {metrics['test_acc']:.4f}")

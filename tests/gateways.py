@@ -147,7 +147,7 @@ def write_project(folder: Path, seed: int = 0) -> Path:
         (folder / "data/labels" / task / "classes.json").write_text(json.dumps(content))
         np.save(folder / "data/labels" / task / "y_train.npy", np.arange(20, dtype=np.uint8) % len(labels.classes))
         network = networks.plain(networks.compact(shape, len(labels.classes), [4]))
-        models.write(network, folder / "models" / f"{task}.keras")
+        models.write(network, folder / "models" / f"{task}.keras", labels.classes)
     return folder
 
 

@@ -18,8 +18,9 @@ from images import encoded
 
 from mtl import models, store
 from mtl.errors import UserError
-from mtl.serving import loading
+from mtl.serving import loading, server
 
+GROUPS = LABELS["model2"].classes
 INVOKE = "/model1/invocations"
 
 
@@ -77,8 +78,19 @@ def test_reloads_lose_no_request_and_mix_no_models(projects, project, images):
     (project / "models/model2.keras").write_bytes(b"broken")
     server.hang_up()
     assert "models/model2.keras: not a Keras model" in server.said("models not reloaded")
-    answer = server.client.post("/model2/invocations", json=body).json()["predictions"]
-    np.testing.assert_allclose(answer, expected(projects[1], images[:3], "model2"), atol=1e-2)
+    store.write_bytes(project / "models/model2.keras", (projects[1] / "models/model2.keras").read_bytes())
+    (project / "models/model1.keras").unlink()
+    server.hang_up()
+    assert "models/model1.keras" in server.said("models not reloaded", 2)
+    store.write_bytes(project / "models/model1.keras", (projects[1] / "models/model1.keras").read_bytes())
+    rename_groups(("b_animal", "a_vehicle"))
+    server.hang_up()
+    assert "models/model2.keras tells animal, vehicle apart" in server.said("models not reloaded", 3)
+    for task in ("model1", "model2"):
+        answer = server.client.post(f"/{task}/invocations", json=body).json()["predictions"]
+        np.testing.assert_allclose(answer, expected(projects[1], images[:3], task), atol=1e-2)
+    said = server.client.post("/predict", data=encoded(images[0])).json()
+    assert said["answers"]["model2"]["label"] in GROUPS
 
     content = encoded(images[0])
     with socket.create_connection(("127.0.0.1", int(server.client.base.rpartition(":")[2])), timeout=30) as half:
@@ -110,7 +122,16 @@ def test_compiled_models_answer_as_predict_does(project, images):
     ("spoil", "message"),
     [
         (lambda: shutil.rmtree("models"), "models: no model of a task in data/labels; run `dvc repro`"),
-        (lambda: shutil.copy("models/model1.keras", "models/model2.keras"), "the model of model2 gives .*2 classes"),
+        (
+            lambda: shutil.copy("models/model1.keras", "models/model2.keras"),
+            "models/model2.keras tells airplane, .*10 ",
+        ),
+        (lambda: rename_groups(("vehicle", "animal")), "models/model2.keras tells animal, vehicle .* vehicle, animal"),
+        (lambda: rename_groups(("a_vehicle", "b_animal")), "models/model2.keras tells animal, vehicle .*a_vehicle, b_"),
+        (
+            lambda: models.write(models.read(store.model_path("model1")), store.model_path("model1")),
+            "does not say which",
+        ),
         (
             lambda: (store.RAW / "dataset.json").unlink() or other_shape(),
             "different shapes .*model1 8×8×3, model2 9×8×3",
@@ -130,13 +151,46 @@ def test_models_that_cannot_be_served_are_named_in_one_line(project, spoil, mess
 def other_shape() -> None:
     from mtl import networks
 
-    models.write(networks.plain(networks.compact((9, 8, 3), 2, [4])), store.model_path("model2"))
+    models.write(networks.plain(networks.compact((9, 8, 3), 2, [4])), store.model_path("model2"), GROUPS)
 
 
 def not_finite() -> None:
     model = models.read(store.model_path("model2"))
     model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
-    models.write(model, store.model_path("model2"))
+    models.write(model, store.model_path("model2"), GROUPS)
+
+
+def rename_groups(names: tuple[str, str]) -> None:
+    """What `dvc repro derive_labels` leaves when the groups of model2 have other names, or another order."""
+    content = store.read_classes("model2")
+    kept = dict(zip(GROUPS, names if set(names) - set(GROUPS) else GROUPS, strict=True))
+    of_class = {name: kept[group] for name, group in content["of_class"].items()}
+    store.write_json(store.LABELS / "model2" / "classes.json", {"classes": names, "of_class": of_class})
+
+
+def test_a_reload_keeps_every_task_that_the_project_still_has(project):
+    """As while `dvc repro` runs: DVC removes what a stage will write before it runs."""
+    load, _ = server.loader("models")
+    assert set(load()) == {"model1", "model2"}
+    content = store.model_path("model1").read_bytes()
+    store.model_path("model1").unlink()
+    with pytest.raises(UserError, match=r"models/model1\.keras"):
+        load()
+    with pytest.raises(UserError, match=r"models/model1\.keras"):
+        load()
+    store.write_bytes(store.model_path("model1"), content)
+    assert set(load()) == {"model1", "model2"}
+    shutil.rmtree(store.LABELS / "model1")  # a task that the project has no more
+    assert set(load()) == {"model2"}
+
+
+def test_a_reload_keeps_the_tasks_of_params_yaml_while_their_labels_are_written(project):
+    (project / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    load, _ = server.loader("models")
+    assert set(load()) == {"model1", "model2"}
+    shutil.rmtree(store.LABELS / "model1")
+    with pytest.raises(UserError, match="data/labels/model1"):
+        load()
 
 
 def serve(folder, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -18,6 +18,7 @@ from mtl.errors import UserError
 from mtl.serving import joint, metrics
 from mtl.serving.batching import Batcher
 from mtl.serving.feedback import Feedback
+from mtl.serving.loading import Labels
 from mtl.serving.pixels import from_file, from_nested, from_numbers, parse_json
 from mtl.serving.refusals import Refused
 
@@ -199,6 +200,27 @@ def test_a_contradiction_is_a_group_that_the_class_is_not_in(one, two):
     assert said["contradiction"] == (OF_CLASS[one] != two)
     assert said["contradictions"] == ([f"model1 says {one}, model2 says {two}"] if said["contradiction"] else [])
     assert said["answers"]["model2"] == {"label": two, "probability": 1.0}
+
+
+@pytest.mark.parametrize("known", [{"model1"}, {"model2"}, set()])
+def test_whether_models_contradict_each_other_is_null_where_it_is_not_known(known):
+    labels = {
+        task: about if task in known else Labels(about.classes, None, about.frequencies)
+        for task, about in LABELS.items()
+    }
+    said = joint.answer(
+        labels, {"model1": probabilities("model1", "cat"), "model2": probabilities("model2", "vehicle")}
+    )
+    assert said["contradiction"] is None
+    assert said["contradictions"] == []
+
+
+def test_what_is_not_known_is_in_no_rate():
+    counted = metrics.Metrics()
+    for contradiction in (True, None, None, False):
+        counted.observe_joint(contradiction)
+    assert counted.registry.get_sample_value("mtl_joint_answers_total") == 4
+    assert counted.registry.get_sample_value("mtl_contradiction_rate") == 0.5
 
 
 def test_feedback_outlives_the_server_and_the_last_word_counts(tmp_path):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mtl.registry.predictor import Predictor
 
 
-def load(uri: str) -> Predictor:
+def load(uri: str, imports: Sequence[str] = ()) -> Predictor:
     """Load models from MLflow, `mtl.load("models:/joint@champion")`; see `mtl.registry.predictor.load`."""
     from mtl.registry import predictor
 
-    return predictor.load(uri)
+    return predictor.load(uri, imports)

@@ -1,10 +1,12 @@
 """The joint model as MLflow logs it: every task's network in one pyfunc. MLflow runs this file when it loads the model.
 
-It stands alone (no other module of the project), so that a server needs only keras, numpy and pandas.
+It stands alone (no other module of the project), so that a server needs only keras, numpy and pandas. A person's own
+module whose layers a network is built of is logged with it, and imported before the network is loaded.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,9 @@ class JointModel(PythonModel):
         import keras
 
         folder = Path(context.artifacts["models"])
+        imports = folder / "imports.json"
+        for module in json.loads(imports.read_text(encoding="utf-8")) if imports.is_file() else []:
+            importlib.import_module(module)
         self.classes: dict[str, list[str]] = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
         self.networks = {
             task: keras.saving.load_model(folder / f"{task}.keras", compile=False, safe_mode=True)

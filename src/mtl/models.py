@@ -78,8 +78,8 @@ def _load(path: Path, called: str) -> keras.Model:
         raise UserError(f"{called}: not a Keras model that loads in safe mode: {said}") from error
 
 
-def read_for(classes: Sequence[str], shape: tuple[int, ...], path: Path) -> keras.Model:
-    """Load the model of a task that tells `classes` apart, on images of `shape` (H, W, C).
+def read_for(classes: Sequence[str], shape: tuple[int, ...] | None, path: Path) -> keras.Model:
+    """Load the model of a task that tells `classes` apart, on images of `shape` (H, W, C; None: of any).
 
     Raises UserError where the file is missing or broken, or is the model of other classes or of other images.
     """
@@ -92,7 +92,7 @@ def read_for(classes: Sequence[str], shape: tuple[int, ...], path: Path) -> kera
             f"{path} tells {_shortly(names)} apart with {model.output_shape[-1]} outputs and the labels are"
             f" {_shortly(classes)}: another task's model, or an older one; `dvc repro` trains it anew"
         )
-    if model.input_shape[1:] != shape:
+    if shape is not None and model.input_shape[1:] != shape:
         raise UserError(f"{path} takes images {model.input_shape[1:]}, these are {shape}; `dvc repro` trains it anew")
     return model
 

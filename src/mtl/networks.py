@@ -6,8 +6,9 @@ import importlib
 import inspect
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import keras
 import numpy as np
@@ -102,12 +103,33 @@ def find(name: str) -> Callable[..., keras.Model]:
     module, colon, function = name.partition(":")
     if not colon:
         raise UserError(f"network {name!r}: unknown; use one of {', '.join(NETWORKS)}, or your own as module:function")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
     try:
-        return getattr(importlib.import_module(module), function)
+        return getattr(_import_from_here(module), function)
     except (ImportError, AttributeError) as error:
         raise UserError(f"network {name!r}: {error}; it must be module:function, importable from here") from error
+
+
+def own_modules(names: Iterable[str]) -> list[str]:
+    """The modules of the networks in `names` that are a person's own, `module:function`; sorted."""
+    return sorted({name.partition(":")[0] for name in names if name not in NETWORKS})
+
+
+def import_own(module: str) -> None:
+    """Import a person's own module, which registers the layers of a network; raises UserError where it fails."""
+    try:
+        _import_from_here(module)
+    except Exception as error:  # it is the person's code, which may raise anything
+        raise UserError(
+            f"cannot import {module!r}: {type(error).__name__}: {one_line(error)};"
+            " name a module that is in the working directory or on PYTHONPATH"
+        ) from error
+
+
+def _import_from_here(module: str) -> ModuleType:
+    """Import a module, which may be in the working directory too."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    return importlib.import_module(module)
 
 
 def build(recipe: Recipe, shape: Shape, classes: int, images: np.ndarray | Images) -> keras.Model:

@@ -183,3 +183,10 @@ def read_labels(task: str, split: Split) -> np.ndarray:
 def read_classes(task: str) -> dict[str, Any]:
     """`classes` (names in label order) and `of_class` (data set class -> name) of `task`."""
     return read_json(LABELS / task / "classes.json")
+
+
+def describe_task(task: str) -> dict[str, Any]:
+    """What goes with a task's model wherever it goes: `read_classes`, and `frequencies` of the training labels."""
+    content = read_classes(task)
+    counts = np.bincount(read_labels(task, "train"), minlength=len(content["classes"]))
+    return content | {"frequencies": (counts / counts.sum()).tolist()}

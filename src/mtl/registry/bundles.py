@@ -1,13 +1,21 @@
-"""The files of a joint model, or of one task's model, out of MLflow. Nothing in them is run."""
+"""The files of a joint model, or of one task's model, out of MLflow. Nothing in them is run.
+
+A model is described by what was logged with it alone: never by the params.yaml or the data of the working folder.
+"""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from mtl import store
+from mtl import models, store
 from mtl.errors import UserError
 from mtl.tracking import artifacts
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -15,14 +23,20 @@ class Bundle:
     """Models and what their outputs mean.
 
     Attributes:
+        uri: what it was fetched by.
         files: the `.keras` file of each task.
         classes: the names of each task's classes in label order.
         of_class: for each task the name that it gives to each class of the data set; None where it was not logged.
+        frequencies: for each task how often each label occurs in training; None where it was not logged.
+        imports: a person's own modules, which register the layers of the models. They are not imported.
     """
 
+    uri: str
     files: dict[str, Path]
     classes: dict[str, list[str]]
     of_class: dict[str, dict[str, str]] | None
+    frequencies: dict[str, list[float]] | None = None
+    imports: tuple[str, ...] = ()
 
 
 def fetch(uri: str, folder: Path) -> Bundle:
@@ -37,11 +51,42 @@ def fetch(uri: str, folder: Path) -> Bundle:
     parts = logged.flavors.get("python_function", {}).get("artifacts") or {}
     joint = root / parts.get("models", {}).get("path", "artifacts")
     if (joint / "classes.json").is_file():
-        classes, of_class = store.read_json(joint / "classes.json"), joint / "of_class.json"
+
+        def beside(name: str) -> Any:
+            return store.read_json(joint / name) if (joint / name).is_file() else None
+
+        classes = beside("classes.json")
         files = {task: joint / f"{task}.keras" for task in classes}
-        return Bundle(files, classes, store.read_json(of_class) if of_class.is_file() else None)
-    names, found = (logged.metadata or {}).get("classes"), sorted(root.glob("data/*.keras"))
-    if not names or len(found) != 1:
+        imports = tuple(beside("imports.json") or ())
+        return Bundle(uri, files, classes, beside("of_class.json"), beside("frequencies.json"), imports)
+    about, found = logged.metadata or {}, sorted(root.glob("data/*.keras"))
+    if not about.get("classes") or len(found) != 1:
         raise UserError(f"{uri}: neither a joint model nor a task's model of this project")
     task = uri.removeprefix("models:/").partition("@")[0].partition("/")[0]
-    return Bundle({task: found[0]}, {task: names}, None)
+    if task == logged.model_id:
+        task = about.get("task", task)
+    of_class, frequencies = ({task: about[key]} if about.get(key) else None for key in ("of_class", "frequencies"))
+    imports = tuple(about.get("imports") or ())
+    return Bundle(uri, {task: found[0]}, {task: about["classes"]}, of_class, frequencies, imports)
+
+
+def read(bundle: Bundle) -> dict[str, keras.Model]:
+    """Load the models of a bundle in safe mode. Raises UserError where one does not load, or has other outputs."""
+    networks = {}
+    for task, file in bundle.files.items():
+        try:
+            networks[task] = models.read(file)
+        except UserError as error:
+            missing = [module for module in bundle.imports if module not in sys.modules]
+            if missing:
+                raise UserError(
+                    f"{bundle.uri}: {task} has layers of the module {missing[0]}, which is not imported because a model"
+                    f" says so: `mtl serve --import {missing[0]}`, or mtl.load(…, imports=[{missing[0]!r}])"
+                ) from None
+            raise UserError(f"{bundle.uri}: {str(error).replace(str(file), file.name)}") from None
+        if networks[task].output_shape != (None, len(bundle.classes[task])):
+            raise UserError(
+                f"{bundle.uri}: the model of {task} gives {networks[task].output_shape};"
+                f" its {len(bundle.classes[task])} classes need one output each"
+            )
+    return networks

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps
 
-from mtl import evaluation, models
+from mtl import evaluation
 from mtl.errors import UserError
 from mtl.registry import bundles
 from mtl.sources import decoding
@@ -142,23 +142,29 @@ def _read(image: str | Path | Image.Image) -> tuple[bytes, str]:
     return file.getvalue(), "image"
 
 
-def load(uri: str) -> Predictor:
+def load(uri: str, imports: Sequence[str] = ()) -> Predictor:
     """Load a joint model, or one task's model, as this project logs and registers them.
 
     Nothing that comes with the model is run: the Keras files are read in safe mode. A network whose layers are a
-    person's own needs the module that registers them imported before.
+    person's own needs the module that registers them, which is imported only where `imports` names it.
 
     Args:
         uri: `models:/joint@champion`, `models:/joint/3`, `models:/model1/1` or `models:/<model id>`, in the store that
             MLFLOW_TRACKING_URI names, else in mlflow.db of the working directory.
+        imports: modules of your own, in the working directory or on PYTHONPATH, to import before.
 
     Raises:
-        UserError: no such model, alias or version, no answer from the server, or a model of another project.
+        UserError: no such model, alias or version, no answer from the server, or a model of another project; a module
+            that cannot be imported.
     """
     from mtl import hardware
 
     hardware.import_tensorflow()
+    from mtl import networks as own
+
+    for module in imports:
+        own.import_own(module)
     with tempfile.TemporaryDirectory() as folder:
         bundle = bundles.fetch(uri, Path(folder))
-        networks = {task: models.read(path) for task, path in bundle.files.items()}
+        networks = bundles.read(bundle)
     return Predictor(networks, bundle.classes, bundle.of_class)

@@ -18,6 +18,13 @@ TOKEN = "MTL_SERVE_TOKEN"
 @click.option(
     "--from", "source", help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder.", default=str(store.MODELS)
 )
+@click.option(
+    "--import",
+    "imports",
+    multiple=True,
+    metavar="MODULE",
+    help="Module of your own that registers the layers of a network; again for more.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any free one.")
 @click.option("--threads", type=click.IntRange(1), help="For one model's computation; all cores but one by default.")
@@ -43,6 +50,7 @@ TOKEN = "MTL_SERVE_TOKEN"
 )
 def command(
     source: str,
+    imports: tuple[str, ...],
     host: str,
     port: int,
     threads: int | None,
@@ -69,9 +77,12 @@ def command(
     import tensorflow as tf
     import uvloop
 
+    from mtl import networks
     from mtl.serving import connections, server
     from mtl.serving.gateway import Limits
 
+    for module in imports:
+        networks.import_own(module)
     tf.config.threading.set_intra_op_parallelism_threads(threads or max(1, (os.cpu_count() or 2) - 1))
     limits = Limits(
         body=int(max_body * 1e6),

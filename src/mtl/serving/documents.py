@@ -59,7 +59,7 @@ def schemas(shape: tuple[int, int, int], batch: int) -> dict[str, Any]:
                 "id": {"type": ["string", "null"]},
                 "stored": {"type": "boolean"},
                 "answers": {"type": "object", "additionalProperties": answer},
-                "contradiction": {"type": "boolean"},
+                "contradiction": {"type": ["boolean", "null"]},
                 "contradictions": _list(TEXT),
             }
         ),

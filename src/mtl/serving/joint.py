@@ -32,6 +32,8 @@ def implications(tasks: Mapping[str, Labels]) -> dict[str, tuple[str, dict[str, 
 def answer(tasks: Mapping[str, Labels], probabilities: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The joint answer for one image: `answers` by task, `contradiction`, and `contradictions` in words.
 
+    `contradiction` is None where no task is known to imply another.
+
     Args:
         tasks: the labels of each task.
         probabilities: float32 (1, K) of each task.
@@ -41,12 +43,14 @@ def answer(tasks: Mapping[str, Labels], probabilities: Mapping[str, np.ndarray])
         for task, labels in tasks.items()
         for best in [int(probabilities[task][0].argmax())]
     }
+    known = implications(tasks)
     contradictions = [
         f"{base} says {answers[base]['label']}, {task} says {answers[task]['label']}"
-        for task, (base, implied) in implications(tasks).items()
+        for task, (base, implied) in known.items()
         if implied[answers[base]["label"]] != answers[task]["label"]
     ]
-    return {"answers": answers, "contradiction": bool(contradictions), "contradictions": contradictions}
+    contradiction = bool(contradictions) if known else None
+    return {"answers": answers, "contradiction": contradiction, "contradictions": contradictions}
 
 
 def truth(tasks: Mapping[str, Labels], name: str) -> dict[str, str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,10 @@ from mtl.serving.pixels import Shape
 
 if TYPE_CHECKING:
     import keras
+
+    from mtl.registry.bundles import Bundle
+
+log = logging.getLogger("uvicorn.error")
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)  # batches are filled up to one of these, so that nothing is compiled while serving
 
@@ -47,56 +52,62 @@ class Loaded:
     compute: Compute
 
 
-def read_labels(task: str, names: list[str] | None = None) -> Labels:
-    """The labels of a served task.
-
-    They are those of data/labels; a model that brings its own `names` is believed, and data/labels adds to them only
-    where it has the same names.
-    """
-    local = (store.LABELS / task / "classes.json").exists()
-    if names is not None and not (local and store.read_classes(task)["classes"] == names):
-        return Labels(tuple(names))
-    content = store.read_classes(task)
-    counts = np.bincount(store.read_labels(task, "train"), minlength=len(content["classes"]))
-    return Labels(tuple(content["classes"]), content["of_class"], counts / counts.sum())
-
-
-def from_folder(folder: Path, names: Mapping[str, list[str]] | None = None, version: str = "1") -> dict[str, Loaded]:
-    """Load and compile every `<task>.keras` in `folder`.
+def from_folder(folder: Path, version: str = "1", served: Collection[str] = ()) -> dict[str, Loaded]:
+    """Load and compile every `<task>.keras` in `folder` whose task data/labels knows, with the same names.
 
     Args:
         folder: where the models are.
-        names: tasks with their class names; None: the tasks are the models that data/labels knows.
         version: what clients are told as the models' version.
+        served: tasks that are served now. Those that the project still has must have their model: while a stage runs,
+            DVC has removed what it will write.
 
     Raises:
         UserError: no model, one that does not load in safe mode, or one that does not fit its task.
     """
-    if names is None:
-        tasks = [path.stem for path in sorted(folder.glob("*.keras")) if (store.LABELS / path.stem).is_dir()]
-    else:
-        tasks = sorted(names)
-    if not tasks:
-        raise UserError(f"{folder}: no model of a task in {store.LABELS}; run `dvc repro`, or `dvc checkout`")
-    _register_layers()
-    networks, labels = {}, {}
-    for task in tasks:
-        if task in params.RESERVED or not re.fullmatch(r"[a-z][a-z0-9_]*", task):
-            raise UserError(f"{folder}: a task cannot be served as {task!r}; name it like model1")
-        labels[task] = read_labels(task, names and names[task])
-        networks[task] = models.read(folder / f"{task}.keras")
-        check(task, networks[task], labels[task])
-    _check_same_shape({task: network.input_shape[1:] for task, network in networks.items()})
-    return {task: load(task, network, labels[task], version) for task, network in networks.items()}
-
-
-def _register_layers() -> None:
-    """Import the networks of params.yaml: a person's own module may register its layers."""
     from mtl import networks
 
-    if params.PATH.exists():
-        for recipe in params.read().recipes.values():
-            networks.find(recipe.network)
+    settings = params.read() if params.PATH.exists() else None
+    labelled = {path.name for path in store.LABELS.glob("*") if path.is_dir()}
+    tasks = {path.stem for path in folder.glob("*.keras")} & labelled
+    tasks |= set(served) & (labelled | set(settings.tasks if settings else ()))
+    if not tasks:
+        raise UserError(f"{folder}: no model of a task in {store.LABELS}; run `dvc repro`, or `dvc checkout`")
+    for recipe in settings.recipes.values() if settings else ():
+        networks.find(recipe.network)  # a person's own module may register its layers
+    if without := sorted(labelled - tasks):
+        log.warning("without a model in %s, not served: %s", folder, ", ".join(without))
+    read, labels = {}, {}
+    for task in sorted(tasks):
+        about = store.describe_task(task)
+        labels[task] = Labels(tuple(about["classes"]), about["of_class"], np.array(about["frequencies"]))
+        read[task] = models.read_for(about["classes"], None, folder / f"{task}.keras")
+    return _load(read, labels, version, store.read_dataset().shape if (store.RAW / "dataset.json").exists() else None)
+
+
+def from_bundle(bundle: Bundle, networks: Mapping[str, keras.Model], version: str) -> dict[str, Loaded]:
+    """Compile the `networks` of a bundle, which alone says what they tell apart. Raises UserError as `from_folder`."""
+    of_class, frequencies = bundle.of_class or {}, bundle.frequencies or {}
+    labels = {
+        task: Labels(tuple(names), of_class.get(task), np.array(frequencies[task]) if task in frequencies else None)
+        for task, names in bundle.classes.items()
+    }
+    return _load(networks, labels, version, None)
+
+
+def _load(
+    networks: Mapping[str, keras.Model], labels: Mapping[str, Labels], version: str, shape: Shape | None
+) -> dict[str, Loaded]:
+    """Check and compile the models, which take images of one shape, that of the data set where it is known."""
+    for task, network in networks.items():
+        if task in params.RESERVED or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", task):
+            raise UserError(f"a task cannot be served as {task!r}; name it like model1")
+        check(task, network, labels[task])
+    shapes = {} if shape is None else {"the data set": shape}
+    _check_same_shape(shapes | {task: network.input_shape[1:] for task, network in networks.items()})
+    return {
+        task: Loaded(task, labels[task], network.input_shape[1:], version, compiled(network))
+        for task, network in networks.items()
+    }
 
 
 def check(task: str, network: keras.Model, labels: Labels) -> None:
@@ -109,18 +120,10 @@ def check(task: str, network: keras.Model, labels: Labels) -> None:
 
 
 def _check_same_shape(shapes: Mapping[str, Shape]) -> None:
-    """Raises UserError unless all models take the same images, and those of the data set where there is one."""
-    if (store.RAW / "dataset.json").exists():
-        shapes = {"the data set": store.read_dataset().shape, **shapes}
+    """Raises UserError unless all of these, by name, are the same."""
     if len(set(shapes.values())) > 1:
         said = ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in shapes.items())
         raise UserError(f"the models take images of different shapes ({said}); serve models of one data set")
-
-
-def load(task: str, network: keras.Model, labels: Labels, version: str) -> Loaded:
-    """Check `network` against its task and compile it; raises UserError where the two do not fit."""
-    check(task, network, labels)
-    return Loaded(task, labels, network.input_shape[1:], version, compiled(network))
 
 
 def compiled(network: keras.Model) -> Compute:

@@ -69,9 +69,11 @@ class Metrics:
 
         return observe
 
-    def observe_joint(self, contradiction: bool) -> None:
-        """Count one answer of /predict."""
+    def observe_joint(self, contradiction: bool | None) -> None:
+        """Count one answer of /predict; the rate is of those where a contradiction could be known."""
         self.joint.inc()
+        if contradiction is None:
+            return
         self._joint[0] += 1
         if contradiction:
             self.contradictions.inc()

@@ -34,12 +34,14 @@ def loader(source: str) -> tuple[Callable[[], Mapping[str, Loaded]], Callable[[]
     """How to load `source`, and how to ask which version its alias points at (None: it has no alias)."""
     if source.startswith("models:/"):
         return lambda: registry.load(source), lambda: registry.current_version(source)
-    loads = 0
+    loads, served = 0, frozenset[str]()
 
     def load() -> Mapping[str, Loaded]:
-        nonlocal loads
+        nonlocal loads, served
         loads += 1
-        return loading.from_folder(Path(source), version=str(loads))
+        loaded = loading.from_folder(Path(source), str(loads), served)
+        served = frozenset(loaded)
+        return loaded
 
     return load, lambda: None
 

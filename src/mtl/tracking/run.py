@@ -86,12 +86,12 @@ class Run(Sender):
         self.send(Call("dataset", "data set", {"context": "training", **described}))
         self.log_tags({"dataset": dataset.name, "dataset_official": str(dataset.official).lower()})
 
-    def log_model(self, model: keras.Model, classes: list[str], images: np.ndarray | Images) -> None:
-        """Log a task's model with its signature, an input example and the class names."""
-        self.log_saved("model", "model", lambda files: save_model(files, model, classes, images))
+    def log_model(self, model: keras.Model, about: Mapping[str, Any], images: np.ndarray | Images) -> None:
+        """Log a task's model with its signature, an input example and what is known about it, `classes` at least."""
+        self.log_saved("model", "model", lambda files: save_model(files, model, about, images))
 
     def log_joint_model(self, folder: Path, images: np.ndarray | Images) -> None:
-        """Log the models of all tasks as one pyfunc; `folder` holds `<task>.keras` and classes.json."""
+        """Log the models of all tasks as one pyfunc; `folder` holds `<task>.keras` and the JSON that goes with them."""
         self.log_saved("joint", "joint model", lambda files: save_joint_model(files, folder, images))
 
     def log_saved(self, name: str, what: str, save: Callable[[Path], object]) -> None:

@@ -34,7 +34,7 @@ function show(said) {
   at("answers").hidden = false;
   at("feedback").hidden = at("truth").options.length === 0 || identity === null;
   if (said.contradiction) say(`The models contradict each other: ${said.contradictions.join("; ")}.`, "bad", "verdict");
-  else say(rows.length > 1 ? "The models do not contradict each other." : "", "", "verdict");
+  else say(said.contradiction === false ? "The models do not contradict each other." : "", "", "verdict");
 }
 
 async function predict(picture) {

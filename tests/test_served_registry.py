@@ -1,0 +1,254 @@
+"""Models out of MLflow: `mtl serve --from` and `mtl.load` know of them what was logged with them, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from gateways import LABELS, OF_CLASS, RED, Process, picture, serving, write_project
+from images import encoded
+
+import mtl
+from mtl import models, networks, store, tracking
+from mtl.errors import UserError
+from mtl.registry import bundles
+from mtl.serving import loading, registry
+from mtl.tracking import code
+
+OWN = """
+import keras
+from keras import layers
+
+import factors
+
+
+@keras.saving.register_keras_serializable(package="own")
+class Scale(layers.Layer):
+    def call(self, x):
+        return x * factors.FACTOR
+
+
+def small(shape, classes):
+    inputs = keras.Input(shape, dtype="uint8")
+    x = Scale()(layers.Flatten()(layers.Rescaling(1 / 255)(inputs)))
+    return keras.Model(inputs, layers.Dense(classes, activation="softmax")(x), name="small")
+"""
+
+
+def log(folder: Path, monkeypatch: pytest.MonkeyPatch, without: tuple[str, ...] = (), imports: tuple[str, ...] = ()):
+    """Log the models of a project as its stages do, and register them; `without` these files, as older versions did."""
+    monkeypatch.chdir(folder)
+    uri = f"sqlite:///{folder}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    mlflow.set_tracking_uri(uri)
+    experiment = mlflow.create_experiment("e", artifact_location=(folder / "artifacts").as_uri())
+    images, about = store.read_images("test"), {task: store.describe_task(task) for task in LABELS}
+    joint = folder / "joint"
+    shutil.copytree(store.MODELS, joint)
+    contents = {key: {t: known[key] for t, known in about.items()} for key in ("classes", "of_class", "frequencies")}
+    for key, content in (contents | {"imports": list(imports)}).items():
+        if key not in without:
+            store.write_json(joint / f"{key}.json", content)
+    with mlflow.start_run(experiment_id=experiment) as active:
+        run = tracking.Run(tracking.identify("e", active.info.run_id))
+        own = {"task": "model1", "imports": list(imports)}
+        run.log_model(models.read(store.model_path("model1")), about["model1"] | own, images)
+        run.log_joint_model(joint, images)
+        assert run.lost == run.pending == []
+    logged = {model.name: model.model_uri for model in mlflow.search_logged_models([experiment], output_format="list")}
+    for kind, name in (("model", "model1"), ("joint", "joint")):
+        mlflow.register_model(logged[kind], name)
+    mlflow.MlflowClient(uri).set_registered_model_alias("joint", "champion", "1")
+    return logged
+
+
+@pytest.fixture(scope="module")
+def logged(tensorflow, tmp_path_factory):
+    """A project whose models are logged and registered: its folder, and the URIs of the logged models."""
+    folder = write_project(tmp_path_factory.mktemp("registry"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield folder, log(folder, monkeypatch)
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def elsewhere(logged, tmp_path, monkeypatch) -> Path:
+    """A folder without data, with the store of `logged`."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{logged[0]}/mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def another_project(folder: Path) -> None:
+    """The same tasks with other groups, on images of another size."""
+    write_project(folder)
+    content = {"classes": ["even", "odd"], "of_class": {c: ("even", "odd")[i % 2] for i, c in enumerate(OF_CLASS)}}
+    store.write_json(folder / store.LABELS / "model2" / "classes.json", content)
+    dataset = json.loads((folder / store.RAW / "dataset.json").read_text())
+    store.write_json(folder / store.RAW / "dataset.json", dataset | {"shape": [9, 9, 3]})
+    (folder / "params.yaml").write_text("tasks: [")
+
+
+@pytest.mark.parametrize("around", [lambda folder: None, another_project], ids=["no project", "another project"])
+def test_the_working_folder_says_nothing_of_a_registered_model(logged, elsewhere, around):
+    around(elsewhere)
+    served = registry.load("models:/joint@champion")
+    assert {task: model.version for task, model in served.items()} == {"model1": "1", "model2": "1"}
+    for task, model in served.items():
+        assert model.labels.classes == LABELS[task].classes
+        assert model.labels.of_class == LABELS[task].of_class
+    np.testing.assert_allclose(served["model1"].labels.frequencies, 0.1)
+    with serving(lambda: served) as (client, _, _):
+        said = client.post("/predict", data=encoded(picture(RED, shape=(8, 8, 3))[0])).json()
+        one, two = (said["answers"][task]["label"] for task in ("model1", "model2"))
+        assert said["contradiction"] == (OF_CLASS[one] != two)
+        judged = client.post("/feedback", json={"id": said["id"], "class": "ship"}).json()
+        assert judged["right"] == {"model1": one == "ship", "model2": two == "vehicle"}
+    loaded = mtl.load("models:/joint@champion").predict(picture(RED, shape=(8, 8, 3))[0])
+    assert loaded.contradicts == said["contradiction"]
+    assert {task: answer.name for task, answer in loaded.tasks.items()} == {"model1": one, "model2": two}
+
+
+def test_one_tasks_model_brings_its_groups_and_its_name(logged, elsewhere):
+    for uri in ("models:/model1/1", logged[1]["model"]):
+        served = registry.load(uri)
+        assert served["model1"].labels.of_class == LABELS["model1"].of_class
+    with serving(lambda: served) as (client, _, _):
+        said = client.post("/predict", data=encoded(picture(RED, shape=(8, 8, 3))[0])).json()
+        assert said["contradiction"] is None
+    assert mtl.load(logged[1]["model"]).tasks == {"model1": LABELS["model1"].classes}
+
+
+def test_a_model_logged_without_its_groups_is_served_and_a_contradiction_is_unknown(tensorflow, tmp_path, monkeypatch):
+    log(write_project(tmp_path), monkeypatch, without=("of_class", "frequencies", "imports"))
+    served = registry.load("models:/joint/1")  # beside data/labels with the same names, which are not asked
+    assert {model.labels.of_class for model in served.values()} == {None}
+    with serving(lambda: served) as (client, _, _):
+        said = client.post("/predict", data=encoded(picture(RED, shape=(8, 8, 3))[0])).json()
+        assert (said["contradiction"], said["contradictions"]) == (None, [])
+        assert "mtl_contradiction_rate 0.0" in client.get("/metrics").text
+    assert mtl.load("models:/joint/1").predict(picture(RED, shape=(8, 8, 3))[0]).contradicts is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("models:/joint@nobody", "joint has no alias 'nobody'; known: champion"),
+        ("models:/nobody@champion", "no registered model 'nobody'"),
+        ("models:/joint/9", "joint has no version '9'; known: 1"),
+    ],
+)
+def test_what_is_not_in_the_registry_is_named(elsewhere, uri, message):
+    for ask in (registry.load, mtl.load):
+        with pytest.raises(UserError, match=message):
+            ask(uri)
+    if "@" in uri:  # the watch over an alias goes on when the alias is away
+        with pytest.raises(UserError):
+            registry.current_version(uri)
+    else:
+        assert registry.current_version(uri) is None
+
+
+def test_both_keras_flavors_load_a_logged_model_and_signatures_have_outputs(logged, elsewhere):
+    images = np.load(logged[0] / "data/raw/x_test.npy")[:3]
+    expected = models.read(logged[0] / "models/model1.keras").predict(images, verbose=0)
+    mlflow.set_tracking_uri(f"sqlite:///{logged[0]}/mlflow.db")
+    for flavor in (mlflow.keras, mlflow.tensorflow, mlflow.pyfunc):
+        got = flavor.load_model("models:/model1/1").predict(images)
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+    joint = mlflow.pyfunc.load_model("models:/joint@champion")
+    table = joint.predict(images)
+    assert joint.metadata.signature.outputs.input_names() == list(table.columns)
+    assert [kind.name for kind in joint.metadata.signature.outputs.input_types()] == ["string", "double"] * 2
+    assert joint.metadata.signature.inputs.inputs[0].shape == (-1, 8, 8, 3)
+    assert [LABELS["model1"].classes[row.argmax()] for row in expected] == table["model1"].tolist()
+
+
+def own_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project whose model1 is a network of a person's own, in a folder without __init__.py."""
+    write_project(folder)
+    (folder / "nets").mkdir()
+    (folder / "nets" / "mine.py").write_text(OWN)
+    (folder / "factors.py").write_text("FACTOR = 2.0\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    for name in ("nets", "nets.mine", "factors"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    network = networks.find("nets.mine:small")((8, 8, 3), 10)
+    models.write(network, store.model_path("model1"), LABELS["model1"].classes)
+    return folder
+
+
+def test_the_code_of_a_network_is_its_module_and_what_that_imports_beside_it(tensorflow, tmp_path, monkeypatch):
+    own_project(tmp_path, monkeypatch)
+    (tmp_path / "unused.py").write_text("")
+    assert networks.own_modules(["compact", "nets.mine:small", "article", "nets.mine:other"]) == ["nets.mine"]
+    assert {str(path) for path in code.sources(["nets.mine"])} == {"nets/mine.py", "factors.py"}
+    assert code.sources(["keras.layers"]) == {}  # installed: a requirement
+    assert "keras" in code.distributions(["keras.layers", "nets.mine"])
+    (tmp_path / "factors.py").write_text("import mtl.blocks\nFACTOR = 2.0\n")
+    found = {str(path) for path in code.sources(["nets.mine"])}
+    assert {"nets/mine.py", "factors.py", "mtl/__init__.py", "mtl/blocks.py"} <= found
+
+
+@pytest.mark.slow
+def test_a_network_with_layers_of_its_own_is_loaded_elsewhere(tensorflow, tmp_path, monkeypatch, capfd):
+    """By MLflow with the code that was logged; by `mtl.load` and `mtl serve` where the module is named, never else."""
+    log(own_project(tmp_path / "p", monkeypatch), monkeypatch, imports=("nets.mine",))
+    assert "WARNING" not in capfd.readouterr().err  # a fresh process has loaded and asked both
+    mlflow.set_tracking_uri(None)
+    for name in ("nets", "nets.mine", "factors"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    forget("own>Scale", monkeypatch)
+    for uri in ("models:/joint@champion", "models:/model1/1"):
+        for ask in (registry.load, mtl.load):
+            with pytest.raises(UserError, match=r"--import nets\.mine") as refused:
+                ask(uri)
+            assert "\n" not in str(refused.value)
+            assert "nets.mine" not in sys.modules
+    with pytest.raises(UserError, match=r"cannot import 'nets\.thine'"):
+        mtl.load("models:/joint@champion", imports=["nets.thine"])
+    model = mtl.load("models:/joint@champion", imports=["nets.mine"])
+    expected = models.read(store.model_path("model1")).predict(store.read_images("test")[:1], verbose=0)[0]
+    answer = model.predict(store.read_images("test")[0]).tasks["model1"]
+    np.testing.assert_allclose(list(answer.probabilities.values()), expected, atol=1e-5)
+    assert set(registry.load("models:/joint@champion")) == {"model1", "model2"}
+    server = Process(tmp_path / "p", "--from", "models:/joint@champion", "--import", "nets.mine")
+    try:
+        asked = {"instances": store.read_images("test")[:1].tolist()}
+        got = server.client.post("/model1/invocations", json=asked).json()["predictions"][0]
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+    finally:
+        assert server.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_loaded_elsewhere_is_logged_with_a_warning(tensorflow, tmp_path, monkeypatch, capfd):
+    folder = own_project(tmp_path / "p", monkeypatch)
+    monkeypatch.delitem(sys.modules, "factors")  # as where it comes from somewhere that is not seen
+    logged = log(folder, monkeypatch, imports=("nets.mine",))
+    mlflow.set_tracking_uri(None)
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("WARNING")]
+    assert len(said) == 2
+    assert all("No module named 'factors'" in line and "nets.mine" in line for line in said)
+    assert set(logged) == {"model", "joint"}
+
+
+def forget(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Keras not know a registered layer, as in a process that never imported its module."""
+    import keras
+
+    monkeypatch.delitem(keras.saving.get_custom_objects(), name)
+
+
+def test_a_bundle_whose_model_has_other_outputs_is_refused(logged, elsewhere, tmp_path):
+    bundle = bundles.fetch("models:/joint@champion", tmp_path)
+    wrong = bundles.Bundle(bundle.uri, bundle.files, {"model1": ["a", "b"], "model2": ["a", "b"]}, None)
+    with pytest.raises(UserError, match=r"the model of model1 gives .*2 classes"):
+        bundles.read(wrong)
+    assert isinstance(loading.from_bundle(bundle, bundles.read(bundle), "1")["model2"], loading.Loaded)
