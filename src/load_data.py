@@ -1,11 +1,12 @@
 """Load the images into data/raw: `python src/load_data.py`."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 
-from mtl import errors, params, shards, sources, store, tracking
-from mtl.sources import tfrecord
+from mtl import errors, lineage, params, shards, sources, store, tracking
+from mtl.sources import tfrecord, trees
 from mtl.sources.split import hold_out
 
 
@@ -14,6 +15,8 @@ def main() -> None:
     settings = params.read()
     if os.environ.get("DVC_STAGE") == "load_data":  # elsewhere, as in `mtl train`, URIs are read
         params.refuse_uri(settings.data)
+        if settings.data.source != "generated":
+            trees.refuse_unhashed(Path(settings.data.path))
     with tracking.stage_run("load_data", settings) as run:
         dataset = link(settings) if settings.data.source == "tfrecord" else load(settings)
         run.log_dataset(dataset)
@@ -72,4 +75,4 @@ def link(settings: params.Params) -> store.Dataset:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(main, lineage.restore)

@@ -31,7 +31,7 @@ class Job(NamedTuple):
     slot: int
 
 
-def start(name: str, slot: int, *, force: bool, logs: Path, devices: Sequence[str]) -> Job:
+def start(name: str, slot: int, *, flags: Sequence[str], logs: Path, devices: Sequence[str]) -> Job:
     """Start DVC on one stage, in a session of its own, with its output going to a log file in `logs`."""
     log = logs / f"{quote(name, safe='@')}.log"
     # -P: a file of the project such as types.py must not shadow what DVC imports.
@@ -41,7 +41,7 @@ def start(name: str, slot: int, *, force: bool, logs: Path, devices: Sequence[st
     environment = {"DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1", "PATH": path}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, *(["--force"] if force else []), name],
+            [*command, *flags, name],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
