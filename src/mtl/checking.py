@@ -10,10 +10,19 @@ from mtl.errors import UserError
 STAGE = Path("src/check_params.py")  # where this is, the parameters are those of this project
 
 
-def check_here() -> None:
-    """Check the parameters where the working directory is the root of the project; elsewhere, as in study/, nothing."""
-    if STAGE.exists() and params.PATH.exists():
-        check()
+def check_here(allow_missing: bool) -> None:
+    """Check the parameters where the working directory is the root of the project; elsewhere, as in study/, nothing.
+
+    Raises UserError with one line, also where the images are not here though their outputs are.
+    """
+    if not (STAGE.exists() and params.PATH.exists()):
+        return
+    path = Path(check().data.path)
+    if not allow_missing and store.RAW.exists() and not path.exists() and path.with_name(f"{path.name}.dvc").exists():
+        raise UserError(
+            f"{path} is not here: `dvc pull {path}` or `mtl run` gets the images, and --allow-missing goes on without"
+            f" them, from {store.RAW} as it is"
+        )
 
 
 def check() -> params.Params:

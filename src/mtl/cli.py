@@ -21,7 +21,7 @@ def cli() -> None:
 @click.pass_context
 def checked_repro(context: click.Context, **options: Any) -> None:
     """`mtl repro`, which knows nothing of this project, after a look at its parameters."""
-    checking.check_here()
+    checking.check_here(options["allow_missing"])
     context.forward(repro.command)
 
 
