@@ -127,7 +127,7 @@ def test_a_folder_is_refused_where_dvc_would_not_hash_all_of_it(tmp_path: Path) 
         trees.refuse_unhashed(images)
     assert "\n" not in str(refused.value)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="dvc add .*empty"):
+    with pytest.raises(UserError, match=r"dvc add .*empty"):
         trees.refuse_unhashed(tmp_path / "empty")
 
 
