@@ -2,7 +2,7 @@
 
 import shutil
 
-from mtl import errors, labels, params, store, tracking
+from mtl import errors, labels, lineage, params, store, tracking
 
 
 def main() -> None:
@@ -26,4 +26,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(main, lineage.restore)

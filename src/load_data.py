@@ -2,11 +2,12 @@
 
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 
-from mtl import errors, params, shards, sources, store, tracking
-from mtl.sources import duplicates, tfrecord
+from mtl import errors, lineage, params, shards, sources, store, tracking
+from mtl.sources import duplicates, tfrecord, trees
 from mtl.sources.split import hold_out
 
 
@@ -15,6 +16,8 @@ def main() -> None:
     settings = params.read()
     if os.environ.get("DVC_STAGE") == "load_data":  # elsewhere, as in `mtl train`, URIs are read
         params.refuse_uri(settings.data)
+        if settings.data.source != "generated":
+            trees.refuse_unhashed(Path(settings.data.path))
     with tracking.stage_run("load_data", settings) as run:
         dataset = link(settings) if settings.data.source == "tfrecord" else load(settings)
         run.log_dataset(dataset)
@@ -87,4 +90,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(main, lineage.restore)

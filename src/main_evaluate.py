@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from mtl import errors, evaluation, gallery, hardware, leftovers, models, params, plots, store, tracking
+from mtl import errors, evaluation, gallery, hardware, leftovers, lineage, models, params, plots, store, tracking
 
 
 def main() -> None:
@@ -63,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(main, lineage.restore)

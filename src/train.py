@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from mtl import checkpoint, cluster, errors, hardware, leftovers, models, params, store, tracking
+from mtl import checkpoint, cluster, errors, hardware, leftovers, lineage, models, params, store, tracking
 
 
 def main(task: str) -> None:
@@ -75,4 +75,4 @@ def main(task: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python src/train.py <task>")
-    errors.run(partial(main, sys.argv[1]))
+    errors.run(partial(main, sys.argv[1]), lineage.restore)

@@ -30,22 +30,37 @@ def here(tmp_path, monkeypatch):
 def test_without_a_copy_or_a_network_the_images_are_generated(here):
     quickstart.choose_images(params.read())
     before, after = ((folder / "params.yaml").read_text() for folder in (ROOT, here))
-    assert params.read().data.source == "generated"
+    assert (params.read().data.source, params.read().data.path) == ("generated", "data/generated")
+    assert (ROOT / "data/generated").is_dir()  # load_data depends on it
     # Nothing else changed, comments included.
-    assert after.replace("source: generated", "source: cifar10").split() == before.split()
+    restored = after.replace("source: generated", "source: cifar10").replace("data/generated", "data/external")
+    assert restored.split() == before.split()
 
 
-def test_a_copy_is_linked_and_taken(here, tmp_path):
-    quickstart.set_param("data.source", "generated")
+def test_a_copy_is_taken_as_files_and_put_under_dvc(fresh: Project, tmp_path, monkeypatch):
+    project = fresh.copy(tmp_path / "p")
+    monkeypatch.chdir(project.root)
+    external = project.root / "data/external"
+    shutil.rmtree(external)
+    (project.root / "data/external.dvc").unlink()
+    quickstart.set_params({"data.source": "generated", "data.path": "data/generated"})
     write_images(tmp_path / "copy")
+    (external).mkdir()
+    (external / "old").symlink_to(tmp_path / "copy")  # as it was done before
     for _ in range(2):
         quickstart.choose_images_from(tmp_path / "copy", params.read())
-        assert (here / "data/external/copy").resolve() == tmp_path / "copy"
-    assert params.read().data.source == "cifar10"
-    # Another copy takes the place of the first link.
-    write_images(tmp_path / "other")
+        assert [path.name for path in external.iterdir()] == ["copy"]
+    assert (params.read().data.source, params.read().data.path) == ("cifar10", "data/external")
+    assert not [path for path in external.rglob("*") if path.is_symlink()]
+    assert "data/external" in project.run("dvc", "list", ".", "--dvc-only", "-R").stdout
+    # DVC has the first copy, so that another takes its place; what nobody else has is not removed.
+    write_images(tmp_path / "other", train=13)
     quickstart.choose_images_from(tmp_path / "other", params.read())
-    assert [path.name for path in (here / "data/external").iterdir()] == ["other"]
+    assert [path.name for path in external.iterdir()] == ["other"]
+    write_images(tmp_path / "third", train=14)
+    with pytest.raises(UserError, match="other is in the way"):
+        quickstart.choose_images_from(tmp_path / "third", params.read())
+    assert len(list((external / "other/train/cat").iterdir())) == 13
 
 
 def test_a_copy_that_is_not_there_is_one_line(here):
@@ -127,7 +142,7 @@ def test_the_shipped_recipe_on_generated_images_is_neither_lost_nor_perfect(tmp_
 def test_the_published_recipes_run_as_an_experiment(tmp_path_factory):
     """Two epochs on all images, as the README says it for fifty."""
     project = clone(tmp_path_factory.mktemp("published"))
-    sets = ["data.source=generated", "data.validation=0"]
+    sets = ["data.source=generated", "data.path=data/generated", "data.validation=0"]
     for task, name in (("model1", "article_multiclass"), ("model2", "article_binary")):
         sets += [f"tasks.{task}.recipe={name}", f"recipes.{name}.epochs=2"]
     project.run("dvc", "exp", "run", *(part for each in sets for part in ("-S", each)))
@@ -139,10 +154,11 @@ def test_the_published_recipes_run_as_an_experiment(tmp_path_factory):
 @pytest.mark.slow
 def test_generated_images_are_said_in_the_first_and_last_lines(fresh: Project, tmp_path, monkeypatch):
     project = fresh.copy(tmp_path / "p")
-    project.edit(lambda tree: tree["data"].update(source="cifar10", path="data/empty"))
-    (project.root / "data/empty").mkdir()
+    shutil.rmtree(project.root / "data/external")
+    project.edit(lambda tree: tree["data"].update(source="cifar10"))
     project.edit(lambda tree: tree["recipes"]["compact"].update(epochs=1, batch_size=1000, options={"widths": [8, 8]}))
     done = project.run("mtl", "run", **NO_NETWORK)
+    assert params.read(project.root / "params.yaml").data.path == "data/generated"
     assert "GENERATED" in done.stdout.splitlines()[0]
     assert "GENERATED" in done.stdout.splitlines()[-2]
     assert "generated images: 14980 training, 20 validation and 2000 test images" in done.stdout

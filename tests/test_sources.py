@@ -106,16 +106,30 @@ def test_a_class_folder_may_be_a_link(tmp_path: Path) -> None:
     assert same(load(linked), load(whole))
 
 
-def test_under_dvc_the_parent_repository_is_where_the_images_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_under_dvc_nothing_is_read_from_the_parent_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tree(tmp_path / "repository" / "data" / "external", FILES)
     write_tree(tmp_path / "copy" / "data" / "external", {".gitignore": b"*"})
     monkeypatch.chdir(tmp_path / "copy")
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "repository"))
-    assert len(load("data/external").x_train) == 4
+    with pytest.raises(UserError, match="data/external"):
+        load("data/external")
     write_tree(tmp_path / "copy" / "data" / "external", tree(train=3))
-    assert len(load("data/external").x_train) == 6  # what is here goes first
+    assert len(load("data/external").x_train) == 6
+
+
+def test_a_folder_is_refused_where_dvc_would_not_hash_all_of_it(tmp_path: Path) -> None:
+    images = write_tree(tmp_path / "images", FILES)
+    trees.refuse_unhashed(images)
+    (images / "train/cat/linked.png").symlink_to(images / "train/cat/0.png")  # DVC hashes what it points to
+    (images / ".hidden").symlink_to(tmp_path)  # not read either
+    trees.refuse_unhashed(images)
+    (images / "train/ox").symlink_to(images / "train/cat")
+    with pytest.raises(UserError, match="train/ox: a link to a folder") as refused:
+        trees.refuse_unhashed(images)
+    assert "\n" not in str(refused.value)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"dvc add .*empty"):
+        trees.refuse_unhashed(tmp_path / "empty")
 
 
 def test_what_is_no_image_is_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 
-from mtl import errors, export, job, log, quickstart, records, registry, report, repro, request, runs, search
+from mtl import checking, errors, export, job, log, quickstart, records, registry, report, repro, request, runs, search
 from mtl.serving import command as serving
 
 
@@ -16,9 +17,17 @@ def cli() -> None:
     """Multi-task learning with independent models: one data set, several tasks, one model per task."""
 
 
+@click.command(params=repro.command.params, help=repro.command.help)
+@click.pass_context
+def checked_repro(context: click.Context, **options: Any) -> None:
+    """`mtl repro`, which knows nothing of this project, after a look at its parameters."""
+    checking.check_here(options["allow_missing"])
+    context.forward(repro.command)
+
+
 cli.add_command(quickstart.command, "run")
 cli.add_command(report.command, "report")
-cli.add_command(repro.command, "repro")
+cli.add_command(checked_repro, "repro")
 cli.add_command(request.command, "request")
 cli.add_command(export.command, "export")
 cli.add_command(records.command, "convert")

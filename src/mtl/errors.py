@@ -28,25 +28,32 @@ def describe_os_error(error: OSError) -> str:
     return f"{error.filename}: {reason}" if error.filename else reason
 
 
-def run(main: Callable[[], object]) -> None:
-    """Run a stage's `main`; end the process with one line on stderr where a person has something to mend.
+def run(main: Callable[[], object], restore: Callable[[str], bool] | None = None) -> None:
+    """Run a command's or a stage's `main`; end the process with one line on stderr where a person can mend something.
 
-    DVC removes a stage's outputs before it starts the stage, so under DVC the line says how earlier ones come back.
     A stage ends with the DVC that started it.
+
+    Args:
+        restore: brings back the outputs of an earlier run of the stage of this name, which DVC removes before it starts
+            the stage; False where they are not to be had. It is called however `main` fails.
     """
     orphans.end_with_dvc()
+    stage = os.environ.get("DVC_STAGE")
     try:
         main()
+        return
     except UserError as error:
         message = str(error)
     except UnicodeEncodeError as error:
         message = one_line(error)
     except OSError as error:
         message = describe_os_error(error)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    else:
-        return
-    if "DVC_STAGE" in os.environ:
+    except BaseException as error:
+        if stage and restore and not (isinstance(error, SystemExit) and not error.code):
+            restore(stage)
+        if isinstance(error, KeyboardInterrupt):
+            sys.exit(130)
+        raise
+    if stage and not (restore and restore(stage)):
         message += " (outputs of an earlier run: `dvc checkout`; metrics that were committed: `git restore metrics`)"
     sys.exit(f"error: {message}")

@@ -38,7 +38,9 @@ def outs(rev: str | None = None) -> list[Out]:
     try:
         with Repo(rev=rev) as repo, repo.fs.open(repo.fs.join(repo.root_dir, "dvc.lock"), encoding="utf-8") as file:
             stages = YAML(typ="safe", pure=True).load(file)["stages"]
-        entries = [(name, out) for name, stage in stages.items() for out in stage.get("outs", ())]
+            here = {stage.name for stage in repo.stage.load_all(repo.fs.join(repo.root_dir, "dvc.yaml"))}
+        # DVC leaves in dvc.lock what a task left that is gone.
+        entries = [(name, out) for name, stage in stages.items() if name in here for out in stage.get("outs", ())]
         return [Out(name, out["path"], out["md5"]) for name, out in entries if "md5" in out]
     except NotDvcRepoError as error:
         raise UserError(f"{one_line(error)}; run from the root of the repository") from None

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from mtl import hardware, params, repro, store
+from mtl import checking, hardware, lineage, params, repro, store
 from mtl.edits import set_param, set_params
 from mtl.errors import UserError
 from mtl.repro.devices import default_jobs, gpu_devices
 
+EXTERNAL, NO_IMAGES = "data/external", "data/generated"  # values of data.path
 GENERATED = "This run uses GENERATED images (drawn by code): {why}."
 WAY_BACK = (
     "These are results on GENERATED images. For real ones: `git restore params.yaml dvc.lock metrics`, then\n"
@@ -26,8 +29,9 @@ WAY_BACK = (
 def command(jobs: int | None) -> None:
     """Run the whole DAG on the images that can be had here, and show the results (`make run`).
 
-    A copy of CIFAR-10 is taken from $CIFAR10_PATH or data.path, else from Keras' cache or the network; where none can
-    be had, data.source in params.yaml is set to `generated`, which the first and the last line say. Where the processor
+    A copy of CIFAR-10 is taken from $CIFAR10_PATH or data.path, else from Keras' cache or the network, into data.path,
+    and put under DVC; where none can be had, data.source in params.yaml is set to `generated`, which the first and the
+    last line say. What was pulled without its images stays as it is. Where the processor
     has no bfloat16, the recipes in use that ask for it are set to float32 before they train for the first time.
     """
     started = time.perf_counter()
@@ -40,8 +44,9 @@ def command(jobs: int | None) -> None:
         why = "params.yaml says so" if asked.data.source == "generated" else nowhere
         click.secho(GENERATED.format(why=why), fg="yellow", bold=True)
     choose_precision(settings, hardware.native_bfloat16(), gpu_devices(os.environ))
-    settings = params.read()
-    status = repro.repro(Path.cwd(), [], jobs or max(1, default_jobs() // settings.hardware.threads))
+    settings = checking.check()
+    jobs = jobs or max(1, default_jobs() // settings.hardware.threads)
+    status = repro.repro(Path.cwd(), [], jobs, allow_missing=not Path(settings.data.path).exists())
     if status:
         raise SystemExit(status)
     click.echo("\n" + summary(settings, time.perf_counter() - started))
@@ -50,26 +55,30 @@ def command(jobs: int | None) -> None:
 
 
 def choose_images(settings: params.Params) -> None:
-    """Set data.source to what can be had here; a copy in $CIFAR10_PATH is linked and taken.
+    """Set data.source to what can be had here; a copy in $CIFAR10_PATH, in Keras' cache or downloaded is taken.
 
-    Raises UserError where $CIFAR10_PATH is not there.
+    Raises UserError where $CIFAR10_PATH is not there, or the download breaks off.
     """
-    if given := os.environ.get("CIFAR10_PATH"):
-        choose_images_from(Path(given), settings)
-        return
-    if settings.data.source != "cifar10":
-        return
-    from mtl.sources import cifar10
+    folder = Path(settings.data.path)
+    if copy := os.environ.get("CIFAR10_PATH"):
+        choose_images_from(Path(copy), settings)
+    elif settings.data.source == "generated" and not folder.exists():
+        set_param("data.path", NO_IMAGES)
+    elif settings.data.source == "cifar10":
+        from mtl.sources import cifar10, official
 
-    found = cifar10.find_local(settings.data.path)
-    if found:
-        click.echo(f"images: {found}")
-    elif (store.RAW / "dataset.json").exists() and store.read_dataset().source == "cifar10":
-        click.echo(f"images: {store.RAW}, loaded before")
-    elif cifar10.can_download():
-        click.echo("images: CIFAR-10 will be downloaded (163 MB)")
-    else:
-        set_param("data.source", "generated")
+        found = cifar10.find_local(settings.data.path)
+        if found == folder:
+            click.echo(f"images: {folder}")
+        elif (store.RAW / "dataset.json").exists() and lineage.is_current("load_data"):
+            click.echo(f"images: {store.RAW}, loaded before; {folder} is not here")
+        elif found:
+            place_copy(found, folder, official.ARCHIVE)
+        elif cifar10.can_download():
+            click.echo("images: CIFAR-10 is downloaded (163 MB)")
+            place_copy(official.download(folder), folder, official.ARCHIVE)
+        else:
+            set_params({"data.source": "generated", "data.path": NO_IMAGES})
 
 
 def choose_precision(settings: params.Params, native: bool | None, gpus: Sequence[str]) -> None:
@@ -93,32 +102,68 @@ def choose_precision(settings: params.Params, native: bool | None, gpus: Sequenc
 
 
 def choose_images_from(copy: Path, settings: params.Params) -> None:
-    """Take CIFAR-10 from `copy`: link it into data.path and set data.source."""
-    link_copy(copy, Path(settings.data.path))
-    if settings.data.source != "cifar10":
-        set_param("data.source", "cifar10")
+    """Take CIFAR-10 from `copy`: put it into data.path and set data.source."""
+    folder = EXTERNAL if settings.data.path == NO_IMAGES else settings.data.path
+    place_copy(copy, Path(folder), copy.resolve().name)
+    changes = {"data.source": "cifar10", "data.path": folder}
+    if changes != {"data.source": settings.data.source, "data.path": settings.data.path}:
+        set_params(changes)
 
 
-def link_copy(copy: Path, folder: Path) -> None:
-    """Put a link to `copy` into `folder`, in the place of any other link there."""
+def place_copy(copy: Path, folder: Path, name: str) -> None:
+    """Put a copy of the file or folder `copy` into `folder`, in the place of a link or of what DVC's cache has.
+
+    It is no link: DVC protects what it has and follows no link to a folder.
+
+    Raises UserError where `copy` is not there or something else is in the way.
+    """
     if not copy.exists():
         raise UserError(f"CIFAR10_PATH: {copy} does not exist; give an archive or a folder")
-    copy = copy.resolve()
-    link = folder / copy.name
-    if link.resolve() == copy:
-        return
+    copy, target = copy.resolve(), folder / name
     if folder.resolve().is_relative_to(copy):
         raise UserError(f"CIFAR10_PATH: {copy} is {folder} itself or holds it; leave CIFAR10_PATH out")
     folder.mkdir(parents=True, exist_ok=True)
-    there = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    for other in there:
-        if not other.is_symlink():
-            raise UserError(f"CIFAR10_PATH: {other} is in the way; move it away, or leave CIFAR10_PATH out to use it")
-    for other in there:
-        click.echo(f"images: no longer {other} -> {other.readlink()}")
-        other.unlink()
-    link.symlink_to(copy)
-    click.echo(f"images: {link} -> {copy}")
+    others = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    if not others or not (target in others and not target.is_symlink() and _same(copy, target)):
+        _make_room(folder, others)
+        temporary = folder / f".{name}.tmp"
+        _remove(temporary)
+        shutil.copytree(copy, temporary) if copy.is_dir() else shutil.copy2(copy, temporary)
+        temporary.rename(target)
+    click.echo(f"images: {target}, a copy of {copy}")
+    _track(folder)
+
+
+def _same(copy: Path, target: Path) -> bool:
+    """Whether two files, or two folders with all that is in them, have the same content."""
+    if not copy.is_dir() or not target.is_dir():
+        return copy.is_file() and target.is_file() and filecmp.cmp(copy, target)
+    names = [sorted(path.relative_to(top) for path in top.rglob("*") if path.is_file()) for top in (copy, target)]
+    return names[0] == names[1] and not any(filecmp.cmpfiles(copy, target, map(str, names[0]))[1:])
+
+
+def _make_room(folder: Path, others: Sequence[Path]) -> None:
+    """Remove `others` from `folder`: links, and what DVC brings back. Raises UserError where they are neither."""
+    real = [path for path in others if not path.is_symlink()]
+    if real and not lineage.is_in_cache(folder):
+        raise UserError(f"CIFAR10_PATH: {real[0]} is in the way; move it away, or leave CIFAR10_PATH out to use it")
+    for other in others:
+        click.echo(f"images: no longer {other}" + (f" -> {other.readlink()}" if other.is_symlink() else ""))
+        _remove(other)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _track(folder: Path) -> None:
+    """Put `folder` under DVC, unless it or a folder above it is, or it is none of this repository."""
+    if not folder.is_absolute() and not lineage.is_tracked(folder):
+        lineage.add(folder)
+        click.echo(f"images: {folder} is tracked by DVC, in {folder}.dvc")
 
 
 def summary(settings: params.Params, seconds: float) -> str:

@@ -78,7 +78,7 @@ def _run(
     return 1 if failed else 0
 
 
-def _repro(targets: Sequence[str], jobs: int, force: bool, keep_going: bool, logs: Path) -> int:
+def _repro(targets: Sequence[str], jobs: int, force: bool, keep_going: bool, allow_missing: bool, logs: Path) -> int:
     from rich.console import Console
 
     console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
@@ -87,10 +87,11 @@ def _repro(targets: Sequence[str], jobs: int, force: bool, keep_going: bool, log
     began = time.monotonic()
     done: set[str] = set()
     # Asking DVC again says what a last `dvc repro` would, but runs no always_changed stage twice.
-    while stages := plan(targets, force, done):
+    while stages := plan(targets, force, done, allow_missing):
         done.update(stages)
+        flags = ["--force"] * force + ["--allow-missing"] * allow_missing
         with guarded() as mark:
-            begin = functools.partial(start, force=force, logs=logs, devices=devices, mark=mark)
+            begin = functools.partial(start, flags=flags, logs=logs, devices=devices, mark=mark)
             status = _run(stages, jobs, begin, keep_going, console)
         if status:
             return status
@@ -111,6 +112,7 @@ def repro(
     jobs: int = 1,
     force: bool = False,
     keep_going: bool = False,
+    allow_missing: bool = False,
 ) -> int:
     """Bring `targets` up to date like `dvc repro`, running independent stages at the same time.
 
@@ -122,6 +124,7 @@ def repro(
         jobs: how many stages may run at a time.
         force: run every selected stage, changed or not.
         keep_going: after a failure go on with the stages that do not need the failed one.
+        allow_missing: what is not here but in dvc.lock has not changed.
 
     Returns:
         0; 1 after an error or a failed stage (those that were running finish first and are kept);
@@ -144,7 +147,7 @@ def repro(
                 holder = tmp / "mtl-repro.pid"
                 with FileLock(tmp / "mtl-repro.lock", timeout=0):
                     holder.write_text(f"process {os.getpid()}")
-                    return _repro(targets, jobs, force, keep_going, tmp / "repro")
+                    return _repro(targets, jobs, force, keep_going, allow_missing, tmp / "repro")
         except Timeout:
             who = holder.read_text() if holder.exists() else "another process"
             return _refuse(f"already running in this repository ({who})")
@@ -157,6 +160,9 @@ def repro(
 @click.option("-j", "--jobs", type=int, help="Stages at a time; one per GPU, or else per core.")
 @click.option("-f", "--force", is_flag=True, help="Run every selected stage, changed or not.")
 @click.option("-k", "--keep-going", is_flag=True, help="After a failure run what does not need it.")
+@click.option(
+    "--allow-missing", is_flag=True, help="As of `dvc repro`: missing data, such as the images, has not changed."
+)
 @click.pass_context
 def command(context: click.Context, targets: tuple[str, ...], jobs: int | None, **flags: bool) -> None:
     """Bring TARGETS up to date as `dvc repro` does, running independent stages side by side.

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 
-def plan(targets: Sequence[str], force: bool, done: set[str]) -> dict[str, set[str]]:
+def plan(targets: Sequence[str], force: bool, done: set[str], allow_missing: bool = False) -> dict[str, set[str]]:
     """Ask DVC what is to run, but for `done`: each stage, in its order, with what it waits for."""
     import networkx as nx
     from dvc.repo import Repo
@@ -18,7 +18,7 @@ def plan(targets: Sequence[str], force: bool, done: set[str]) -> dict[str, set[s
             # Unforced, a dry run fails on the first output that is not there yet.
             selected = repo.reproduce(list(targets), dry=True, force=True)
             with repo.lock:
-                todo = {stage.addressing for stage in selected if force or stage.changed()} - done
+                todo = {stage.addressing for stage in selected if force or stage.changed(allow_missing)} - done
             graph = nx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing)
     finally:
         logging.disable(logging.NOTSET)

@@ -33,7 +33,7 @@ class Job(NamedTuple):
     slot: int
 
 
-def start(name: str, slot: int, *, force: bool, logs: Path, devices: Sequence[str], mark: str) -> Job:
+def start(name: str, slot: int, *, flags: Sequence[str], logs: Path, devices: Sequence[str], mark: str) -> Job:
     """Start DVC on one stage, in a session of its own, with its output going to a log file in `logs`.
 
     `mark` is that of `guarded`.
@@ -46,7 +46,7 @@ def start(name: str, slot: int, *, force: bool, logs: Path, devices: Sequence[st
     environment = {"DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1", "PATH": path, MARK: mark}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*command, *(["--force"] if force else []), name],
+            [*command, *flags, name],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -17,7 +17,7 @@ from mtl.shards.manifest import (
     local,
     parse,
 )
-from mtl.shards.raw import read_images, read_manifest, resolve
+from mtl.shards.raw import read_images, read_manifest
 
 __all__ = [
     "CHUNK",

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 
 from mtl import store
 from mtl.shards.images import Images
-from mtl.shards.manifest import MANIFEST, Manifest, Place, is_remote, local, parse
+from mtl.shards.manifest import MANIFEST, Manifest, Place, local, parse
 
 
 def read_manifest() -> tuple[Manifest, Place]:
@@ -24,12 +21,11 @@ def read_images(split: store.Split) -> Images:
     Raises UserError where a shard is missing or has another size than the manifest says.
     """
     manifest, place = read_manifest()
-    path = resolve(place.path)
     names = ("train", "validation") if split == "train" else (split,)
     shards = [shard for name in names if name in manifest.splits for shard in manifest.splits[name].shards]
     counts = tuple(shard.records for shard in shards)
     return Images(
-        files=tuple(str(local(path, shard)) for shard in shards),
+        files=tuple(str(local(place.path, shard)) for shard in shards),
         counts=counts,
         index=np.arange(sum(counts)),
         side=store.read_dataset().shape[:2],
@@ -38,11 +34,3 @@ def read_images(split: store.Split) -> Images:
         cache=place.cache,
         mean_bytes=max(1.0, sum(shard.bytes for shard in shards) / max(1, sum(counts))),
     )
-
-
-def resolve(path: str) -> str:
-    """Where `data.path` is: under `dvc exp run --temp` what git does not track is in `$DVC_ROOT` alone."""
-    root = os.environ.get("DVC_ROOT")
-    if is_remote(path) or not root or Path(path, MANIFEST).exists():
-        return path
-    return str(Path(root, path))

@@ -26,7 +26,7 @@ def load(data: Data, seed: int) -> Images:
     hold others (a copy re-encoded as JPEG), also fewer; the name then says so. Raises UserError where a copy is
     broken or not CIFAR-10, and where there is none and the download fails.
     """
-    path = trees.resolve(data.path)
+    path = Path(data.path)
     if not path.exists() or trees.has_content(path):
         return _load_copy(_pick(path), data.size)
     cached = official.find_cached()
@@ -40,7 +40,7 @@ def find_local(path: str) -> Path | None:
 
     Nothing is decoded: a broken copy is found too, and `load` then says what is wrong with it.
     """
-    local = trees.resolve(path)
+    local = Path(path)
     return local if trees.has_content(local) else official.find_cached()
 
 

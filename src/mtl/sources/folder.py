@@ -26,7 +26,7 @@ def load(data: Data, seed: int) -> Images:
     Classes are in the order of their names, images in the order of theirs. Returns uint8 (N, H, W, 3) and (N, 1).
     Raises UserError where there is nothing to load or what is there is broken or unfit.
     """
-    return load_tree(trees.list_files(trees.pick(trees.resolve(data.path))), data.size)
+    return load_tree(trees.list_files(trees.pick(Path(data.path))), data.size)
 
 
 def load_tree(tree: trees.Tree, size: int | None) -> Images:

@@ -31,7 +31,7 @@ def load(data: Data) -> Records:
     Raises UserError where there is no manifest, or a shard is missing, truncated or not what the manifest says, where a
     split or class has no images, and where the images are of several sizes without `data.size`.
     """
-    path = shards.resolve(data.path)
+    path = data.path
     manifest = read_manifest(path)
     shape = _shape(path, manifest, data.size)
     check_count(path, manifest.classes)

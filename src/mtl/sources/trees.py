@@ -110,14 +110,25 @@ def is_readme(name: str) -> bool:
     return PurePosixPath(name).stem.upper() == "README"
 
 
-def resolve(path: str) -> Path:
-    """Where `data.path` is: in the working directory if there is something there, else in `$DVC_ROOT`.
+def refuse_unhashed(path: Path) -> None:
+    """Raise UserError where DVC does not hash all that would be read of `path`: it does not follow links to folders.
 
-    Under `dvc exp run --temp` what git does not track is in the parent repository alone, which `$DVC_ROOT` names.
+    An empty folder is refused too. In the copy that `dvc exp run --temp` makes it is one that neither git nor DVC has.
     """
-    here, root = Path(path), os.environ.get("DVC_ROOT")
-    there = Path(root, path) if root else here
-    return there if not has_content(here) and has_content(there) else here
+    if not has_content(path):
+        raise UserError(
+            f"{path}: there is nothing in it; put your images there (`mtl run` does it with CIFAR-10) and"
+            f" `dvc add {path}`, so that experiments in temporary folders have them too, or set data.path to an"
+            " absolute path"
+        )
+    for folder, folders, _ in os.walk(path, onerror=_refuse):
+        folders[:] = sorted(name for name in folders if not is_junk(name))
+        for link in (Path(folder, name) for name in folders):
+            if link.is_symlink():
+                raise UserError(
+                    f"{link}: a link to a folder, which DVC does not follow: changes of its images would go unnoticed;"
+                    f" put the folder itself there (`cp -rL`), or set data.path to an absolute path without such links"
+                )
 
 
 def pick(path: Path) -> Path:
