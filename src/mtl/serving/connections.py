@@ -103,6 +103,7 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Wait for a client that does not take its answer."""
         super().pause_writing()
+        self._unsent = 0
         self._wait(self._doorman.limits.headers)
 
     def resume_writing(self) -> None:
