@@ -71,7 +71,7 @@ BAD = [
     ("hardware.strategy", "parameter_server", "hardware.strategy: parameter_server: Keras 3 does not support it; use"),
     ("hardware.wait_seconds", 0, "hardware.wait_seconds: must be at least 1, not 0"),
     ("recipes.compact.tensorboard", "yes", "recipes.compact.tensorboard: must be true or false, not 'yes'"),
-    ("recipes.compact.tensorboard", {"profile": [3]}, "recipes.compact.tensorboard.profile: 1 entries; give at least 2"),
+    ("recipes.compact.tensorboard", {"profile": [3]}, "tensorboard.profile: 1 entries; give at least 2"),
     (
         "recipes.compact.tensorboard",
         {"profile": [9, 3]},

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -39,4 +41,18 @@ def run(main: Callable[[], object]) -> None:
         return
     if "DVC_STAGE" in os.environ:
         message += " (outputs of an earlier run: `dvc checkout`; metrics that were committed: `git restore metrics`)"
+    elif re.search("`dvc (repro|checkout)", message):
+        message += _where_dvc_runs()
     sys.exit(f"error: {message}")
+
+
+def _where_dvc_runs() -> str:
+    """Say that DVC does nothing in the working directory, where that is so: advice to run it does not help there."""
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        return " (this folder was removed)"
+    root = next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").exists()), None)
+    if root == here:
+        return ""
+    return f" (there is no dvc.yaml in {here}; do it in {root or 'the root of a project'})"
