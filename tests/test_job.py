@@ -107,7 +107,7 @@ def test_a_flag_that_means_nothing_is_one_line(words, said):
 
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(here):
     usual = ("--params", "p.yaml", "--data", "images", "--output", "out")
-    assert "there is no task 'model9'; known: model1, model2" in refused("model9", *usual)
+    assert refused("model9", *usual) == "p.yaml: there is no task 'model9'; known: model1, model2"
     assert refused("model1", *usual[2:], "--params", "q.yaml").startswith("q.yaml: no such file")
     (here / "broken.yaml").write_text("tasks: [")
     assert refused("model1", *usual[2:], "--params", "broken.yaml").startswith("broken.yaml: not valid YAML")
@@ -121,6 +121,12 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(here):
     assert "'extra' is not understood" in refused("model1", *usual, "extra")
     assert not (here / "out").exists()
     assert "give TASK first" in train("--lr=1", "model1", *usual).output
+
+
+def test_what_a_stage_refuses_is_named_as_it_was_given(here, capfd):
+    train("model1", "--params", "p.yaml", "--data", "images", "--output", "out", "--data.validation=60000")
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
+    assert line.startswith("error: --data.validation: 60000 ")
 
 
 def test_a_folder_with_results_is_left_as_it_is(here):

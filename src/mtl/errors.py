@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+GIVEN = "MTL_GIVEN"  # in the environment: {"file": the params file, "options": [dotted names]} of `mtl train`
 
 
 class UserError(Exception):
@@ -39,11 +42,25 @@ def run(main: Callable[[], object]) -> None:
         sys.exit(130)
     else:
         return
+    message = as_given(message)
     if "DVC_STAGE" in os.environ:
         message += " (outputs of an earlier run: `dvc checkout`; metrics that were committed: `git restore metrics`)"
     elif re.search("`dvc (repro|checkout)", message):
         message += _where_dvc_runs()
     sys.exit(f"error: {message}")
+
+
+def as_given(message: str) -> str:
+    """`message` about params.yaml, which `mtl train` wrote, with the option or file that a person gave in its place.
+
+    They are in the environment, as a stage may be a process of its own.
+    """
+    file, colon, rest = message.partition(": ")
+    if GIVEN not in os.environ or file != "params.yaml":
+        return message
+    given = json.loads(os.environ[GIVEN])
+    key = rest.partition(": ")[0]
+    return f"--{rest}" if key in given["options"] else f"{given['file']}{colon}{rest}"
 
 
 def _where_dvc_runs() -> str:
