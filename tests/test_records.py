@@ -498,9 +498,16 @@ def other_labels(path: Path) -> None:
     )
 
 
+def one_class(manifest: dict) -> None:
+    manifest["classes"] = ["airplane"]
+    for split in manifest["splits"].values():
+        split["classes"] = {"airplane": sum(split["classes"].values())}
+
+
 @pytest.mark.parametrize(
     ("spoil", "changes", "message"),
     [
+        (lambda p: edit_manifest(p, one_class), {}, "one class only, 'airplane'"),
         (lambda p: (p / "manifest.json").unlink(), {}, "manifest.json is missing; make shards of your images with `mt"),
         (lambda p: (p / "manifest.json").write_text("{"), {}, "manifest.json: not valid JSON"),
         (
