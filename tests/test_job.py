@@ -87,8 +87,8 @@ def test_sections_lists_and_whole_numbers_written_as_fractions_are_taken():
         (("--optimizer.rate=1",), "known in recipes.compact.optimizer: name, learning_rate, momentum, weight_decay"),
         (("--recipes.huge.epochs=1",), "p.yaml has no recipes.huge.epochs; known in recipes: compact, article_"),
         (("--epochs.of.all=1",), "p.yaml has no recipes.compact.epochs.of.all; known in recipes.compact: network"),
-        (("--epochs=many",), "--epochs=many: recipes.compact.epochs: Input should be a valid integer"),
-        (("--epochs=1.5",), "--epochs=1.5: recipes.compact.epochs: Input should be a valid integer"),
+        (("--epochs=many",), "--epochs=many: recipes.compact.epochs: must be a whole number"),
+        (("--epochs=1.5",), "--epochs=1.5: recipes.compact.epochs: must be a whole number"),
         (("--optimizer=[1",), "--optimizer=[1: not valid YAML: "),
         (("--optimizer.name=adam",), "recipes.compact.optimizer.momentum: unknown key"),
         (("--epochs",), "--epochs has no value; values of the params file are changed by --NAME=VALUE"),
@@ -107,7 +107,7 @@ def test_a_flag_that_means_nothing_is_one_line(words, said):
 
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(here):
     usual = ("--params", "p.yaml", "--data", "images", "--output", "out")
-    assert "there is no task 'model9'; known: model1, model2" in refused("model9", *usual)
+    assert refused("model9", *usual) == "p.yaml: there is no task 'model9'; known: model1, model2"
     assert refused("model1", *usual[2:], "--params", "q.yaml").startswith("q.yaml: no such file")
     (here / "broken.yaml").write_text("tasks: [")
     assert refused("model1", *usual[2:], "--params", "broken.yaml").startswith("broken.yaml: not valid YAML")
@@ -121,6 +121,12 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(here):
     assert "'extra' is not understood" in refused("model1", *usual, "extra")
     assert not (here / "out").exists()
     assert "give TASK first" in train("--lr=1", "model1", *usual).output
+
+
+def test_what_a_stage_refuses_is_named_as_it_was_given(here, capfd):
+    train("model1", "--params", "p.yaml", "--data", "images", "--output", "out", "--data.validation=60000")
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
+    assert line.startswith("error: --data.validation: 60000 ")
 
 
 def test_a_folder_with_results_is_left_as_it_is(here):

@@ -498,12 +498,23 @@ def other_labels(path: Path) -> None:
     )
 
 
+def one_class(manifest: dict) -> None:
+    manifest["classes"] = ["airplane"]
+    for split in manifest["splits"].values():
+        split["classes"] = {"airplane": sum(split["classes"].values())}
+
+
 @pytest.mark.parametrize(
     ("spoil", "changes", "message"),
     [
+        (lambda p: edit_manifest(p, one_class), {}, "one class only, 'airplane'"),
         (lambda p: (p / "manifest.json").unlink(), {}, "manifest.json is missing; make shards of your images with `mt"),
         (lambda p: (p / "manifest.json").write_text("{"), {}, "manifest.json: not valid JSON"),
-        (lambda p: edit_manifest(p, lambda m: m.pop("classes")), {}, "not a manifest of `mtl convert`: classes: Field"),
+        (
+            lambda p: edit_manifest(p, lambda m: m.pop("classes")),
+            {},
+            "not a manifest of `mtl convert`: classes: is missing",
+        ),
         (lambda p: edit_manifest(p, lambda m: m["splits"].update(dev=m["splits"]["test"])), {}, "splits.dev: unknown"),
         (lambda p: (p / "test-00001-of-00003.tfrecord.gz").unlink(), {}, "this shard of the manifest is missing"),
         (

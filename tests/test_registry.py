@@ -184,7 +184,7 @@ def test_a_gate_that_names_no_task_is_refused(promoted, tmp_path, monkeypatch):
     project.edit(lambda tree: tree["promote"].update(accuracy={"modell": 0.5}))
     assert refusal() == "params.yaml: promote.accuracy.modell: no such task; known: model1, model2"
     project.edit(lambda tree: tree["promote"].update(accuracy={}))
-    assert refusal().startswith("params.yaml: promote.accuracy: Dictionary should have at least 1 item")
+    assert refusal().startswith("params.yaml: promote.accuracy: 0 entries; give at least 1")
     project.edit(lambda tree: tree.pop("promote"))
     assert refusal().startswith("params.yaml: there is no promote: section")
 

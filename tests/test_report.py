@@ -212,7 +212,7 @@ def test_without_both_it_is_an_error(tmp_path, monkeypatch):
     ("content", "message"),
     [
         ("{", "metrics/study.json: not valid JSON"),
-        ('{"data": "photos"}', "metrics/study.json: machine: Field required"),
+        ('{"data": "photos"}', "metrics/study.json: machine: is missing"),
         ("[]", "metrics/study.json: "),
     ],
 )

@@ -63,7 +63,7 @@ def test_killed_run_again_applied_and_reproduced(project: Project):
     refused = [trial for trial in after if trial.params.get("recipes.compact.label_smoothing") == 1.5]
     assert refused, "no trial drew the value that the recipe refuses"
     assert {trial.state for trial in refused} == {TrialState.FAIL}
-    assert "recipes.compact.label_smoothing: Input should be less than 1, not 1.5" in said.stdout
+    assert "recipes.compact.label_smoothing: must be below 1, not 1.5" in said.stdout
 
     # One run for the study, whoever ran it, and under it one per trial, each with parameters, curve and end.
     client = mlflow.MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from mtl import orphans
+
+GIVEN = "MTL_GIVEN"  # in the environment: {"file": the params file, "options": [dotted names]} of `mtl train`
 
 
 class UserError(Exception):
@@ -54,6 +58,34 @@ def run(main: Callable[[], object], restore: Callable[[str], bool] | None = None
         if isinstance(error, KeyboardInterrupt):
             sys.exit(130)
         raise
+    message = as_given(message)
     if stage and not (restore and restore(stage)):
         message += " (outputs of an earlier run: `dvc checkout`; metrics that were committed: `git restore metrics`)"
+    elif not stage and re.search("`dvc (repro|checkout)", message):
+        message += _where_dvc_runs()
     sys.exit(f"error: {message}")
+
+
+def as_given(message: str) -> str:
+    """`message` about params.yaml, which `mtl train` wrote, with the option or file that a person gave in its place.
+
+    They are in the environment, as a stage may be a process of its own.
+    """
+    file, colon, rest = message.partition(": ")
+    if GIVEN not in os.environ or file != "params.yaml":
+        return message
+    given = json.loads(os.environ[GIVEN])
+    key = rest.partition(": ")[0]
+    return f"--{rest}" if key in given["options"] else f"{given['file']}{colon}{rest}"
+
+
+def _where_dvc_runs() -> str:
+    """Say that DVC does nothing in the working directory, where that is so: advice to run it does not help there."""
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        return " (this folder was removed)"
+    root = next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").exists()), None)
+    if root == here:
+        return ""
+    return f" (there is no dvc.yaml in {here}; do it in {root or 'the root of a project'})"

@@ -14,7 +14,7 @@ from mtl.errors import UserError
 from mtl.gate import Gate
 from mtl.reading import read_as
 from mtl.recipes import Recipe
-from mtl.settings import Settings
+from mtl.settings import Settings, like
 from mtl.tune_settings import Tune
 
 PATH = Path("params.yaml")
@@ -51,7 +51,7 @@ RESERVED = frozenset(
     ]
 )
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Name = Annotated[str, like(r"[a-z][a-z0-9_]*", "a name of small letters, digits and _, a letter first")]
 
 
 class Data(Settings):
@@ -72,7 +72,7 @@ class Data(Settings):
         return path
 
     source: Literal["cifar10", "folder", "generated", "tfrecord"]
-    path: Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]
+    path: Annotated[str, like(r"[^\x00-\x1f]+", "a path, such as data/external")]
     size: Annotated[int, Field(ge=4, le=4096)] | None = None
     validation: Annotated[int, Field(ge=0)]
     cache: Annotated[int, Field(ge=0)] = 256  # of tfrecord: up to so many MiB of images in memory, more are streamed

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from mtl.errors import UserError, one_line
 from mtl.settings import Settings
@@ -18,6 +19,30 @@ S = TypeVar("S", bound=Settings)
 
 MOST_NODES = 1_000_000  # values of a file; a thousand times as many as a large one has
 NUMBER_LENGTH = 300
+# What pydantic's kinds of errors ask for, by their type.
+_WANTED = {
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing_size": "must be a whole number of fewer digits",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "string_too_short": "must have at least {min_length} character",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "tuple_type": "must be a list, such as [a, b]",
+    "list_type": "must be a list, such as [a, b]",
+    "dict_type": "must be a mapping, keys with values",
+    "model_type": "must be a mapping, keys with values",
+    "model_attributes_type": "must be a mapping, keys with values",
+}
 
 
 def read_as(kind: type[S], path: Path) -> S:
@@ -81,18 +106,51 @@ def _refuse_odd_keys(path: Path, tree: object) -> None:
         _refuse_odd_keys(path, value)
 
 
-def first_line(error: ValidationError) -> str:
-    """`tasks.model1.recipe: Field required (and 2 more)`, from pydantic's list of errors."""
+def first_line(error: ValidationError, known: str = "see the comments in params.yaml for those there are") -> str:
+    """`tasks.model1.recipe: is missing (and 2 more)`, from pydantic's list of errors, in the words of the file.
+
+    `known` says where the known keys are.
+    """
     first, *more = error.errors(include_url=False)
-    # Pydantic puts the tag of a union ('sgd') into the path, behind the key (or the index) that holds the union.
-    parts = [str(part) for part in first["loc"]]
+    # Pydantic puts the tag of a union ('sgd') into the path, behind the key (or the index) that holds the union, and
+    # `[key]` behind a key that is itself wrong.
+    parts = [str(part) for part in first["loc"] if part != "[key]"]
     tagged = [before in ("optimizer", "schedule", "tensorboard") or before.isdigit() for before in ["", *parts]]
-    place = ".".join(part for part, tag in zip(parts, tagged, strict=False) if not tag)
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = "unknown key; see the comments in params.yaml for those there are"
-    elif first["type"] == "union_tag_not_found":
-        message = "its name is missing, such as {name: sgd, …}; see the comments in params.yaml for those there are"
-    elif first["type"] != "value_error" and isinstance(first["input"], str | int | float):
-        message += f", not {first['input']!r}"
-    return (f"{place}: " if place else "") + message + (f" (and {len(more)} more)" if more else "")
+    place = ".".join(part or "''" for part, tag in zip(parts, tagged, strict=False) if not tag)
+    return (f"{place}: " if place else "") + _words(first, known) + (f" (and {len(more)} more)" if more else "")
+
+
+def _words(error: ErrorDetails, known: str) -> str:
+    """What is wrong with a value and what would be right."""
+    context = {key: int(x) if isinstance(x, float) and x.is_integer() else x for key, x in error.get("ctx", {}).items()}
+    match error["type"]:
+        case "value_error":
+            return error["msg"].removeprefix("Value error, ")
+        case "missing":
+            return "is missing; add it"
+        case "extra_forbidden":
+            return f"unknown key; {known}"
+        case "union_tag_not_found":
+            return f"its name is missing, such as {{name: sgd, …}}; {known}"
+        case "union_tag_invalid":
+            name = context["discriminator"].strip("'")
+            return f"unknown {name} {context['tag']!r}; use one of {context['expected_tags']}"
+        case "too_short" | "too_long":
+            bound = "at least {min_length}" if error["type"] == "too_short" else "at most {max_length}"
+            return f"{context['actual_length']} entries; give {bound.format(**context)}"
+        case kind:
+            wanted = _WANTED[kind].format(**context) if kind in _WANTED else f"is refused ({error['msg']})"
+            return f"{wanted}, not {_shown(error['input'])}"
+
+
+def _shown(value: object) -> str:
+    """A value as the file may have it, shortened."""
+    if isinstance(value, str):
+        text = repr(value)
+    elif isinstance(value, bool | None):
+        text = json.dumps(value)
+    elif isinstance(value, dict):
+        text = f"a mapping of {len(value)} keys"
+    else:
+        text = f"a list of {len(value)}" if isinstance(value, list) else str(value)
+    return text if len(text) <= 80 else text[:79] + "…"

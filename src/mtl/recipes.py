@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, JsonValue, Tag, field_validator
 
-from mtl.settings import Settings
+from mtl.settings import Settings, like
 
 Rate = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -74,7 +74,7 @@ class Board(Settings):
 class Recipe(Settings):
     """A network and how to train it."""
 
-    network: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?$")]
+    network: Annotated[str, like(r"[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?", "a network's name, or module:function")]
     options: dict[str, JsonValue] = Field(default_factory=dict)
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     loss: Literal["categorical_crossentropy", "binary_crossentropy"] = "categorical_crossentropy"

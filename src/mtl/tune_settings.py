@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from mtl.settings import Settings
+from mtl.settings import Settings, like
 
-Path = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.\w+)*$")]
+Path = Annotated[str, like(r"[A-Za-z_]\w*(\.\w+)*", "a dotted name, such as optimizer.learning_rate")]
 Scale = Literal["linear", "log"]
 
 

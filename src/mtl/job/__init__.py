@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from mtl import addresses, cluster, params, store
+from mtl import addresses, cluster, errors, params, store
 from mtl.errors import UserError
 from mtl.job import folders, values
 
@@ -58,7 +58,9 @@ def command(
         local = folders.fetched(address, work / "images") if _is_remote(address, settings.data) else None
         mine = changed | ({"data.path": str(local)} if local else {})
         folders.write_params(source, mine, task, work / params.PATH)
-        metrics = _train(task, work, output.absolute() if chief else None, reported=report is not None)
+        given = {errors.GIVEN: json.dumps({"file": str(source), "options": sorted(changed)})}
+        with folders.environment(given):
+            metrics = _train(task, work, output.absolute() if chief else None, reported=report is not None)
         if metrics is None:
             return
         folders.write_params(source, changed, task, output.absolute() / params.PATH)
@@ -109,7 +111,10 @@ def _train(task: str, work: Path, output: Path | None, reported: bool) -> dict[s
                 raise SystemExit(done.returncode)
         if reported:
             _refuse_without(store.read_dataset().validation)
-        function(script("train"))(task)
+        try:
+            function(script("train"))(task)
+        except UserError as error:
+            raise UserError(errors.as_given(str(error))) from error
         metrics = store.METRICS / f"{task}.json"
         return store.read_json(metrics) if metrics.exists() else None
 

@@ -47,7 +47,8 @@ def change(settings: Params, task: str, given: dict[str, str], path: Path) -> tu
     Raises:
         UserError: an unknown task or name, or a value that is refused.
     """
-    settings.task(task)
+    if task not in settings.tasks:
+        raise UserError(f"{path}: there is no task {task!r}; known: {', '.join(settings.tasks)}")
     tree, values = settings.model_dump(mode="json"), {}
     # The recipe itself may be changed by a flag: full names come first.
     for name in sorted(given, key=lambda name: not _is_full(name)):

@@ -38,7 +38,7 @@ def prepare(content: bytes, name: str) -> Encoded:
             image.load()  # a PNG may have its orientation behind the pixels
             if image.mode in PLAIN and decoding.is_upright(image):
                 kind = "png" if image.format == "PNG" else "jpeg"
-                digest = duplicates.digest(np.asarray(image.convert("RGB")))
+                digest = duplicates.digest(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
                 return Encoded(content, image.height, image.width, len(image.getbands()), kind, digest)
     except Exception:  # what a decoder raises on a stranger's bytes; `decode` puts it into a line
         decoding.decode(content, name)

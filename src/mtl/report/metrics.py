@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mtl import store
 from mtl.errors import UserError
+from mtl.reading import first_line
 
 VERDICT = store.METRICS / "main_evaluate.json"
 STUDY = store.METRICS / "study.json"
@@ -124,9 +125,7 @@ def _read(kind: type[P], path: Path) -> P | None:
     try:
         return kind.model_validate(store.read_json(path))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: {place}: {first['msg']}; the stage that writes it does so anew") from None
+        raise UserError(f"{path}: {first_line(error)}; the stage that writes it does so anew") from None
 
 
 def _stale(study: StudyResults, verdict: Verdict | None) -> str | None:

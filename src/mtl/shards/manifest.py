@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
 from mtl import store
 from mtl.errors import UserError, one_line
 from mtl.reading import first_line
-from mtl.settings import Settings
+from mtl.settings import Settings, like
 
 MANIFEST = "manifest.json"
 SPLITS = ("train", "validation", "test")
@@ -22,10 +22,10 @@ FETCHED = Path(".shards")  # no DVC out: copies of shards that are not on this m
 class Shard(Settings):
     """One file: how many records and bytes it has, and its sha256."""
 
-    file: str = Field(pattern=r"^[\w.-]+$")
+    file: Annotated[str, like(r"[\w.-]+", "the name of a file in this folder")]
     records: int = Field(ge=0)
     bytes: int = Field(ge=0)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    sha256: Annotated[str, like(r"[0-9a-f]{64}", "a sha256 of 64 digits from 0 to f")]
 
 
 class SplitRecords(Settings):
@@ -93,7 +93,8 @@ def parse(content: Any, where: str) -> Manifest:
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{where}: not a manifest of `mtl convert`: {first_line(error)}") from None
+        fault = first_line(error, "it may be of a newer version")
+        raise UserError(f"{where}: not a manifest of `mtl convert`: {fault}") from None
     for name, split in manifest.splits.items():
         unknown = [label for label in split.classes if label not in manifest.classes]
         if name not in SPLITS or unknown:
