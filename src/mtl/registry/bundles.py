@@ -80,8 +80,8 @@ def read(bundle: Bundle) -> dict[str, keras.Model]:
             missing = [module for module in bundle.imports if module not in sys.modules]
             if missing:
                 raise UserError(
-                    f"{bundle.uri}: {task} has layers of the module {missing[0]}, which is not imported because a model"
-                    f" says so: `mtl serve --import {missing[0]}`, or mtl.load(…, imports=[{missing[0]!r}])"
+                    f"{bundle.uri}: {task} has layers of the module {missing[0]}, which was not imported:"
+                    f" `mtl serve --import {missing[0]}`, or mtl.load(…, imports=[{missing[0]!r}])"
                 ) from None
             raise UserError(f"{bundle.uri}: {str(error).replace(str(file), file.name)}") from None
         if networks[task].output_shape != (None, len(bundle.classes[task])):

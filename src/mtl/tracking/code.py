@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -75,10 +76,8 @@ def _imported() -> Iterator[str]:
     """The modules with a source file of their own, under the names by which they are imported."""
     for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
-        is_source = (
-            spec is not None and spec.name == name and str(spec.origin).endswith(".py") and _file(name).is_file()
-        )
-        if is_source and not _is_installed(name):
+        is_source = spec is not None and spec.name == name and str(spec.origin).endswith(".py")
+        if is_source and not _is_installed(name) and _file(name).is_file():
             yield name
 
 
@@ -93,8 +92,14 @@ def _root(name: str) -> Path:
 
 
 def _is_installed(name: str) -> bool:
-    paths = sysconfig.get_paths()
-    return any(_file(name).is_relative_to(paths[key]) for key in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return str(_file(name)).startswith(_places())
+
+
+@cache
+def _places() -> tuple[str, ...]:
+    """Where Python's own modules and installed packages are."""
+    keys = ("stdlib", "platstdlib", "purelib", "platlib")
+    return tuple({sysconfig.get_path(key) + os.sep for key in keys})
 
 
 def _is_mtl(name: str) -> bool:
