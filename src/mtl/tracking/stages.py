@@ -11,6 +11,7 @@ from typing import Any
 
 from mtl import lineage
 from mtl.params import Params
+from mtl.tracking import running
 from mtl.tracking.calls import Call, flat
 from mtl.tracking.identity import Identity, begin, identify
 from mtl.tracking.run import Run
@@ -42,12 +43,18 @@ def stage_run(experiment: str, settings: Params, stage: str | None = None, pipel
     Raises:
         UserError: the tracking server does not answer, or refuses us.
     """
+    import mlflow
+
     prepare_client()
     name = os.environ.get("DVC_EXP_NAME")
+    identity = identify(experiment, None, name, _tags())
     with answers():
-        run = _begin(identify(experiment, None, name, _tags()))
+        running.end_killed(mlflow.MlflowClient())
+        note = running.Note(identity)  # before it begins: killed in between, it is known by when it began
+        run = _begin(identity)
     status = "FAILED"
     try:
+        note.write(run.identity)
         stage = stage or experiment
         tags = {"stage": stage, **lineage.git(), **_prefixed("dep", lineage.hashes(stage, "deps", pipeline))}
         run.log_tags(tags | ({"DVC_EXP_NAME": name} if name else {}))
@@ -57,6 +64,7 @@ def stage_run(experiment: str, settings: Params, stage: str | None = None, pipel
         status = "FINISHED"
     finally:
         run.end(status)
+        note.remove()
         run.report()
 
 
