@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
+
+FULL = re.compile("No space left on device|File too large|Disk quota exceeded")
 
 
 class UserError(Exception):
@@ -19,6 +22,8 @@ def one_line(error: BaseException) -> str:
 def describe_os_error(error: OSError) -> str:
     """Say what the system refused, in one line (`OSError` of a short write carries no `strerror`)."""
     reason = " ".join(error.strerror.split()) if error.strerror else one_line(error)
+    if inner := re.search(r"filename = '([^']*)'.*error message = '([^']*)'", reason):  # HDF5's, among its addresses
+        return f"{inner[1]}: {inner[2]}"
     return f"{error.filename}: {reason}" if error.filename else reason
 
 
@@ -33,10 +38,22 @@ def run(main: Callable[[], object]) -> None:
         message = str(error)
     except OSError as error:
         message = describe_os_error(error)
+    except RuntimeError as error:  # what HDF5 says where a file cannot be closed
+        if not FULL.search(str(error)):
+            raise
+        message = describe_os_error(OSError(str(error)))
     except KeyboardInterrupt:
         sys.exit(130)
     else:
         return
+    if FULL.search(message) and "make room" not in message:
+        message += "; make room"
     if "DVC_STAGE" in os.environ:
         message += " (outputs of an earlier run: `dvc checkout`; metrics that were committed: `git restore metrics`)"
+    if FULL.search(message) and "h5py" in sys.modules:
+        # HDF5 cannot close the file that it was writing, and would say so at length at the end, or crash.
+        print(f"error: {message}", file=sys.stderr)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(1)
     sys.exit(f"error: {message}")

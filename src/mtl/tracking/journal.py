@@ -46,8 +46,13 @@ class Journal:
         folder = root() / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(parents=True)
         journal = cls(folder)
-        journal._lock.acquire(timeout=0)
-        store.write_json(folder / "run.json", asdict(identity))  # last: without it the folder does not count
+        try:
+            journal._lock.acquire(timeout=0)
+            store.write_json(folder / "run.json", asdict(identity))  # last: without it the folder does not count
+        except (OSError, UserError):
+            journal.release()
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return journal
 
     @contextmanager

@@ -15,6 +15,7 @@ from mtl.tracking import running
 from mtl.tracking.calls import Call, flat
 from mtl.tracking.identity import Identity, begin, identify
 from mtl.tracking.run import Run
+from mtl.tracking.sender import END
 from mtl.tracking.server import answers, experiment_id, prepare_client
 
 TUNE = "tune"  # the experiment of all studies
@@ -64,8 +65,11 @@ def stage_run(experiment: str, settings: Params, stage: str | None = None, pipel
         status = "FINISHED"
     finally:
         run.end(status)
-        note.remove()
-        run.report()
+        ended = END not in run.lost  # else the next stage ends it
+        if ended:
+            note.remove()
+        if ended or status == "FINISHED":  # else a full disk has failed the stage too, which says so
+            run.report()
 
 
 @contextmanager
