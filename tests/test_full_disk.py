@@ -94,7 +94,6 @@ def test_what_is_logged_to_a_full_disk_is_named_once(small):
     status, line = run(LOG, small)
     assert status == 0
     assert "metrics, parameters, c.json, tags, end of the run" in line
-    assert not list(small.glob(".pending/*/"))
 
 
 @pytest.mark.parametrize("room", [0, 1_000_000, 1_598_000])

@@ -46,13 +46,8 @@ class Journal:
         folder = root() / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(parents=True)
         journal = cls(folder)
-        try:
-            journal._lock.acquire(timeout=0)
-            store.write_json(folder / "run.json", asdict(identity))  # last: without it the folder does not count
-        except (OSError, UserError):
-            journal.release()
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        journal._lock.acquire(timeout=0)
+        store.write_json(folder / "run.json", asdict(identity))  # last: without it the folder does not count
         return journal
 
     @contextmanager
