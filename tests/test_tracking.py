@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -135,3 +141,86 @@ def test_groups_of_any_name_are_logged_and_one_refused_value_takes_no_other_with
         "last": "5",
     }
     assert there.data.metrics == {"acc": 0.5, "big :26: wild": 0.25}
+
+
+LOG_AND_WAIT = """
+import sys
+from pathlib import Path
+from mtl import params, tracking
+
+with tracking.stage_run("load_data", params.read(Path(sys.argv[1]))) as run:
+    run.log_metrics({"a": 1.0})
+    print(run.identity.run_id, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def stage_in(folder: Path, uri: str) -> Iterator[tuple[subprocess.Popen, str]]:
+    """A stage of another process, in its midst: the process and the id of its run."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "MLFLOW_TRACKING_URI": uri}
+    command = [sys.executable, "-c", LOG_AND_WAIT, str(ROOT / "params.yaml")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=folder, env=environment, **pipes) as process:
+        try:
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def test_the_run_of_a_killed_stage_is_ended_by_the_next_and_no_other(tmp_path, monkeypatch):
+    """A run that goes on, or that is another folder's or store's, is none of ours to end."""
+    uri, here = f"sqlite:///{tmp_path}/m.db", tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    client, settings = mlflow.MlflowClient(uri, uri), params.read(ROOT / "params.yaml")
+
+    def statuses() -> list[str]:
+        return [client.get_run(run_id).info.status for run_id in (killed, alive)]
+
+    with stage_in(here, uri) as (alive_process, alive), stage_in(here, uri) as (process, killed):
+        process.kill()
+        process.wait()
+        copy = shutil.copytree(here, tmp_path / "copy")
+        for folder, store in ((copy, uri), (here, f"sqlite:///{tmp_path}/other.db")):
+            monkeypatch.chdir(folder)
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+            with tracking.stage_run("load_data", settings):
+                pass
+        assert statuses() == ["RUNNING", "RUNNING"]
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with tracking.stage_run("derive_labels", settings):
+            assert statuses() == ["KILLED", "RUNNING"]
+        assert client.get_run(killed).data.metrics == {"a": 1.0}
+        alive_process.stdin.close()
+        assert alive_process.wait(120) == 0
+    assert statuses() == ["KILLED", "FINISHED"]
+    assert [path.name for path in here.iterdir()] == []
+
+
+def test_a_run_that_was_killed_as_it_began_or_deleted_meanwhile(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    settings = params.read(ROOT / "params.yaml")
+    with tracking.stage_run("load_data", settings) as deleted:
+        (note,) = tmp_path.glob(".running/*")
+        noted = json.loads((note / "run.json").read_text())
+    client = mlflow.MlflowClient()
+    for name, changed in (("a", {}), ("b", {"run_id": None}), ("c", {"run_id": None, "start_time": 1})):
+        (tmp_path / ".running" / name).mkdir(parents=True)
+        identity = noted["identity"] | changed
+        (tmp_path / ".running" / name / "run.json").write_text(json.dumps(noted | {"identity": identity}))
+        (tmp_path / ".running" / f"{name}-half").mkdir()
+    client.update_run(deleted.identity.run_id, "RUNNING")
+    with tracking.stage_run("derive_labels", settings):
+        pass
+    assert client.get_run(deleted.identity.run_id).info.status == "KILLED"
+    client.update_run(deleted.identity.run_id, "RUNNING")
+    client.delete_run(deleted.identity.run_id)
+    (tmp_path / ".running/a").mkdir(parents=True)
+    (tmp_path / ".running/a/run.json").write_text(json.dumps(noted))
+    with tracking.stage_run("derive_labels", settings):
+        pass
+    assert not (tmp_path / ".running").exists()

@@ -13,6 +13,8 @@ from mtl import orphans
 
 GIVEN = "MTL_GIVEN"  # in the environment: {"file": the params file, "options": [dotted names]} of `mtl train`
 
+FULL = re.compile("No space left on device|File too large|Disk quota exceeded")
+
 
 class UserError(Exception):
     """Something a person can put right; the message is one line: where, what is wrong, what would be right."""
@@ -29,6 +31,8 @@ def one_line(error: BaseException) -> str:
 def describe_os_error(error: OSError) -> str:
     """Say what the system refused, in one line (`OSError` of a short write carries no `strerror`)."""
     reason = " ".join(error.strerror.split()) if error.strerror else one_line(error)
+    if inner := re.search(r"filename = '([^']*)'.*error message = '([^']*)'", reason):  # HDF5's, among its addresses
+        return f"{inner[1]}: {inner[2]}"
     return f"{error.filename}: {reason}" if error.filename else reason
 
 
@@ -46,24 +50,40 @@ def run(main: Callable[[], object], restore: Callable[[str], bool] | None = None
     try:
         main()
         return
-    except UserError as error:
-        message = str(error)
-    except UnicodeEncodeError as error:
-        message = one_line(error)
-    except OSError as error:
-        message = describe_os_error(error)
     except BaseException as error:
-        if stage and restore and not (isinstance(error, SystemExit) and not error.code):
-            restore(stage)
+        message = _message(error)
+        failed = not isinstance(error, SystemExit) or error.code
+        restored = bool(stage and restore and failed and restore(stage))
         if isinstance(error, KeyboardInterrupt):
             sys.exit(130)
-        raise
-    message = as_given(message)
-    if stage and not (restore and restore(stage)):
+        if message is None:
+            raise
+    if stage and not restored:
         message += " (outputs of an earlier run: `dvc checkout`; metrics that were committed: `git restore metrics`)"
     elif not stage and re.search("`dvc (repro|checkout)", message):
         message += _where_dvc_runs()
+    if FULL.search(message) and "h5py" in sys.modules:
+        # HDF5 cannot close the file that it was writing, and would say so at length at the end, or crash.
+        print(f"error: {message}", file=sys.stderr)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(1)
     sys.exit(f"error: {message}")
+
+
+def _message(error: BaseException) -> str | None:
+    """The line for a person; None for what nobody but a programmer can mend."""
+    if isinstance(error, UserError):
+        message = as_given(str(error))
+    elif isinstance(error, UnicodeEncodeError):
+        message = one_line(error)
+    elif isinstance(error, OSError):
+        message = describe_os_error(error)
+    elif isinstance(error, RuntimeError) and FULL.search(str(error)):  # what HDF5 says where a file cannot be closed
+        message = describe_os_error(OSError(str(error)))
+    else:
+        return None
+    return f"{message}; make room" if FULL.search(message) and "make room" not in message else message
 
 
 def as_given(message: str) -> str:

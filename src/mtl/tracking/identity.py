@@ -46,11 +46,15 @@ def begin(client: MlflowClient, identity: Identity) -> str:
 
 def begun(client: MlflowClient, identity: Identity) -> str:
     """The id of a run that may have been begun before: by a call whose answer was lost, or a log that was killed."""
+    return find(client, identity) or begin(client, identity)
+
+
+def find(client: MlflowClient, identity: Identity) -> str | None:
+    """The id of a run by when and with what tags it began."""
     experiment = experiment_id(identity.experiment)
     same_time = client.search_runs([experiment], f"attributes.start_time = {identity.start_time}")
-    same = (run for run in same_time if run.data.tags.items() >= identity.tags.items())
-    found = next(same, None)
-    return found.info.run_id if found else begin(client, identity)
+    same = (run.info.run_id for run in same_time if run.data.tags.items() >= identity.tags.items())
+    return next(same, None)
 
 
 def has(client: MlflowClient, run_id: str) -> bool:

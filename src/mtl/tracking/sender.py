@@ -14,6 +14,7 @@ from mtl.tracking.identity import Identity
 from mtl.tracking.journal import Journal
 from mtl.tracking.server import reason, silence
 
+END = "end of the run"
 LATER = "`mtl log --pending` logs it when the server is back"
 
 
@@ -33,6 +34,7 @@ class Sender:
         self.lost: list[str] = []  # for good
         self.pending: list[str] = []  # written down
         self._journal: Journal | None = None
+        self._why = ""  # nothing could be written down
 
     def send(self, call: Call, build: Callable[[Path], object] | None = None) -> None:
         """Send a call, with the files that `build` writes into a folder; write it down where the server is away."""
@@ -52,7 +54,10 @@ class Sender:
                     if calls.refused(error):
                         self._lose(call, error)
                         return
-                    self.leave(call.what, error)
+                    self.away = True
+                    if self._write_down(call, files, reason(error)):
+                        self.leave(call.what, error)
+                    return
             self._write_down(call, files)
 
     def leave(self, what: str, error: Exception) -> None:
@@ -63,13 +68,18 @@ class Sender:
             file=sys.stderr,
         )
 
-    def _write_down(self, call: Call, files: Path) -> None:
+    def _write_down(self, call: Call, files: Path, why: str = "") -> bool:
+        """Whether it could be; where not, the reason is that and `why`, and is said once, with all that was lost."""
         try:
             self._journal = self._journal or Journal.begin(self.identity)
             self._journal.add(call, files)
-            self.pending.append(call.what)
         except Exception as error:  # a full disk
-            self._lose(call, error)
+            both = (why, reason(error))
+            self._why = self._why or "; not written down: ".join(dict.fromkeys(filter(None, both)))
+            self.lost.append(call.what)
+            return False
+        self.pending.append(call.what)
+        return True
 
     def _lose(self, call: Call, error: Exception) -> None:
         print(f"MLflow: cannot log {call.what}: {reason(error)}; the stage goes on without it", file=sys.stderr)
@@ -77,7 +87,7 @@ class Sender:
 
     def end(self, status: str) -> None:
         """End the run as FINISHED, FAILED or KILLED; log what was written down if the server is back by now."""
-        self.send(Call("end", "end of the run", {"status": status, "end_time": milliseconds()}))
+        self.send(Call("end", END, {"status": status, "end_time": milliseconds()}))
         if self._journal is None:
             return
         try:
@@ -99,7 +109,8 @@ class Sender:
         if self.pending:
             print(f"MLflow: not logged: {', '.join(dict.fromkeys(self.pending))}; {LATER}", file=sys.stderr)
         if self.lost:
-            print(f"MLflow: not logged: {', '.join(dict.fromkeys(self.lost))}", file=sys.stderr)
+            why = f": {self._why}" if self._why else ""
+            print(f"MLflow: not logged: {', '.join(dict.fromkeys(self.lost))}{why}", file=sys.stderr)
 
 
 def milliseconds() -> int:

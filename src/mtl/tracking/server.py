@@ -79,9 +79,9 @@ def answers(more: str = "") -> Iterator[None]:
 
     errors = (MlflowException, SQLAlchemyError, requests.RequestException, ImportError, ValueError)
     name = f"the MLflow {'tracking server' if _is_served() else 'store'} {shown()}"
-    if (why := silence()) is not None:
-        raise UserError(f"{name}: {why}{more}")
     try:
+        if (why := silence()) is not None:
+            raise UserError(f"{name}: {why}{more}")
         open_store(uri(), lineage.root())
     except (*errors, OSError, sqlite3.Error) as error:
         mend = f"; {MEND}" if isinstance(error, OSError) and not explained(error) else ""

@@ -11,9 +11,11 @@ from typing import Any
 
 from mtl import lineage
 from mtl.params import Params
+from mtl.tracking import running
 from mtl.tracking.calls import Call, flat
 from mtl.tracking.identity import Identity, begin, identify
 from mtl.tracking.run import Run
+from mtl.tracking.sender import END
 from mtl.tracking.server import answers, experiment_id, prepare_client
 
 TUNE = "tune"  # the experiment of all studies
@@ -42,12 +44,18 @@ def stage_run(experiment: str, settings: Params, stage: str | None = None, pipel
     Raises:
         UserError: the tracking server does not answer, or refuses us.
     """
+    import mlflow
+
     prepare_client()
     name = os.environ.get("DVC_EXP_NAME")
+    identity = identify(experiment, None, name, _tags())
     with answers():
-        run = _begin(identify(experiment, None, name, _tags()))
+        running.end_killed(mlflow.MlflowClient())
+        note = running.Note(identity)  # before it begins: killed in between, it is known by when it began
+        run = _begin(identity)
     status = "FAILED"
     try:
+        note.write(run.identity)
         stage = stage or experiment
         tags = {"stage": stage, **lineage.git(), **_prefixed("dep", lineage.hashes(stage, "deps", pipeline))}
         run.log_tags(tags | ({"DVC_EXP_NAME": name} if name else {}))
@@ -57,7 +65,11 @@ def stage_run(experiment: str, settings: Params, stage: str | None = None, pipel
         status = "FINISHED"
     finally:
         run.end(status)
-        run.report()
+        ended = END not in run.lost  # else the next stage ends it
+        if ended:
+            note.remove()
+        if ended or status == "FINISHED":  # else a full disk has failed the stage too, which says so
+            run.report()
 
 
 @contextmanager
