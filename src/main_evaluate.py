@@ -10,7 +10,7 @@ from mtl import errors, evaluation, gallery, hardware, leftovers, models, params
 def main() -> None:
     """Stage `main_evaluate`."""
     settings = params.read()
-    leftovers.clear_recorded()
+    leftovers.clear()
     outside = hardware.note_settings()
     hardware.import_tensorflow()
     from mtl import networks

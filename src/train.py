@@ -12,7 +12,7 @@ from mtl import checkpoint, cluster, errors, hardware, leftovers, models, params
 def main(task: str) -> None:
     """Stage `train@<task>`."""
     settings = params.read()
-    leftovers.clear_recorded()
+    leftovers.clear()
     recipe = settings.recipe(task)
     outside = hardware.note_settings()
     hardware.import_tensorflow(recipe.precision)

@@ -17,7 +17,7 @@ STUDY = Path("study")
 def main(arrangement: str, seed: int) -> None:
     """Stage `train@<arrangement>-<seed>` of the study."""
     settings, study = params.read(), read_as(arrangements.Study, STUDY / "params.yaml")
-    leftovers.clear_recorded()
+    leftovers.clear()
     tasks = arrangements.questions()
     weights = arrangements.weights(study, list(tasks))
     outside = hardware.note_settings()
