@@ -10,7 +10,8 @@ from mtl import errors, evaluation, gallery, hardware, leftovers, lineage, model
 def main() -> None:
     """Stage `main_evaluate`."""
     settings = params.read()
-    leftovers.clear_recorded()
+    leftovers.clear()
+    outside = hardware.note_settings()
     hardware.import_tensorflow()
     from mtl import networks
 
@@ -18,6 +19,7 @@ def main() -> None:
         hardware.configure(settings.hardware, "float32", settings.seed)
         dataset, images = store.read_dataset(), store.read_images("test")
         run.log_dataset(dataset)
+        run.log_tags(outside)
         answers, about = {}, {}
         for task in settings.tasks:
             classes = store.read_classes(task)

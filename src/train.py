@@ -12,8 +12,9 @@ from mtl import checkpoint, cluster, errors, hardware, leftovers, lineage, model
 def main(task: str) -> None:
     """Stage `train@<task>`."""
     settings = params.read()
-    leftovers.clear_recorded()
+    leftovers.clear()
     recipe = settings.recipe(task)
+    outside = hardware.note_settings()
     hardware.import_tensorflow(recipe.precision)
     from mtl import boards, networks, scores, streams, training
 
@@ -24,7 +25,7 @@ def main(task: str) -> None:
         earlier = checkpoint.finished(folder)
         dataset, classes, splits = store.read_dataset(), store.read_classes(task)["classes"], store.read_splits(task)
         run.log_dataset(dataset)
-        run.log_tags({"native_bfloat16": str(hardware.native_bfloat16()).lower()})
+        run.log_tags({"native_bfloat16": str(hardware.native_bfloat16()).lower(), **outside})
         hardware.configure(settings.hardware, recipe.precision, settings.seed)
         strategy = hardware.strategy(settings.hardware, task)
         run.log_tags({"strategy": hardware.name(strategy)})

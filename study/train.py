@@ -17,9 +17,10 @@ STUDY = Path("study")
 def main(arrangement: str, seed: int) -> None:
     """Stage `train@<arrangement>-<seed>` of the study."""
     settings, study = params.read(), read_as(arrangements.Study, STUDY / "params.yaml")
-    leftovers.clear_recorded()
+    leftovers.clear()
     tasks = arrangements.questions()
     weights = arrangements.weights(study, list(tasks))
+    outside = hardware.note_settings()
     hardware.import_tensorflow(study.recipe.precision)
     from mtl import networks, streams, training
     from mtl.heads import Head, columns
@@ -30,6 +31,7 @@ def main(arrangement: str, seed: int) -> None:
         earlier = checkpoint.finished(folder)
         dataset = store.read_dataset()
         run.log_dataset(dataset)
+        run.log_tags(outside)
         run.log_params({"arrangement": arrangement, "seed": seed, "hardware": settings.hardware.model_dump()})
         run.log_params({"loss_weights": weights, "recipe": study.recipe.model_dump()})
         given: dict[str, np.ndarray] = {}

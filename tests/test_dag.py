@@ -170,6 +170,27 @@ def test_a_killed_training_leaves_no_orphan_and_ends_the_same(done, tmp_path):
     assert project.lock() == whole.lock()
 
 
+def test_what_the_environment_changes_is_set_or_noted(done, tmp_path):
+    project = done.copy(tmp_path / "p")
+    model = project.root / "models/model1.keras"
+    written = model.read_bytes()
+    train = ["python", "src/train.py", "model1"]
+    (tmp_path / "keras").mkdir()
+    (tmp_path / "keras/keras.json").write_text(
+        '{"floatx": "float64", "epsilon": 0.1, "backend": "jax", "image_data_format": "channels_first"}'
+    )
+    ours = {"KERAS_HOME": str(tmp_path / "keras"), "KERAS_BACKEND": "torch", "KERAS_MAX_EPOCHS": "1"}
+    ours |= {"TF_NUM_INTRAOP_THREADS": "2", "TF_DETERMINISTIC_OPS": "0", "TF_TOKEN_example_org": "Terraform's"}
+    first = project.run(*train, **ours)
+    assert model.read_bytes() == written
+    assert "environment" not in first.stdout
+    second = project.run(*train, TF_ENABLE_ONEDNN_OPTS="0", ONEDNN_MAX_CPU_ISA="SSE41")
+    (line,) = (line for line in second.stdout.splitlines() if "environment" in line)
+    assert "ONEDNN_MAX_CPU_ISA=SSE41, TF_ENABLE_ONEDNN_OPTS=0" in line
+    (run,) = (run for _, run in search(project, "tags.`environment.TF_ENABLE_ONEDNN_OPTS` = '0'").iterrows())
+    assert (run.experiment, run["tags.environment.ONEDNN_MAX_CPU_ISA"]) == ("model1", "SSE41")
+
+
 def test_a_stage_killed_before_dvc_recorded_it_does_not_train_again(done, tmp_path):
     project = done.copy(tmp_path / "p")
     project.edit(lambda tree: tree["recipes"]["compact"].update(epochs=3))

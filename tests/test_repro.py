@@ -15,7 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from mtl import runs
+from mtl.errors import UserError
 from mtl.repro import repro
 from mtl.repro.devices import device_environment, gpu_devices
 
@@ -312,6 +315,24 @@ def test_bad_input_is_one_line(
     error = capfd.readouterr().err
     assert error.startswith("mtl repro: ") and message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["", "schema: '2.0'\nstages:\n  a:\n    cm", "schema: '2.0'\nstages:\n  a: ["])
+def test_what_a_full_disk_left_of_the_lock_is_to_be_removed(
+    root: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    write_pipeline(root, {"a": {"cmd": "echo 1 > a", "outs": ["a"]}})
+    (root / "dvc.lock").write_text(text)
+    assert repro(root) == 1
+    (said,) = capfd.readouterr().err.splitlines()
+    monkeypatch.chdir(root)
+    with pytest.raises(UserError) as caught:
+        CliRunner().invoke(runs.runs, catch_exceptions=False)
+    for line in (said, str(caught.value)):
+        assert "dvc.lock" in line
+        assert "remove it" in line
+    (root / "dvc.lock").unlink()  # the advice works
+    assert repro(root) == 0
 
 
 def test_each_job_gets_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

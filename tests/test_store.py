@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mtl import models, store
+from mtl import leftovers, models, store
 from mtl.errors import UserError
 
 
@@ -47,6 +47,25 @@ def test_an_error_while_writing_leaves_what_was_there(tmp_path):
         raise RuntimeError
     assert store.read_json(path) == {"a": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.fixture
+def gone() -> int:
+    """The id of a process that is no more."""
+    return int(subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True).stdout)
+
+
+def test_what_a_killed_process_left_of_a_file_is_removed(tmp_path, monkeypatch, gone):
+    monkeypatch.chdir(tmp_path)
+    store.MODELS.mkdir()
+    running, other = (store.MODELS / f".model1.keras.{pid}.tmp" for pid in (os.getppid(), gone))
+    another_file, no_process = store.MODELS / f".gone.keras.{gone}.tmp", store.MODELS / ".model1.keras.x.tmp"
+    for left in (running, other, another_file, no_process):
+        left.write_text("half")
+    store.write_bytes(store.model_path("model1"), b"whole")
+    assert set(store.MODELS.iterdir()) == {running, another_file, no_process, store.model_path("model1")}
+    leftovers.clear()
+    assert set(store.MODELS.iterdir()) == {running, no_process, store.model_path("model1")}
 
 
 @given(hnp.arrays(st.sampled_from([np.uint8, np.int64, np.float32]), hnp.array_shapes()))

@@ -4,9 +4,40 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+# What of the environment TensorFlow, oneDNN, XLA and CUDA's libraries compute by begins with one of these. Not with TF_
+# alone: that is Terraform's too, with tokens.
+_READ = (
+    *("TF_ENABLE_", "TF_DISABLE_", "TF_USE_", "TF_XLA_FLAGS", "TF_MKL_", "TF_ONEDNN_", "TF_CONV2D_", "TF_MATMUL_"),
+    *("TF_AUTOTUNE_", "TF_JITRT_FLAGS", "TF_CUDNN_", "TF_CUBLAS_", "TF_CUFFT_", "TF_FP16_", "TENSORFLOW_USE_"),
+    *("XLA_", "ONEDNN_", "DNNL_", "CUBLAS_", "CUDNN_", "NVIDIA_TF32_OVERRIDE"),
+)
+# What this project sets itself (None: unset). Numbers of threads and determinism are set in hardware.configure.
+_OURS = {"KERAS_BACKEND": "tensorflow", "KERAS_MAX_EPOCHS": None, "KERAS_MAX_STEPS_PER_EPOCH": None}
+
+
+def settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables of an environment that can change what is computed, sorted, without those that the project sets."""
+    return {
+        name: value
+        for name, value in sorted(environment.items())
+        if name.startswith(_READ) and not name.endswith("_VERBOSE")
+    }
+
+
+def note_settings() -> dict[str, str]:
+    """Say in one line what in the environment can change results; the same as tags of a run.
+
+    Must run before `import_tensorflow`, which sets such variables itself.
+    """
+    outside = settings(os.environ)
+    if outside:
+        listed = ", ".join(f"{name}={value}" for name, value in outside.items())
+        print(f"set in the environment, can change results, and noted with the run: {listed}", flush=True)
+    return {f"environment.{name}": value for name, value in outside.items()}
 
 
 def import_tensorflow(precision: str | None = None) -> None:
@@ -20,6 +51,11 @@ def import_tensorflow(precision: str | None = None) -> None:
         precision: what will be trained in; None where nothing is trained.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name, value in _OURS.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
     if precision == "float32":
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     with Path(os.devnull).open("wb") as nowhere, stderr_to(nowhere.fileno()):

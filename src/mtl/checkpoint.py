@@ -124,7 +124,7 @@ def _sum_of_file(path: Path) -> str:
 def finish(folder: Path, written: Path, run_id: str, lock: Path = Path("dvc.lock"), **more: Any) -> None:
     """Note that the training of `folder` is over and its outputs are written.
 
-    Under DVC its state stays until DVC has recorded them (`leftovers.clear_recorded`): killed before, the stage need
+    Under DVC its state stays until DVC has recorded them (`leftovers.clear`): killed before, the stage need
     not train again.
 
     Args:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl import cluster, meeting
 from mtl.backend import import_tensorflow as import_tensorflow
+from mtl.backend import note_settings as note_settings
 from mtl.errors import UserError, one_line
 from mtl.params import Hardware, Params
 
@@ -39,6 +40,10 @@ def configure(hardware: Hardware, precision: str, seed: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(hardware.threads)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)  # two trainings on one card must both fit
+    # These come from a person's keras.json.
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_epsilon(1e-7)
     keras.config.set_dtype_policy(precision)
     if precision == "mixed_bfloat16" and native_bfloat16() is False and not tf.config.list_physical_devices("GPU"):
         print("this processor has no bfloat16: the results hold, but float32 would be many times as quick", flush=True)

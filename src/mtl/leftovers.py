@@ -1,4 +1,4 @@
-"""What stays behind when a training is over: its state, until DVC has recorded what it wrote."""
+"""What stays behind: the state of a training that is over, until DVC has recorded it; half files of the killed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from pathlib import Path
 from mtl import checkpoint, store
 
 
-def clear_recorded() -> None:
+def clear() -> None:
+    """Remove what nothing needs any more: the state of trainings that DVC has recorded, and half files."""
+    for folder in (store.MODELS, store.METRICS, store.PLOTS):
+        store.remove_residue(folder)
+    _clear_recorded()
+
+
+def _clear_recorded() -> None:
     """Remove the state of every training whose output the dvc.lock beside it holds by now."""
     import filelock
 

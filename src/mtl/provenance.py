@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl import tracking
@@ -36,6 +37,8 @@ def outs(rev: str | None = None) -> list[Out]:
 
     where, advice = (f" at {rev}", "give another --rev") if rev else ("", "`dvc repro` writes it")
     try:
+        if not rev:
+            refuse_broken_lock()
         with Repo(rev=rev) as repo, repo.fs.open(repo.fs.join(repo.root_dir, "dvc.lock"), encoding="utf-8") as file:
             stages = YAML(typ="safe", pure=True).load(file)["stages"]
             here = {stage.name for stage in repo.stage.load_all(repo.fs.join(repo.root_dir, "dvc.yaml"))}
@@ -48,6 +51,25 @@ def outs(rev: str | None = None) -> list[Out]:
         raise UserError(f"dvc.lock{where} cannot be read: {one_line(error)}; {advice}") from None
     except (YAMLError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"dvc.lock{where} is not what DVC writes ({one_line(error)}); {advice}") from None
+
+
+def refuse_broken_lock(path: Path = Path("dvc.lock")) -> None:
+    """Raise UserError where a dvc.lock is there that no `dvc repro` gets past: what is wrong, and what to do."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+    from voluptuous import Invalid
+
+    try:
+        if path.read_bytes():
+            COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe", pure=True).load(path))
+            return
+        wrong = "is empty, as a full disk leaves it"
+    except FileNotFoundError:
+        return
+    except (YAMLError, Invalid, ValueError) as error:
+        wrong = f"is not what DVC writes ({one_line(error)[:100]})"
+    raise UserError(f"{path} {wrong}: remove it, or `git restore {path}` where git has it; then `dvc repro` writes it")
 
 
 def runs_that_made(client: MlflowClient, path: str, md5: str) -> list[Run]:

@@ -31,6 +31,8 @@ def runs(rev: str | None, as_json: bool, tree: str | None) -> None:
     """
     if tree and (rev or as_json):
         raise click.UsageError("--tree goes with neither --rev nor --json")
+    if not (rev or tree):
+        provenance.refuse_broken_lock()
     with tracking.client() as client:
         if tree:
             click.echo("\n".join(ancestry(client, tree, provenance.run_of_version(client, tree))))

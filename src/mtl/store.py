@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import io
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import psutil
 
 from mtl.errors import UserError, describe_os_error
 
@@ -60,12 +62,21 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_residue(path.parent, path.name)
         yield temporary
         temporary.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {describe_os_error(error)}; make room or give access there") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_residue(folder: Path, name: str = "") -> None:
+    """Remove what killed processes left of files they were writing in `folder`: of one called `name`, or of any."""
+    for left in folder.glob(f".{glob.escape(name) or '*'}.*.tmp"):
+        pid = left.name.split(".")[-2]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            left.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mtl import cluster, collectives, distributed, hardware, optimizers
+from mtl import backend, cluster, collectives, distributed, hardware, optimizers
 from mtl.checkpoint import Checkpoint
 from mtl.errors import UserError
 from mtl.feeds import Feed, readable
@@ -138,7 +139,8 @@ def _digest(model: keras.Model, recipe: Recipe, seed: int, heads: Sequence[Head]
     """Digest of all that decides a training's result, so that a state is never taken up by another training."""
     digest = hashlib.blake2b(digest_size=16)
     where = tf.config.threading.get_intra_op_parallelism_threads(), model.distribute_strategy.num_replicas_in_sync
-    for text in (model.to_json(), recipe.model_dump_json(), str(seed), str(where), str(heads)):
+    outside = backend.settings(os.environ)
+    for text in (model.to_json(), recipe.model_dump_json(), str(seed), str(where), str(heads), str(outside)):
         digest.update(text.encode())
     code = ("backend", "blocks", "collectives", "distributed", "feeds", "hardware", "heads", "networks")
     code += ("optimizers", "streams", "training")

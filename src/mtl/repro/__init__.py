@@ -11,6 +11,7 @@ import contextlib
 import functools
 import itertools
 import os
+import re
 import signal
 import sys
 import time
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mtl.errors import UserError
+from mtl.provenance import refuse_broken_lock
 from mtl.repro.devices import default_jobs, gpu_devices
 from mtl.repro.display import progress, succeeded
 from mtl.repro.planning import plan
@@ -152,6 +155,12 @@ def repro(
             who = holder.read_text() if holder.exists() else "another process"
             return _refuse(f"already running in this repository ({who})")
         except (DvcException, OSError) as error:
+            if named := re.search(r"'([^']*dvc\.lock)'", str(error)):
+                try:
+                    with contextlib.chdir(root):
+                        refuse_broken_lock(Path(named[1]))
+                except UserError as broken:
+                    return _refuse(str(broken))
             return _refuse(f"{error}: {error.__cause__}" if error.__cause__ else str(error))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import optuna
 
-from mtl import edits, tracking
+from mtl import edits, hardware, tracking
 from mtl.errors import UserError
 from mtl.params import PATH
 from mtl.search import pages, report, studies
@@ -35,6 +35,7 @@ def search(found: Found, jobs: int | None, minutes: float | None, applied: bool,
     definition = study.user_attrs["definition"]
     with tracking.study_run(study.study_name, study.user_attrs["id"], definition) as (run, run_id):
         folder.mkdir(parents=True, exist_ok=True)
+        run.log_tags(hardware.note_settings())
 
         def on_end(trial: optuna.trial.FrozenTrial, why: str) -> None:
             progress.ended(trial, why)

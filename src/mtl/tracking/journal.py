@@ -44,10 +44,16 @@ class Journal:
     def begin(cls, identity: Identity) -> Journal:
         """A new one, held until `release` or the end of this process. Raises OSError or UserError."""
         folder = root() / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
-        folder.mkdir(parents=True)
-        journal = cls(folder)
-        journal._lock.acquire(timeout=0)
-        store.write_json(folder / "run.json", asdict(identity))  # last: without it the folder does not count
+        with _changing():
+            folder.mkdir()
+            journal = cls(folder)
+            journal._lock.acquire(timeout=0)
+        try:
+            store.write_json(folder / "run.json", asdict(identity))  # last: without it the folder does not count
+        except BaseException:  # a full disk
+            journal.release()
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return journal
 
     @contextmanager
@@ -87,9 +93,13 @@ class Journal:
         folder = self.folder / f"{sum(last) + 1:06d}"
         half = folder.with_suffix(".tmp")
         shutil.rmtree(half, ignore_errors=True)
-        shutil.copytree(files, half / "files")
-        (half / "call.json").write_text(json.dumps(asdict(call), default=float), encoding="utf-8")
-        half.rename(folder)
+        try:
+            shutil.copytree(files, half / "files")
+            (half / "call.json").write_text(json.dumps(asdict(call), default=float), encoding="utf-8")
+            half.rename(folder)
+        except BaseException:  # a full disk gets its room back
+            shutil.rmtree(half, ignore_errors=True)
+            raise
 
     def calls(self) -> Iterator[tuple[Path, Call]]:
         """The folder of each call, in the order in which they were made. Raises UserError where one cannot be read."""
@@ -149,4 +159,35 @@ def _remove(folder: Path) -> None:
     """Remove a folder so that a kill half-way leaves nothing that looks whole."""
     gone = folder.with_name(f".{folder.name}")
     folder.rename(gone)
-    shutil.rmtree(gone)
+    shutil.rmtree(gone, ignore_errors=True)  # another process may remove it at the same time, as residue
+
+
+@contextmanager
+def _changing() -> Iterator[None]:
+    """Hold the right to make and remove folders of journals; what killed processes left of some is gone by then."""
+    from filelock import FileLock
+
+    root().mkdir(parents=True, exist_ok=True)
+    with FileLock(root() / "begin.lock"):
+        _remove_residue()
+        yield
+
+
+def remove_residue() -> None:
+    """Remove the folders that killed processes left before their run was written down, or while it was removed."""
+    if root().is_dir():
+        with _changing():
+            pass
+
+
+def _remove_residue() -> None:
+    from filelock import FileLock, Timeout
+
+    for folder in root().iterdir():
+        if not folder.is_dir() or ((folder / "run.json").exists() and not folder.name.startswith(".")):
+            continue
+        try:
+            with FileLock(folder / "lock", timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
+        except (Timeout, OSError):  # it is being made, or removed
+            continue

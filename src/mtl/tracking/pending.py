@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mtl.errors import UserError
 from mtl.tracking.identity import Identity
-from mtl.tracking.journal import Journal, root
+from mtl.tracking.journal import Journal, remove_residue, root
 from mtl.tracking.server import answers, prepare_client, shown, uri
 
 PATIENCE = 300  # seconds that a request may take here: nothing waits for it, and a model may be large
@@ -64,6 +64,7 @@ def log_all() -> Iterator[str]:
             process does it already.
     """
     with _alone():
+        remove_residue()
         found = everything()
         ours = [entry for entry in found if entry.identity.uri == shown()]
         others = sorted({entry.identity.uri for entry in found} - {shown()})
