@@ -23,9 +23,9 @@ from mtl import lineage
 FLIES = {"labels": {"yes": ["airplane", "bird"], "no": [c for c in CIFAR10 if c not in ("airplane", "bird")]}}
 
 
-def changed(project: Project) -> set[str]:
+def changed(project: Project, *targets: str) -> set[str]:
     """The stages that would rerun because something they declare changed (not: because of a stage before them)."""
-    return set(json.loads(project.run("dvc", "status", "--json").stdout))
+    return set(json.loads(project.run("dvc", "status", "--json", *targets).stdout))
 
 
 def ran(output: str) -> set[str]:

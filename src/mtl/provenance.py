@@ -35,12 +35,14 @@ def outs(rev: str | None = None) -> list[Out]:
 
     where, advice = (f" at {rev}", "give another --rev") if rev else ("", "`dvc repro` writes it")
     try:
-        with Repo(rev=rev) as repo, repo.fs.open(repo.fs.join(repo.root_dir, "dvc.lock"), encoding="utf-8") as file:
-            stages = YAML(typ="safe", pure=True).load(file)["stages"]
+        with Repo(rev=rev) as repo:
+            with repo.fs.open(repo.fs.join(repo.root_dir, "dvc.lock"), encoding="utf-8") as file:
+                stages = YAML(typ="safe", pure=True).load(file)["stages"]
+            entries = [(name, out) for name, stage in stages.items() for out in stage.get("outs", ())]
+            found = [Out(name, out["path"], out["md5"]) for name, out in entries if "md5" in out]
+            # DVC leaves in dvc.lock what it has of a task that is gone.
             here = {stage.name for stage in repo.stage.load_all(repo.fs.join(repo.root_dir, "dvc.yaml"))}
-        # DVC leaves in dvc.lock what a task left that is gone.
-        entries = [(name, out) for name, stage in stages.items() if name in here for out in stage.get("outs", ())]
-        return [Out(name, out["path"], out["md5"]) for name, out in entries if "md5" in out]
+        return [out for out in found if out.stage in here]
     except (DvcException, SCMError, OSError) as error:
         raise UserError(f"dvc.lock{where} cannot be read: {one_line(error)}; {advice}") from None
     except (YAMLError, KeyError, TypeError, AttributeError) as error:
