@@ -284,6 +284,7 @@ def test_git_is_dirty_by_what_a_person_changed_alone(done, tmp_path, monkeypatch
     monkeypatch.chdir(project.root)
     (project.root / "metrics/model1.json").write_text("{}")
     (project.root / "dvc.lock").write_text("")
+    (project.root / "data/external.dvc").write_text("")
     assert lineage.git()["git_dirty"] == "false"
     (project.root / "params.yaml").write_text("")
     assert lineage.git()["git_dirty"] == "true"
