@@ -206,7 +206,11 @@ def test_a_clone_keeps_what_was_pulled_without_images(
     assert lineage.is_current("load_data")  # so that `mtl run` fetches nothing
     clone.run("dvc", "repro", "--allow-missing", "derive_labels")
     assert clone.run("git", "status", "--porcelain").stdout == ""
-    # What is learnt from them can be changed there.
+    # Where the images would be read, nothing is removed before that fails; what is learnt from them can be changed.
+    clone.edit(lambda tree: tree["data"].update(validation=30))
+    assert clone.run("dvc", "repro", "--allow-missing", "derive_labels", check=False).returncode != 0
+    assert contents(clone) == before
+    clone.run("git", "checkout", "-q", ".")
     clone.edit(reordered)
     clone.run("mtl", "repro", "--allow-missing", "derive_labels")
     assert json.loads((clone.root / "data/labels/model2/classes.json").read_text())["classes"] == ["vehicle", "animal"]
