@@ -72,7 +72,7 @@ def test_what_an_experiment_trained_on_is_there_when_it_is_applied(done: Project
     project.run("dvc", "exp", "run", "--run-all")
     project.run("dvc", "exp", "branch", "branched", "kept")
     assert [images_at(project, name)[0] for name in ("queued", "kept")] == [45, 50]
-    project.run("dvc", "exp", "apply", "--force", "queued")
+    project.run("dvc", "exp", "apply", "queued")
     assert len(list((project.root / "data/external/test/cat").iterdir())) == 9
     assert changed(project, "data/external.dvc", "load_data", "derive_labels") == set()
 
