@@ -1,10 +1,6 @@
 """Check params.yaml before any stage depends on it: `python src/check_params.py`."""
 
-from pathlib import Path
-
 from mtl import errors, lineage, params, store
-
-ORDER = Path("data/tasks.json")
 
 
 def main() -> None:
@@ -16,7 +12,7 @@ def main() -> None:
     What tasks left that are no longer in params.yaml is removed, so that `models` is what a clone gets by `dvc pull`.
     """
     settings = params.read()
-    store.write_json(ORDER, {name: task.labels and list(task.labels) for name, task in settings.tasks.items()})
+    store.write_json(params.ORDER, settings.group_order())
     for path in lineage.leftovers("train@"):
         path.unlink()
         print(f"removed, its task is no longer in {params.PATH}: {path}")

@@ -97,7 +97,7 @@ def test_the_wheel_holds_the_library_the_stages_and_what_it_needs(wheel):
         text = {Path(name).name: file.read(name).decode() for name in file.namelist() if ".dist-info/" in name}
     library = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src/mtl").rglob("*") if path.is_file()}
     stages = {f"mtl/stages/{path.name}" for path in (ROOT / "src").glob("*.py")}
-    assert len(stages) == 4
+    assert len(stages) == 5
     assert set(names) == {name for name in library if "__pycache__" not in name} | stages
     assert {"mtl/py.typed", "mtl/serving/page/index.html"} <= set(names)
     assert text["LICENSE"] == (ROOT / "LICENSE").read_text()

@@ -18,6 +18,7 @@ from mtl.settings import Settings, like
 from mtl.tune_settings import Tune
 
 PATH = Path("params.yaml")
+ORDER = Path("data/tasks.json")  # what check_params writes: `Params.group_order`
 
 # Names that the files, experiments and routes of the project use themselves.
 RESERVED = frozenset(
@@ -157,6 +158,10 @@ class Params(Settings):
     def recipe(self, task: str) -> Recipe:
         """The recipe that trains `task`."""
         return self.recipes[self.task(task).recipe]
+
+    def group_order(self) -> dict[str, list[str] | None]:
+        """The names of the groups of each task in label order: DVC compares mappings without regard to order."""
+        return {name: None if task.labels is None else list(task.labels) for name, task in self.tasks.items()}
 
 
 def refuse_uri(data: Data) -> None:

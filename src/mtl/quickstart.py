@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import os
 import shutil
+import stat
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,10 +129,20 @@ def place_copy(copy: Path, folder: Path, name: str) -> None:
         _make_room(folder, others)
         temporary = folder / f".{name}.tmp"
         _remove(temporary)
-        shutil.copytree(copy, temporary) if copy.is_dir() else shutil.copy2(copy, temporary)
+        _copy(copy, temporary)
         temporary.rename(target)
     click.echo(f"images: {target}, a copy of {copy}")
     _track(folder)
+
+
+def _copy(copy: Path, to: Path) -> None:
+    """Copy a file or a folder with what its links lead to, writable for its owner whatever the original is."""
+    if not copy.is_dir():
+        shutil.copyfile(copy, to)
+        return
+    shutil.copytree(copy, to, copy_function=shutil.copyfile)
+    for folder in (to, *(path for path in to.rglob("*") if path.is_dir())):
+        folder.chmod(folder.stat().st_mode | stat.S_IRWXU)
 
 
 def _same(copy: Path, target: Path) -> bool:

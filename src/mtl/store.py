@@ -7,6 +7,7 @@ import glob
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -129,16 +130,16 @@ def read_array(path: Path) -> np.ndarray:
 def write_raw(dataset: Dataset, arrays: Mapping[str, np.ndarray], documents: Mapping[str, Any] | None = None) -> None:
     """Write data/raw: `{x,y}_{train,test}` and `validation` as `.npy`, and dataset.json.
 
-    Where the images are in TFRecord shards there is no `x_…`; `documents` are what JSON then says of them.
+    Where the images are in TFRecord shards there is no `x_…`; `documents` are what JSON then says of them. DVC leaves
+    what an earlier run wrote (`persist`), so all else is removed.
     """
-    # Run by hand, what another source left would stay.
-    for name in ("x_train.npy", "x_test.npy") if documents else (SHARDS, "manifest.json"):
-        (RAW / name).unlink(missing_ok=True)
-    for name, content in (documents or {}).items():
-        write_json(RAW / name, content)
+    contents = {**(documents or {}), "dataset.json": asdict(dataset)}
     for name, array in arrays.items():
         write_array(RAW / f"{name}.npy", array)
-    write_json(RAW / "dataset.json", asdict(dataset))
+    for name, content in contents.items():
+        write_json(RAW / name, content)
+    for path in set(RAW.iterdir()) - {RAW / f"{name}.npy" for name in arrays} - {RAW / name for name in contents}:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def read_dataset() -> Dataset:

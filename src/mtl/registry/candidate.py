@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtl import lineage, store
+from mtl import lineage, params, store
 from mtl.errors import UserError
 from mtl.registry import bundles
 from mtl.registry.bundles import Bundle
@@ -46,9 +46,14 @@ def check_clean() -> None:
         )
     if changed:
         raise UserError(f"uncommitted changes ({_some(changed)}); commit them, or --allow-dirty")
-    outdated = lineage.outdated()
+    outdated = [stage for stage in lineage.outdated() if stage != "check_params" or _groups_changed()]
     if outdated:
         raise UserError(f"dvc status: {_some(outdated)} changed; run `dvc repro` and commit, or --allow-dirty")
+
+
+def _groups_changed() -> bool:
+    """Whether stages would rerun after check_params, which itself reruns after every edit, as of the gate."""
+    return not params.ORDER.exists() or store.read_json(params.ORDER) != params.read().group_order()
 
 
 def check_data() -> None:
