@@ -137,7 +137,7 @@ def test_compiled_models_answer_as_predict_does(project, images):
             "different shapes .*model1 8×8×3, model2 9×8×3",
         ),
         (lambda: other_shape(), "different shapes .*the data set 8×8×3"),
-        (lambda: (store.MODELS / "model1.keras").write_bytes(b"x"), "model1.keras: not a Keras model that loads"),
+        (lambda: (store.MODELS / "model1.keras").write_bytes(b"x"), "model1.keras: not a Keras model: "),
         (lambda: not_finite(), "gives no numbers"),
     ],
 )

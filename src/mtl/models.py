@@ -70,7 +70,8 @@ def _load(path: Path, called: str) -> keras.Model:
     try:
         archives.inspect(path)
     except (archives.Unfit, OSError) as error:
-        raise UserError(f"{called}: not a Keras model: {one_line(error)}") from None
+        advice = "; `dvc checkout` brings back what DVC has" if path.parent == store.MODELS else ""
+        raise UserError(f"{called}: not a Keras model: {one_line(error)}{advice}") from None
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever a configuration leads to

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import psutil
 
 from mtl.errors import UserError, describe_os_error
 
@@ -74,6 +73,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def remove_residue(folder: Path, name: str = "") -> None:
     """Remove what killed processes left of files they were writing in `folder`: of one called `name`, or of any."""
+    import psutil
+
     for left in folder.glob(f".{glob.escape(name) or '*'}.*.tmp"):
         pid = left.name.split(".")[-2]
         if pid.isdecimal() and not psutil.pid_exists(int(pid)):
