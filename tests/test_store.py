@@ -119,3 +119,14 @@ def test_a_stage_run_by_hand_says_what_is_missing(tmp_path, command, line):
     assert done.returncode == 1
     (said,) = done.stderr.splitlines()
     assert said.startswith(line)
+
+
+def test_nothing_of_another_source_survives_in_data_raw(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dataset = store.Dataset("t", "folder", False, ("a",), "png", 1, 0, 1, (2, 2, 3))
+    (store.RAW / "old").mkdir(parents=True)
+    (store.RAW / store.SHARDS).write_text("{}")
+    store.write_raw(dataset, {"x_test": np.zeros((1, 2, 2, 3), np.uint8)})
+    assert sorted(path.name for path in store.RAW.iterdir()) == ["dataset.json", "x_test.npy"]
+    store.write_raw(dataset, {}, {store.SHARDS: {}})
+    assert sorted(path.name for path in store.RAW.iterdir()) == ["dataset.json", "shards.json"]
