@@ -64,11 +64,11 @@ def report(
     name: str, rows: Sequence[Mapping[str, Any]], figures: Mapping[str, float], used: Mapping[str, str], **more: Any
 ) -> None:
     """Print the table and the figures, and write bench/results/<name>.json."""
-    from mtl import hardware
+    from mtl.data import backend
 
     print(table(rows), end="\n\n")
     for figure, value in figures.items():
         print(f"{figure:<22}{value:.4g}")
-    content = {"machine": hardware.machine(), "versions": used, "figures": figures, "rows": rows, **more}
+    content = {"machine": backend.machine(), "versions": used, "figures": figures, "rows": rows, **more}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mtl import hardware, params, shards
-from mtl.recipes import Augmentation, Recipe, Sgd
+from mtl.config import params
+from mtl.config.recipes import Augmentation, Recipe, Sgd
+from mtl.data import backend, shards
 from mtl.sources import tfrecord
 
 STEPS, EPOCHS = 3, 3
@@ -46,29 +47,33 @@ def read(folder: str, split: str, repeated: int = 1) -> tuple[shards.Images, np.
 
 def speed(kind: str, folder: str) -> dict[str, float]:
     """Epochs of STEPS steps, the first (compilation, and the first reading) left out."""
-    from mtl import networks, streams, training
-    from mtl.feeds import Arrays
+    from mtl.data import streams
+    from mtl.data.feeds import Arrays
+    from mtl.networks import catalog
+    from mtl.training import fitting
 
     settings = params.read()
     shorter = {"epochs": EPOCHS, "steps_per_epoch": STEPS}
-    precision = {"precision": "float32"} if hardware.native_bfloat16() is False else {}
+    precision = {"precision": "float32"} if backend.native_bfloat16() is False else {}
     recipe = settings.recipes["compact"].model_copy(update=shorter | precision)
-    hardware.configure(settings.hardware, recipe.precision, seed=0)
+    backend.configure(settings.hardware, recipe.precision, seed=0)
     images, labels = read(folder, "train")
     cached = replace(images, cache=settings.data.cache)
     fed = Arrays(np.asarray(images), labels) if kind == "arrays" else None
     fed = fed or streams.feed(images if kind == "records" else cached, labels)
-    model = networks.build(recipe, fed.shape, int(labels.max()) + 1, images)
+    model = catalog.build(recipe, fed.shape, int(labels.max()) + 1, images)
     times = []
     with tempfile.TemporaryDirectory() as state:
         none = Arrays(np.empty((0, *fed.shape), np.uint8), labels[:0])
-        training.fit(model, recipe, 0, fed, none, Path(state), lambda row: times.append(time.perf_counter()), 0)
+        fitting.fit(model, recipe, 0, fed, none, Path(state), lambda row: times.append(time.perf_counter()), 0)
     return {"value": (EPOCHS - 1) * STEPS * recipe.batch_size / (times[-1] - times[0])}
 
 
 def memory(folder: str, repeated: str) -> dict[str, float]:
     """Peak resident memory in MiB. A tiny network: what it takes is not what is measured."""
-    from mtl import networks, streams, training
+    from mtl.data import streams
+    from mtl.networks import catalog, inference
+    from mtl.training import fitting
 
     recipe = Recipe(
         network="compact",
@@ -78,17 +83,17 @@ def memory(folder: str, repeated: str) -> dict[str, float]:
         batch_size=512,
         epochs=1,
     )
-    hardware.configure(params.read().hardware, recipe.precision, seed=0)
+    backend.configure(params.read().hardware, recipe.precision, seed=0)
     (train, labels), (test, _) = (read(folder, split, int(repeated)) for split in ("train", "test"))
-    model = networks.build(recipe, train.shape[1:], int(labels.max()) + 1, train)
+    model = catalog.build(recipe, train.shape[1:], int(labels.max()) + 1, train)
     with tempfile.TemporaryDirectory() as state:
         fed, shown = streams.feed(train, labels), streams.feed(train[:5000], labels[:5000])
-        training.fit(model, recipe, 0, fed, shown, Path(state), verbose=0)
-    answers = networks.predict(model, test)
+        fitting.fit(model, recipe, 0, fed, shown, Path(state), verbose=0)
+    answers = inference.predict(model, test)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"value": peak, "trained": len(train), "judged": len(answers)}
 
 
 if __name__ == "__main__":
-    hardware.import_tensorflow(None if hardware.native_bfloat16() else "float32")
+    backend.import_tensorflow(None if backend.native_bfloat16() else "float32")
     print(json.dumps({"speed": speed, "memory": memory}[sys.argv[1]](*sys.argv[2:])))

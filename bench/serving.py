@@ -42,20 +42,23 @@ BINARY = "Content-Type: application/octet-stream"
 
 def prepare(folder: Path) -> str:
     """Two models, their labels and an MLflow store with the first of them; returns its URI."""
-    from mtl import hardware, models, params, tracking
+    from mtl import tracking
+    from mtl.config import params
+    from mtl.data import backend
+    from mtl.networks import saving
 
-    hardware.import_tensorflow()
+    backend.import_tensorflow()
     import keras
     import mlflow
 
-    from mtl import networks
+    from mtl.networks import catalog
 
     images = np.random.default_rng(0).integers(0, 256, (2, *SHAPE)).astype(np.uint8)
     recipe = params.read().recipes["article_multiclass"]
     for seed, name in ((1, "other.keras"), (0, "models/task.keras")):
         keras.utils.set_random_seed(seed)
-        model = networks.build(recipe, SHAPE, len(CLASSES), images)
-        models.write(model, folder / name, CLASSES)
+        model = catalog.build(recipe, SHAPE, len(CLASSES), images)
+        saving.write(model, folder / name, CLASSES)
     labels = folder / "data/labels/task"
     labels.mkdir(parents=True)
     (labels / "classes.json").write_text(json.dumps({"classes": CLASSES, "of_class": {name: name for name in CLASSES}}))

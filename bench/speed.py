@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mtl import hardware, params
-from mtl.recipes import Recipe
+from mtl.config import params
+from mtl.config.recipes import Recipe
+from mtl.data import backend
 
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(8192, 32, 32, 3)).astype(np.uint8)
 
@@ -28,34 +29,35 @@ def fit(name: str, classes: int, steps: int, change: str) -> float:
     """Images per second of `training.fit`: epochs of `steps` steps, the first (compilation) left out."""
     settings = params.read()
     recipe = Recipe.model_validate(settings.recipes[name].model_dump() | json.loads(change) | {"epochs": 3})
-    hardware.import_tensorflow(recipe.precision)
-    from mtl import networks, training
-    from mtl.feeds import Arrays
+    backend.import_tensorflow(recipe.precision)
+    from mtl.data.feeds import Arrays
+    from mtl.networks import catalog
+    from mtl.training import fitting
 
     count = min(len(IMAGES), steps * recipe.batch_size)
-    hardware.configure(settings.hardware, recipe.precision, seed=0)
+    backend.configure(settings.hardware, recipe.precision, seed=0)
     labels = (np.arange(count) % classes).astype(np.uint8)
-    model = networks.build(recipe, (32, 32, 3), classes, IMAGES)
+    model = catalog.build(recipe, (32, 32, 3), classes, IMAGES)
     times = [time.perf_counter()]
     with tempfile.TemporaryDirectory() as folder:
         train, none = Arrays(IMAGES[:count], labels), Arrays(IMAGES[:0], labels[:0])
-        training.fit(model, recipe, 0, train, none, Path(folder), lambda row: times.append(time.perf_counter()), 0)
+        fitting.fit(model, recipe, 0, train, none, Path(folder), lambda row: times.append(time.perf_counter()), 0)
     return 2 * count / (times[3] - times[1])
 
 
 def script(name: str, classes: int, steps: int, clock: Callable[[], float] = time.perf_counter) -> float:
     """Images per second of the published network as its script trains it: float32, arrays, plain `model.fit`."""
-    hardware.import_tensorflow()
+    backend.import_tensorflow()
     import keras
     import tensorflow as tf
 
-    from mtl import networks
+    from mtl.networks import catalog
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     recipe = params.read().recipes[name]
     count = steps * recipe.batch_size
-    model = networks.build(recipe, (32, 32, 3), classes, IMAGES)
+    model = catalog.build(recipe, (32, 32, 3), classes, IMAGES)
     model.compile("adam", recipe.loss, metrics=["accuracy"])
     targets = np.eye(classes, dtype=np.float32)[np.arange(count) % classes]
     times = [clock()]
@@ -71,7 +73,7 @@ def script_cpu(name: str, classes: int, steps: int) -> float:
 
 def matmul(dtype: str) -> float:
     """GFLOP/s of a product of two 4096² matrices with all threads; the best of five."""
-    hardware.import_tensorflow()
+    backend.import_tensorflow()
     import tensorflow as tf
 
     a = tf.cast(tf.random.normal((4096, 4096)), dtype)

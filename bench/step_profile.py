@@ -53,17 +53,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=4)
     options = parser.parse_args()
-    from mtl import hardware, params
+    from mtl.config import params
+    from mtl.data import backend
 
-    hardware.import_tensorflow()
+    backend.import_tensorflow()
     import tensorflow as tf
 
-    from mtl import networks, optimizers
+    from mtl.networks import catalog, inference
+    from mtl.training import optimizers
 
     settings = params.read()
     recipe = settings.recipes["compact"]
-    hardware.configure(settings.hardware, recipe.precision, seed=0)
-    model = networks.build(recipe, (32, 32, 3), 10, IMAGES)
+    backend.configure(settings.hardware, recipe.precision, seed=0)
+    model = catalog.build(recipe, (32, 32, 3), 10, IMAGES)
     model.compile(optimizers.build(recipe, 1000), "categorical_crossentropy", metrics=["categorical_accuracy"])
     targets = np.eye(10, dtype=np.float32)[np.arange(recipe.batch_size) % 10]
     spent = train_steps(model, (tf.constant(IMAGES[: recipe.batch_size]), tf.constant(targets)), options.steps)
@@ -71,7 +73,7 @@ def main() -> None:
     rows = [{"operation": kind, "ms_per_step": ms, "share": ms / total} for kind, ms in spent.most_common(SHOWN)]
     convolutions = sum(ms for kind, ms in spent.items() if "Conv2D" in kind)
     # Forward, and back to the kernels and to the inputs: three times the multiply-adds, two operations each.
-    operations = 3 * 2 * networks.multiply_adds(model) * recipe.batch_size
+    operations = 3 * 2 * inference.multiply_adds(model) * recipe.batch_size
     figures = {
         "ms_per_step": total,
         "convolutions_share": convolutions / total,

@@ -18,7 +18,10 @@ from typing import Any
 import common
 import numpy as np
 
-from mtl import evaluation, params, scores, store
+from mtl import evaluation
+from mtl.config import params
+from mtl.data import store
+from mtl.tasks import scores
 
 TASKS = ("model1", "model2")
 RECIPES = {"model1": ("article_multiclass", 10), "model2": ("article_binary", 2)}

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mtl import hardware, params, scores, store
-from mtl.recipes import Recipe
+from mtl.config import params
+from mtl.config.recipes import Recipe
+from mtl.data import backend, store
+from mtl.tasks import scores
 
 
 def main() -> None:
@@ -29,27 +31,28 @@ def main() -> None:
     options = parser.parse_args()
     settings = params.read()
     recipe = Recipe.model_validate(settings.recipe(options.task).model_dump() | options.change)
-    hardware.import_tensorflow(recipe.precision)
-    from mtl import networks, training
-    from mtl.feeds import Arrays
+    backend.import_tensorflow(recipe.precision)
+    from mtl.data.feeds import Arrays
+    from mtl.networks import catalog, inference
+    from mtl.training import fitting
 
-    hardware.configure(settings.hardware, recipe.precision, options.seed)
+    backend.configure(settings.hardware, recipe.precision, options.seed)
     splits = store.read_splits(options.task)
     train, test = splits["train"], splits["test"]
     if options.images:
         chosen = np.random.default_rng(options.seed).permutation(len(train[0]))[: options.images]
         train = (train[0][chosen], train[1][chosen])
     classes = store.read_classes(options.task)["classes"]
-    model = networks.build(recipe, train[0].shape[1:], len(classes), train[0])
+    model = catalog.build(recipe, train[0].shape[1:], len(classes), train[0])
     started, wall, rows = time.process_time(), time.perf_counter(), []
 
-    def note(row: training.Row) -> None:
+    def note(row: fitting.Row) -> None:
         spent = {"cpu_seconds": time.process_time() - started, "seconds": time.perf_counter() - wall}
         rows.append({"epoch": row["epoch"], "test_acc": row["val_acc"], **spent})
 
     with tempfile.TemporaryDirectory() as folder:
-        training.fit(model, recipe, options.seed, Arrays(*train), Arrays(*test), Path(folder), note, verbose=0)
-    probabilities = networks.predict(model, test[0])
+        fitting.fit(model, recipe, options.seed, Arrays(*train), Arrays(*test), Path(folder), note, verbose=0)
+    probabilities = inference.predict(model, test[0])
     np.save(options.file, probabilities)
     print(json.dumps({"rows": rows, "test_acc": scores.accuracy(probabilities, test[1])}))
 

@@ -46,10 +46,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--torch", help="an interpreter with torch==2.13.0; without it that row is left out")
     options = parser.parse_args()
-    from mtl import hardware, params
+    from mtl.config import params
+    from mtl.data import backend
 
-    hardware.import_tensorflow()
-    from mtl import networks
+    backend.import_tensorflow()
+    from mtl.networks import catalog, inference
 
     recipes = params.read().recipes
     widths = [str(width) for width in recipes["compact"].options["widths"]]
@@ -80,9 +81,9 @@ def main() -> None:
     rows = []
     for name, values in measured.items():
         models = COMPACT if name.startswith("compact") else PUBLISHED
-        built = [networks.build(recipes[recipe], (32, 32, 3), n, IMAGES) for recipe, n in models]
+        built = [catalog.build(recipes[recipe], (32, 32, 3), n, IMAGES) for recipe, n in models]
         # A multiply-add is two operations; the two passes back take twice the one forward.
-        operations = statistics.mean(3 * 2 * networks.multiply_adds(model) for model in built)
+        operations = statistics.mean(3 * 2 * inference.multiply_adds(model) for model in built)
         peak = median[f"matmul {'bfloat16' if 'bfloat16' in name else 'float32'}, GFLOP/s"] * 1e9
         rows.append(
             {

@@ -26,7 +26,10 @@ SCRIPT = "bench/two_workers.py"
 
 def fit(threads: int, steps: int) -> float:
     """Images per second of `training.fit`, of all workers: three epochs of `steps`, without the first (compilation)."""
-    from mtl import cluster, hardware, params
+    from mtl.config import params
+    from mtl.data import backend
+    from mtl.training import hardware
+    from mtl.training.multiworker import cluster
 
     used = params.Hardware(
         threads=threads, strategy="multi_worker" if os.environ.get(cluster.VARIABLE) else "one_device"
@@ -34,24 +37,25 @@ def fit(threads: int, steps: int) -> float:
     if len(cluster.of(used).workers) > 1:
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[cluster.of(used).index % len(cores)]})
-    hardware.import_tensorflow("float32")
-    from mtl import networks, training
-    from mtl.feeds import Arrays
+    backend.import_tensorflow("float32")
+    from mtl.data.feeds import Arrays
+    from mtl.networks import catalog
+    from mtl.training import fitting
 
     recipe = (
         params.read()
         .recipes["compact"]
         .model_copy(update={"epochs": 3, "steps_per_epoch": steps, "precision": "float32"})
     )
-    hardware.configure(used, recipe.precision, seed=0)
+    backend.configure(used, recipe.precision, seed=0)
     images = np.random.default_rng(0).integers(0, 256, size=(4096, 32, 32, 3)).astype(np.uint8)
     train = Arrays(images, (np.arange(len(images)) % 10).astype(np.uint8))
     none = Arrays(images[:0], np.zeros(0, np.uint8))
     with hardware.strategy(used).scope():
-        model = networks.build(recipe, (32, 32, 3), 10, images)
+        model = catalog.build(recipe, (32, 32, 3), 10, images)
     times: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        training.fit(model, recipe, 0, train, none, Path(folder), lambda row: times.append(time.perf_counter()), 0)
+        fitting.fit(model, recipe, 0, train, none, Path(folder), lambda row: times.append(time.perf_counter()), 0)
     return 2 * steps * recipe.batch_size / (times[2] - times[0])
 
 

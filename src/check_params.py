@@ -1,22 +1,7 @@
-"""Check params.yaml before any stage depends on it: `python src/check_params.py`."""
+"""Check params.yaml: `python src/check_params.py`."""
 
-from mtl import errors, lineage, params, store
-
-
-def main() -> None:
-    """Stage `check_params`.
-
-    It writes the names of each task's groups in label order: DVC compares parameters without regard to the order of
-    keys, so that the labels would not follow it. The order of the tasks changes nothing and is left out.
-
-    What tasks left that are no longer in params.yaml is removed, so that `models` is what a clone gets by `dvc pull`.
-    """
-    settings = params.read()
-    store.write_json(params.ORDER, settings.group_order())
-    for path in lineage.leftovers("train@"):
-        path.unlink()
-        print(f"removed, its task is no longer in {params.PATH}: {path}")
-
+from mtl import errors
+from mtl.stages import check_params
 
 if __name__ == "__main__":
-    errors.run(main, lineage.restore)
+    errors.run(check_params.main)

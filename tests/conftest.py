@@ -16,7 +16,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 from servers import deployment, postgresql  # noqa: F401, as fixtures
 
-from mtl import hardware
+from mtl.data import backend
 
 settings.register_profile("any speed", deadline=None)
 settings.load_profile("any speed")
@@ -101,17 +101,17 @@ def small(tree: dict) -> None:
     """Parameters for a DAG of seconds on the images of `write_images`; like `make run`, without imitated bfloat16."""
     tree["data"] |= {"source": "folder", "path": "data/external", "validation": 20}
     tree["recipes"]["compact"] |= {"epochs": 2, "batch_size": 32, "options": {"widths": [8, 8]}}
-    if hardware.native_bfloat16() is False:
+    if backend.native_bfloat16() is False:
         tree["recipes"]["compact"]["precision"] = "float32"
 
 
 @pytest.fixture(scope="session")
 def tensorflow() -> None:
     """TensorFlow in this process as the stages set it up, before anything is computed."""
-    from mtl import params
+    from mtl.config import params
 
-    hardware.import_tensorflow()
-    hardware.configure(params.Hardware(threads=1, strategy="auto"), "float32", seed=0)
+    backend.import_tensorflow()
+    backend.configure(params.Hardware(threads=1, strategy="auto"), "float32", seed=0)
 
 
 @pytest.fixture(scope="session")

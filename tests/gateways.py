@@ -131,7 +131,7 @@ def write_project(folder: Path, seed: int = 0) -> Path:
     """A folder with labels, test images and two small trained-looking models, as the DAG leaves them."""
     import keras
 
-    from mtl import models, networks
+    from mtl.networks import catalog, inference, saving
 
     keras.utils.set_random_seed(seed)
     shape = (8, 8, 3)
@@ -146,8 +146,8 @@ def write_project(folder: Path, seed: int = 0) -> Path:
         content = {"classes": labels.classes, "of_class": dict(labels.of_class)}
         (folder / "data/labels" / task / "classes.json").write_text(json.dumps(content))
         np.save(folder / "data/labels" / task / "y_train.npy", np.arange(20, dtype=np.uint8) % len(labels.classes))
-        network = networks.plain(networks.compact(shape, len(labels.classes), [4]))
-        models.write(network, folder / "models" / f"{task}.keras", labels.classes)
+        network = inference.plain(catalog.compact(shape, len(labels.classes), [4]))
+        saving.write(network, folder / "models" / f"{task}.keras", labels.classes)
     return folder
 
 

@@ -24,8 +24,9 @@ from matplotlib.figure import Figure
 from mlflow import MlflowClient, artifacts
 from servers import Server, free_port
 
-from mtl import params, tracking
-from mtl.store import Dataset
+from mtl import tracking
+from mtl.config import params
+from mtl.data.store import Dataset
 
 OWN = {"mlflow.runName", "mlflow.source.name", "mlflow.user"}  # tags that differ from run to run
 

@@ -9,8 +9,9 @@ from certificates import Authority
 from conftest import ROOT
 from outages import Door, Tracking, save_model, stage
 
-from mtl import params, tracking
-from mtl.registry import promotion
+from mtl import tracking
+from mtl.config import params
+from mtl.release import promotion
 from mtl.tracking import artifacts, registry
 from mtl.tracking import server as server_module
 

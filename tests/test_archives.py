@@ -13,8 +13,8 @@ import keras
 import numpy as np
 import pytest
 
-from mtl import archives, models
 from mtl.errors import UserError
+from mtl.networks import archives, saving
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 
@@ -24,8 +24,8 @@ def members(tmp_path):
     """Name and content of what a small model is made of."""
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="last")(inputs), name="small")
-    models.write(model, tmp_path / "good.keras", ["a", "b", "c"])
-    models.read(tmp_path / "good.keras")
+    saving.write(model, tmp_path / "good.keras", ["a", "b", "c"])
+    saving.read(tmp_path / "good.keras")
     with zipfile.ZipFile(tmp_path / "good.keras") as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -122,7 +122,7 @@ def test_what_is_no_model_is_one_short_line_that_names_it(tmp_path, members, kin
     path.write_bytes(make(members))
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(UserError) as caught:
-        models.read(path)
+        saving.read(path)
     said = str(caught.value)
     assert said.startswith(f"{path}: not a Keras model")
     assert "\n" not in said
@@ -139,13 +139,13 @@ def test_who_wrote_it_is_named(tmp_path, members):
     path = tmp_path / "new.keras"
     path.write_bytes(unknown_layer(members | {"metadata.json": json.dumps(metadata).encode()}))
     with pytest.raises(UserError, match=r"written by Keras 9\.9\.9"):
-        models.read(path)
+        saving.read(path)
 
 
 def test_what_is_packed_anew_by_other_hands_is_read(tmp_path, members):
     path = tmp_path / "packed.keras"
     path.write_bytes(packed(members, compression=zipfile.ZIP_DEFLATED))
-    assert models.read(path).count_params() == 15
+    assert saving.read(path).count_params() == 15
 
 
 def test_reading_does_not_count_the_names_of_layers(tmp_path, members):
@@ -163,7 +163,7 @@ def test_a_network_that_cannot_be_kept_is_named_without_a_temporary_path(members
 
     inputs = keras.Input((4,))
     with pytest.raises(UserError) as caught:
-        models.check(keras.Model(inputs, Mine()(inputs), name="mine"))
+        saving.check(keras.Model(inputs, Mine()(inputs), name="mine"))
     assert "'mine'" in str(caught.value)
     assert "'Mine'" in str(caught.value)
     assert "/tmp" not in str(caught.value)

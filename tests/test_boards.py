@@ -8,8 +8,11 @@ import pytest
 import tensorflow as tf
 from test_training import fresh_model, images, recipe
 
-from mtl import boards, models, networks, recipes, training
-from mtl.feeds import Arrays
+from mtl.config import recipes
+from mtl.data.feeds import Arrays
+from mtl.networks import inference, saving
+from mtl.tracking import boards
+from mtl.training import fitting
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 CLASSES = ["dark", "light"]
@@ -21,8 +24,8 @@ def trained(tmp_path: Path, name: str, held_out: int = 16, **changes) -> bytes:
     fed, validation = Arrays(*images(48)), Arrays(*images(held_out, seed=1))
     called = boards.callbacks(used, "task", fed, validation, CLASSES)
     model = fresh_model(used, images(48))
-    training.fit(model, used, 0, fed, validation, tmp_path / f"{name}-state", verbose=0, callbacks=called)
-    models.write(networks.plain(model), tmp_path / f"{name}.keras", CLASSES)
+    fitting.fit(model, used, 0, fed, validation, tmp_path / f"{name}-state", verbose=0, callbacks=called)
+    saving.write(inference.plain(model), tmp_path / f"{name}.keras", CLASSES)
     return (tmp_path / f"{name}.keras").read_bytes()
 
 
@@ -84,7 +87,7 @@ def test_a_new_training_writes_a_new_board_and_one_that_goes_on_adds_to_it(tmp_p
         called = boards.callbacks(used, "killed", fed, none, CLASSES)
         model = fresh_model(used, images(48))
         try:
-            training.fit(model, used, 0, fed, none, tmp_path / "k", on_epoch, verbose=0, callbacks=called)
+            fitting.fit(model, used, 0, fed, none, tmp_path / "k", on_epoch, verbose=0, callbacks=called)
         except Killed:
             (tmp_path / "logs/killed/mine").write_text("")
     assert (tmp_path / "logs/killed/mine").exists()

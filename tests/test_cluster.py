@@ -8,9 +8,11 @@ import threading
 
 import pytest
 
-from mtl import cluster, hardware, meeting, params
-from mtl.cluster import Cluster
+from mtl.config import params
 from mtl.errors import UserError
+from mtl.training import hardware
+from mtl.training.multiworker import cluster, meeting
+from mtl.training.multiworker.cluster import Cluster
 
 TWO = {"worker": ["a:1", "b:2"]}
 

@@ -398,7 +398,7 @@ def test_modules_import_downwards_only():
         assert not (below_tracking and "import mlflow" in path.read_text()), f"{path}: only tracking knows MLflow"
 
 
-@pytest.mark.parametrize("module", ["mtl.cli", "mtl.store", "mtl.sources", "mtl.labels", "mtl.tracking"])
+@pytest.mark.parametrize("module", ["mtl.cli", "mtl.data.store", "mtl.sources", "mtl.tasks.grouping", "mtl.tracking"])
 def test_slow_libraries_are_imported_where_they_are_used(module):
     code = f"import sys, {module}; sys.exit(bool({{'tensorflow', 'mlflow', 'dvc', 'keras'}} & set(sys.modules)))"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from mtl.config.gate import Gate
 from mtl.evaluation import Answers
-from mtl.gate import Gate
-from mtl.registry.decision import decide, loss_p_value
-from mtl.registry.judging import fingerprints
+from mtl.release.decision import decide, loss_p_value
+from mtl.release.judging import fingerprints
 
 OF_CLASS = {"cat": "animal", "dog": "animal", "car": "vehicle"}
 

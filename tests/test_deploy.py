@@ -15,7 +15,7 @@ from servers import Deployment, MLflow, deployed
 
 import mtl
 from mtl.errors import UserError
-from mtl.registry import promotion
+from mtl.release import promotion
 from mtl.tracking import registry
 
 pytestmark = pytest.mark.slow

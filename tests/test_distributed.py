@@ -18,9 +18,11 @@ from conftest import ROOT
 from test_cluster import config, free_ports
 from test_dag import search
 
-from mtl import distributed, hardware, params
+from mtl.config import params
+from mtl.data.feeds import Arrays
 from mtl.errors import UserError
-from mtl.feeds import Arrays
+from mtl.training import hardware
+from mtl.training.multiworker import loop
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 
@@ -145,12 +147,12 @@ def test_a_batch_without_an_image_for_each_worker_is_refused():
     from test_training import images, recipe
 
     fed = Arrays(*images(33))
-    distributed.check(recipe(), fed, 1)
+    loop.check(recipe(), fed, 1)
     with pytest.raises(UserError, match="a batch of 1 is too small for 2 workers"):
-        distributed.check(recipe(), fed, 2)
-    distributed.check(recipe(steps_per_epoch=2), fed, 2)
+        loop.check(recipe(), fed, 2)
+    loop.check(recipe(steps_per_epoch=2), fed, 2)
     with pytest.raises(UserError, match="a batch of 16 is too small for 17 workers"):
-        distributed.check(recipe(steps_per_epoch=2), fed, 17)
+        loop.check(recipe(steps_per_epoch=2), fed, 17)
 
 
 def test_a_tpu_that_is_not_there_is_one_line():

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mtl import errors, runs
+from mtl import errors
+from mtl.commands import runs
 from mtl.errors import UserError
 
 

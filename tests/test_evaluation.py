@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mtl import evaluation, scores
+from mtl import evaluation
 from mtl.errors import UserError
 from mtl.evaluation import Answers
+from mtl.tasks import scores
 
 OF_FINE = {"cat": "cat", "dog": "dog", "ship": "ship"}
 OF_COARSE = {"cat": "animal", "dog": "animal", "ship": "vehicle"}

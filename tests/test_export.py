@@ -14,9 +14,11 @@ from click.testing import CliRunner, Result
 from conftest import CIFAR10, ROOT, Project
 from PIL import Image
 
-from mtl import export, store
+from mtl import files
+from mtl.data import paths, store
 from mtl.errors import UserError
-from mtl.export import placing
+from mtl.serving import export
+from mtl.serving.export import placing
 from mtl.sources import decoding
 
 TOLERANCE = 1e-4
@@ -25,7 +27,8 @@ TOLERANCE = 1e-4
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, tensorflow) -> Project:
     """A folder with params.yaml, small data and a model per precision, as the DAG leaves them."""
-    from mtl import models, networks, params
+    from mtl.config import params
+    from mtl.networks import catalog, inference, saving
 
     root = tmp_path_factory.mktemp("export")
     rng = np.random.default_rng(0)
@@ -51,10 +54,10 @@ def project(tmp_path_factory: pytest.TempPathFactory, tensorflow) -> Project:
             recipe = settings.recipe(task)
             options = {"widths": [8, 8]} if task == "model1" else recipe.options | {"dense": [16]}
             keras.config.set_dtype_policy(recipe.precision)
-            model = networks.build(recipe.model_copy(update={"options": options}), (24, 24, 3), len(classes), images)
+            model = catalog.build(recipe.model_copy(update={"options": options}), (24, 24, 3), len(classes), images)
             keras.config.set_dtype_policy("float32")
-            models.write(networks.plain(model), store.model_path(task), classes)
-            store.write_json(store.LABELS / task / "classes.json", {"classes": classes, "of_class": {}})
+            saving.write(inference.plain(model), paths.model_path(task), classes)
+            files.write_json(paths.LABELS / task / "classes.json", {"classes": classes, "of_class": {}})
     return project
 
 
@@ -66,9 +69,9 @@ def mtl(project: Project, *arguments: str) -> Result:
 
 
 def keras_model(project: Project, task: str):
-    from mtl import models
+    from mtl.networks import saving
 
-    return models.read(project.root / store.model_path(task))
+    return saving.read(project.root / paths.model_path(task))
 
 
 def encoded(image: Image.Image, kind: str) -> bytes:
@@ -96,7 +99,7 @@ def test_a_saved_model_answers_as_the_keras_model(project, task):
     np.testing.assert_allclose(got, keras_model(project, task).predict(decoded, verbose=0), rtol=0, atol=TOLERANCE)
     assert (
         json.loads((folder / "assets.extra/classes.json").read_text())
-        == store.read_json(project.root / store.LABELS / task / "classes.json")["classes"]
+        == files.read_json(project.root / paths.LABELS / task / "classes.json")["classes"]
     )
 
 
@@ -104,7 +107,7 @@ def test_the_graph_decodes_and_resizes_as_the_project_does(tensorflow):
     """To the bit where nothing is resized; else Pillow's rounding between the two directions may cost 1 of 255."""
     import tensorflow as tf
 
-    from mtl.export import formats
+    from mtl.serving.export import formats
 
     rng = np.random.default_rng(2)
     picture = Image.fromarray(np.kron(rng.integers(0, 256, (9, 7, 3)), np.ones((5, 6, 1))).astype(np.uint8))
@@ -185,7 +188,7 @@ def test_an_earlier_export_stays_until_a_new_one_is_whole(tmp_path):
 def test_a_model_of_other_data_is_not_exported(project, tmp_path):
     other = project.copy(tmp_path / "p")
     for names in (["a", "b"], [*CIFAR10[1:], CIFAR10[0]]):  # others, and the same in another order
-        store.write_json(other.root / store.LABELS / "model1" / "classes.json", {"classes": names, "of_class": {}})
+        files.write_json(other.root / paths.LABELS / "model1" / "classes.json", {"classes": names, "of_class": {}})
         failed = mtl(other, "model1", "-o", "out")
         assert isinstance(failed.exception, UserError)
         assert str(failed.exception).startswith("models/model1.keras tells airplane, automobile, bird")

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 from test_training import SHAPE, images, recipe
 
-from mtl import hardware, heads, networks, params, training
+from mtl.config import params
+from mtl.config.recipes import Recipe
+from mtl.data import backend
+from mtl.data.feeds import Arrays
 from mtl.errors import UserError
-from mtl.feeds import Arrays
-from mtl.heads import Head
-from mtl.recipes import Recipe
+from mtl.networks import catalog, inference
+from mtl.tasks import targets
+from mtl.tasks.targets import Head
+from mtl.training import fitting, losses
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 TWO = [Head(3), Head(2, weight=0.5)]
@@ -20,44 +24,44 @@ P = np.array([[0.5, 0.3, 0.2, 0.4, 0.6], [0.6, 0.3, 0.1, 0.2, 0.8]], np.float32)
 
 
 def test_targets_stand_side_by_side():
-    np.testing.assert_array_equal(heads.one_hot(LABELS, TWO), [[1, 0, 0, 0, 1], [0, 0, 1, 1, 0]])
-    np.testing.assert_array_equal(heads.one_hot(LABELS[:, 0], [Head(3)]), np.eye(3)[[0, 2]])
+    np.testing.assert_array_equal(targets.one_hot(LABELS, TWO), [[1, 0, 0, 0, 1], [0, 0, 1, 1, 0]])
+    np.testing.assert_array_equal(targets.one_hot(LABELS[:, 0], [Head(3)]), np.eye(3)[[0, 2]])
 
 
 def test_the_loss_is_the_weighted_sum_and_acc_the_mean():
-    loss = heads.summed(keras.losses.CategoricalCrossentropy(), TWO)
+    loss = losses.summed(keras.losses.CategoricalCrossentropy(), TWO)
     expected = -np.log([0.5, 0.1]) - 0.5 * np.log([0.6, 0.2])
-    assert float(loss(heads.one_hot(LABELS, TWO), P)) == pytest.approx(expected.mean(), rel=1e-5)
-    acc = heads.accuracy(TWO)
-    acc.update_state(heads.one_hot(LABELS, TWO), P)
+    assert float(loss(targets.one_hot(LABELS, TWO), P)) == pytest.approx(expected.mean(), rel=1e-5)
+    acc = losses.accuracy(TWO)
+    acc.update_state(targets.one_hot(LABELS, TWO), P)
     assert float(acc.result()) == 0.5  # both heads are right on the first image and wrong on the second
     assert acc.name == "acc"
 
 
 def test_one_head_is_trained_by_the_plain_loss():
     plain = keras.losses.CategoricalCrossentropy()
-    assert heads.summed(plain, [Head(3)]) is plain
-    assert heads.summed(plain, [Head(3, weight=0.5)]) is not plain
+    assert losses.summed(plain, [Head(3)]) is plain
+    assert losses.summed(plain, [Head(3, weight=0.5)]) is not plain
 
 
 def shared() -> tuple[keras.Model, Recipe]:
     used = recipe(options={"widths": [8, 8], "heads": [2, 3]})
-    hardware.configure(params.Hardware(threads=1, strategy="auto"), used.precision, seed=0)
-    return networks.build(used, SHAPE, 5, images(40)[0]), used
+    backend.configure(params.Hardware(threads=1, strategy="auto"), used.precision, seed=0)
+    return catalog.build(used, SHAPE, 5, images(40)[0]), used
 
 
 def test_each_head_gives_probabilities_on_one_trunk():
     model, _ = shared()
-    p = networks.predict(networks.plain(model), images(6)[0])
-    for part in heads.columns([Head(2), Head(3)]):
+    p = inference.predict(inference.plain(model), images(6)[0])
+    for part in targets.columns([Head(2), Head(3)]):
         np.testing.assert_allclose(p[:, part].sum(axis=1), 1, atol=1e-5)
-    alone = networks.build(recipe(), SHAPE, 2, images(4)[0])
+    alone = catalog.build(recipe(), SHAPE, 2, images(4)[0])
     assert model.count_params() == alone.count_params() + 3 * 8
 
 
 def test_heads_that_do_not_add_up_are_one_line():
     with pytest.raises(UserError, match=r"heads of \[2, 3\] outputs do not add up to 4"):
-        networks.build(recipe(options={"widths": [8], "heads": [2, 3]}), SHAPE, 4, images(4)[0])
+        catalog.build(recipe(options={"widths": [8], "heads": [2, 3]}), SHAPE, 4, images(4)[0])
 
 
 def test_a_shared_network_learns_both_tasks_and_goes_on_where_it_was_killed(tmp_path):
@@ -75,20 +79,20 @@ def test_a_shared_network_learns_both_tasks_and_goes_on_where_it_was_killed(tmp_
                 raise KeyboardInterrupt
 
         try:
-            training.fit(model, used, 0, *fed, folder, stop_after_two, verbose=0, heads=two)
+            fitting.fit(model, used, 0, *fed, folder, stop_after_two, verbose=0, heads=two)
         except KeyboardInterrupt:
             model, _ = shared()
-            history, now = training.fit(model, used, 0, *fed, folder, verbose=0, heads=two)
+            history, now = fitting.fit(model, used, 0, *fed, folder, verbose=0, heads=two)
             assert (len(history), now) == (6, 4)
         weights.append(model.get_weights())
     for whole, resumed in zip(*weights, strict=True):
         np.testing.assert_array_equal(whole, resumed)
-    p = networks.predict(model, x)
+    p = inference.predict(model, x)
     assert (p[:, :2].argmax(axis=1) == y).mean() > 0.9
     assert (p[:, 2:].argmax(axis=1) == 2 * y).mean() > 0.9
 
 
 def test_multiply_adds_by_hand():
-    model = networks.build(recipe(options={"widths": [8]}), SHAPE, 2, images(4)[0])
+    model = catalog.build(recipe(options={"widths": [8]}), SHAPE, 2, images(4)[0])
     whitening, first, second, dense = 11 * 11 * 4 * 3 * 24, 11 * 11 * 9 * 24 * 8, 5 * 5 * 9 * 8 * 8, 8 * 2
-    assert networks.multiply_adds(model) == whitening + first + second + dense
+    assert inference.multiply_adds(model) == whitening + first + second + dense

@@ -18,10 +18,12 @@ from conftest import ROOT, small, write_images
 from images import tree, write_tar
 from ruamel.yaml import YAML
 
-from mtl import edits, job, lineage, params
+from mtl import lineage
+from mtl.config import editing, params
+from mtl.config.recipes import Adam
 from mtl.errors import UserError
-from mtl.job import folders, values
-from mtl.recipes import Adam
+from mtl.stages import job
+from mtl.stages.job import folders, values
 
 SETTINGS = params.read(ROOT / "params.yaml")
 
@@ -307,5 +309,5 @@ def test_the_jobs_in_the_documentation_give_flags_that_there_are(example):
         assert given["source"] and given["data"] and given["output"]
         changed(*given["changes"], task=given["task"])
         tree = SETTINGS.model_dump(mode="json")
-        assert all(edits.holds(tree["recipes"]["compact"], parameter) for parameter in searched)
+        assert all(editing.holds(tree["recipes"]["compact"], parameter) for parameter in searched)
         assert bool(searched) == bool(given["report"])

@@ -8,10 +8,10 @@ import pytest
 from filelock import FileLock
 
 from mtl.errors import UserError
-from mtl.tracking import pending
-from mtl.tracking.calls import Call
-from mtl.tracking.identity import Identity
-from mtl.tracking.journal import Journal, remove_residue, root
+from mtl.tracking.outbox import pending
+from mtl.tracking.outbox.calls import Call
+from mtl.tracking.outbox.identity import Identity
+from mtl.tracking.outbox.journal import Journal, remove_residue, root
 
 
 def identity(**tags: str) -> Identity:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl import labels
+from mtl.config.params import Task
 from mtl.errors import UserError
-from mtl.params import Task
+from mtl.tasks import grouping
 
 CLASSES = ("cat", "dog", "ship", "truck")
 
@@ -20,20 +20,20 @@ def task(groups) -> Task:
 
 def test_animal_is_0_and_vehicle_is_1_as_listed():
     groups = task({"animal": ("cat", "dog"), "vehicle": ("ship", "truck")})
-    of_class = labels.group_classes("model2", groups, CLASSES)
+    of_class = grouping.group_classes("model2", groups, CLASSES)
     assert of_class == {"cat": "animal", "dog": "animal", "ship": "vehicle", "truck": "vehicle"}
-    names = labels.group_names(groups, CLASSES)
+    names = grouping.group_names(groups, CLASSES)
     y = np.array([[3], [0], [1], [2]], np.uint8)
-    derived = labels.derive(y, of_class, names)
+    derived = grouping.derive(y, of_class, names)
     assert derived.tolist() == [1, 0, 0, 1]
     assert (derived.dtype, derived.shape) == (np.uint8, (4,))
 
 
 def test_null_means_the_classes_of_the_data_set():
     own = task(None)
-    of_class = labels.group_classes("model1", own, CLASSES)
+    of_class = grouping.group_classes("model1", own, CLASSES)
     y = np.array([[3], [0]], np.uint8)
-    assert labels.derive(y, of_class, labels.group_names(own, CLASSES)).tolist() == [3, 0]
+    assert grouping.derive(y, of_class, grouping.group_names(own, CLASSES)).tolist() == [3, 0]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_null_means_the_classes_of_the_data_set():
 )
 def test_classes_that_do_not_fit_are_named(groups, message):
     with pytest.raises(UserError) as caught:
-        labels.group_classes("t", task(groups), CLASSES)
+        grouping.group_classes("t", task(groups), CLASSES)
     assert message in str(caught.value)
 
 
@@ -54,6 +54,6 @@ def test_label_of_every_image_is_the_group_of_its_class(group_of, data):
     classes = tuple("abcdef")
     groups = {f"g{n}": tuple(c for c, g in zip(classes, group_of, strict=True) if g == n) for n in range(3)}
     y = np.array(data.draw(st.lists(st.integers(0, 5), min_size=1)), np.uint8)[:, None]
-    of_class = labels.group_classes("t", task(groups), classes)
-    derived = labels.derive(y, of_class, labels.group_names(task(groups), classes))
+    of_class = grouping.group_classes("t", task(groups), classes)
+    derived = grouping.derive(y, of_class, grouping.group_names(task(groups), classes))
     assert derived.tolist() == [group_of[index] for index in y.ravel()]

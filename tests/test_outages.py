@@ -19,12 +19,14 @@ from conftest import ROOT
 from outages import DATASET, Door, Tracking, save_model, stage, stored
 from rich.console import Console
 
-from mtl import log, params, tracking
+from mtl import tracking
+from mtl.commands import log
+from mtl.config import params
 from mtl.errors import UserError
 from mtl.repro.display import succeeded
 from mtl.repro.processes import Job
-from mtl.tracking import pending
 from mtl.tracking import server as server_module
+from mtl.tracking.outbox import pending
 
 STAGE_OF_A_PROCESS = """
 import sys

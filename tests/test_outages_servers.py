@@ -12,10 +12,11 @@ from conftest import ROOT, Project
 from outages import Door, save_model, stage, stored
 from servers import Deployment, Server, deployed
 
-from mtl import params, tracking
+from mtl import tracking
+from mtl.config import params
 from mtl.errors import UserError
-from mtl.tracking import pending
 from mtl.tracking import server as server_module
+from mtl.tracking.outbox import pending
 
 pytestmark = pytest.mark.slow
 

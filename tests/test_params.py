@@ -11,8 +11,10 @@ from click.testing import CliRunner
 from conftest import ROOT
 from ruamel.yaml import YAML
 
-from mtl import edits, job, params, project, quickstart
+from mtl.commands import project, run
+from mtl.config import editing, params
 from mtl.errors import UserError
+from mtl.stages import job
 
 
 def read_changed(tmp_path: Path, change) -> params.Params:
@@ -129,7 +131,7 @@ def test_a_uri_is_refused_where_dvc_runs_the_stage(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = "params.yaml: data.path: 'gs://bucket/records' is a URI and the DAG takes local paths: copy the images"
     with pytest.raises(UserError, match=said) as caught:
-        CliRunner().invoke(quickstart.command, catch_exceptions=False)
+        CliRunner().invoke(run.command, catch_exceptions=False)
     assert "`mtl train <task> --params params.yaml --data gs://bucket/records --output out`" in str(caught.value)
     with pytest.raises(UserError, match=said):
         CliRunner().invoke(project.command, catch_exceptions=False)
@@ -241,7 +243,7 @@ def test_an_edit_changes_one_line_of_the_file(tmp_path, monkeypatch, lists):
     if lists == "not indented":
         text = text.replace("\n    - {", "\n  - {")
     params.PATH.write_text(text)
-    edits.set_param("recipes.compact.precision", "float32")
+    editing.set_param("recipes.compact.precision", "float32")
     before, after = text.splitlines(), params.PATH.read_text().splitlines()
     assert len(before) == len(after)
     (line,) = [new for old, new in zip(before, after, strict=True) if old != new]

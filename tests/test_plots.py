@@ -14,9 +14,10 @@ from conftest import CIFAR10, ROOT, Project
 from PIL import Image
 from ruamel.yaml import YAML
 
-from mtl import gallery, models, plots, store
+from mtl.data import paths
 from mtl.errors import UserError
-from mtl.evaluation import Answers
+from mtl.evaluation import Answers, figures, gallery
+from mtl.networks import saving
 
 KINDS = ("confusion", "per_class", "reliability")
 
@@ -143,20 +144,20 @@ def test_pictures_say_what_they_are_and_what_each_model_said():
     # Both surest on the second image; the third has fine's 60 %.
     assert [lines[0] for lines in captions(drawn["coarse_contradictions"])] == ["$dog$", "ship"]
     colours = [text.get_color() for text in drawn["fine_mistakes"].axes[0].texts]
-    assert colours == ["black", plots.WRONG, plots.RIGHT]
+    assert colours == ["black", figures.WRONG, figures.RIGHT]
 
 
 def test_the_same_answers_are_the_same_bytes():
     first, second = (
-        {name: plots.png(figure) for name, figure in gallery.draw(*of_two_models()).items()} for _ in range(2)
+        {name: figures.png(figure) for name, figure in gallery.draw(*of_two_models()).items()} for _ in range(2)
     )
     assert first == second
 
 
 def test_a_model_without_mistakes_has_a_gallery_that_says_so():
-    figure = plots.gallery("model1: the mistakes it was surest of", [])
+    figure = figures.gallery("model1: the mistakes it was surest of", [])
     assert figure.get_suptitle() == "model1: the mistakes it was surest of: there is none"
-    assert plots.png(figure).startswith(b"\x89PNG")
+    assert figures.png(figure).startswith(b"\x89PNG")
 
 
 @pytest.mark.usefixtures("tensorflow")
@@ -164,25 +165,25 @@ def test_a_model_is_read_for_its_own_task_alone(done, tmp_path):
     import keras
 
     path, shape = done.root / "models/model2.keras", (12, 12, 3)
-    assert models.read_for(("animal", "vehicle"), shape, path).output_shape == (None, 2)
+    assert saving.read_for(("animal", "vehicle"), shape, path).output_shape == (None, 2)
     for classes in (("vehicle", "animal"), ("yes", "no"), CIFAR10):
         with pytest.raises(UserError, match=r"tells animal, vehicle apart with 2 outputs and the labels are "):
-            models.read_for(classes, shape, path)
+            saving.read_for(classes, shape, path)
     with pytest.raises(UserError, match=r"takes images \(12, 12, 3\), these are \(32, 32, 3\)"):
-        models.read_for(("animal", "vehicle"), (32, 32, 3), path)
+        saving.read_for(("animal", "vehicle"), (32, 32, 3), path)
     with pytest.raises(UserError, match=r"gone.keras is missing: run `dvc repro`"):
-        models.read_for(("animal", "vehicle"), shape, tmp_path / "gone.keras")
+        saving.read_for(("animal", "vehicle"), shape, tmp_path / "gone.keras")
     foreign = tmp_path / "foreign.keras"
     keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(2)]).save(foreign)
     with pytest.raises(UserError, match="does not say which classes"):
-        models.read_for(("animal", "vehicle"), shape, foreign)
+        saving.read_for(("animal", "vehicle"), shape, foreign)
 
 
 def test_another_tasks_model_is_one_line_and_the_last_verdict_stays(done, tmp_path):
     project = done.copy(tmp_path / "p")
-    model = project.root / store.model_path("model2")
+    model = project.root / paths.model_path("model2")
     model.unlink()  # it may be a link into DVC's cache
-    model.write_bytes((project.root / store.model_path("model1")).read_bytes())
+    model.write_bytes((project.root / paths.model_path("model1")).read_bytes())
     failed = project.run("python", "src/main_evaluate.py", check=False)
     assert failed.returncode == 1
     assert "Traceback" not in failed.stderr

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from conftest import ROOT, Project
 
-from mtl import params, project
+from mtl.commands import project
+from mtl.config import params
 from mtl.errors import UserError
 
 SETTINGS = params.read(ROOT / "params.yaml")

@@ -53,7 +53,7 @@ def serving(project: Project, model: str, log: Path) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_the_published_way_of_serving_answers_as_the_models_do(done: Project, tmp_path, tensorflow):
-    from mtl import models
+    from mtl.networks import saving
 
     with contextlib.ExitStack() as stack:
         url = {
@@ -69,7 +69,7 @@ def test_the_published_way_of_serving_answers_as_the_models_do(done: Project, tm
     pixels = np.load(done.root / "data/raw/x_test.npy")[7:8]
     wanted = []
     for task in ("model1", "model2"):
-        probabilities = models.read(done.root / f"models/{task}.keras").predict(pixels, verbose=0)[0]
+        probabilities = saving.read(done.root / f"models/{task}.keras").predict(pixels, verbose=0)[0]
         classes = json.loads((done.root / f"data/labels/{task}/classes.json").read_text())["classes"]
         label = classes[np.load(done.root / f"data/labels/{task}/y_test.npy")[7]]
         wanted.append([task, label, classes[probabilities.argmax()], probabilities.max(), "200"])

@@ -8,7 +8,8 @@ import shutil
 import pytest
 from conftest import ROOT, Project, clone, small, write_images
 
-from mtl import params, quickstart
+from mtl.commands import run
+from mtl.config import params
 from mtl.errors import UserError
 
 NO_NETWORK = {f"{scheme}_proxy": "http://127.0.0.1:1" for scheme in ("http", "https", "HTTP", "HTTPS")}
@@ -28,7 +29,7 @@ def here(tmp_path, monkeypatch):
 
 
 def test_without_a_copy_or_a_network_the_images_are_generated(here):
-    quickstart.choose_images(params.read())
+    run.choose_images(params.read())
     before, after = ((folder / "params.yaml").read_text() for folder in (ROOT, here))
     assert (params.read().data.source, params.read().data.path) == ("generated", "data/generated")
     assert (ROOT / "data/generated").is_dir()  # load_data depends on it
@@ -43,34 +44,34 @@ def test_a_copy_is_taken_as_files_and_put_under_dvc(fresh: Project, tmp_path, mo
     external = project.root / "data/external"
     shutil.rmtree(external)
     (project.root / "data/external.dvc").unlink()
-    quickstart.set_params({"data.source": "generated", "data.path": "data/generated"})
+    run.set_params({"data.source": "generated", "data.path": "data/generated"})
     write_images(tmp_path / "copy")
     (external).mkdir()
     (external / "old").symlink_to(tmp_path / "copy")  # as it was done before
     for _ in range(2):
-        quickstart.choose_images_from(tmp_path / "copy", params.read())
+        run.choose_images_from(tmp_path / "copy", params.read())
         assert [path.name for path in external.iterdir()] == ["copy"]
     assert (params.read().data.source, params.read().data.path) == ("cifar10", "data/external")
     assert not [path for path in external.rglob("*") if path.is_symlink()]
     assert "data/external" in project.run("dvc", "list", ".", "--dvc-only", "-R").stdout
     # DVC has the first copy, so that another takes its place; what nobody else has is not removed.
     write_images(tmp_path / "other", train=13)
-    quickstart.choose_images_from(tmp_path / "other", params.read())
+    run.choose_images_from(tmp_path / "other", params.read())
     assert [path.name for path in external.iterdir()] == ["other"]
     write_images(tmp_path / "third", train=14)
     with pytest.raises(UserError, match="other is in the way"):
-        quickstart.choose_images_from(tmp_path / "third", params.read())
+        run.choose_images_from(tmp_path / "third", params.read())
     assert len(list((external / "other/train/cat").iterdir())) == 13
 
 
 def test_a_copy_that_is_not_there_is_one_line(here):
     with pytest.raises(UserError, match=r"CIFAR10_PATH: nowhere.tar does not exist; give an archive or a folder"):
-        quickstart.choose_images_from(quickstart.Path("nowhere.tar"), params.read())
+        run.choose_images_from(run.Path("nowhere.tar"), params.read())
 
 
 def test_a_copy_in_data_external_needs_no_network(here):
     write_images(here / "data" / "external")
-    quickstart.choose_images(params.read())
+    run.choose_images(params.read())
     assert params.read().data.source == "cifar10"
 
 
@@ -89,7 +90,7 @@ def test_where_bfloat16_would_be_imitated_float32_is_taken(here, capsys, native,
     for task in params.read().tasks if trained else ():
         (here / "models").mkdir(exist_ok=True)
         (here / f"models/{task}.keras").touch()
-    quickstart.choose_precision(params.read(), native, gpus)
+    run.choose_precision(params.read(), native, gpus)
     after = params.read()
     assert {after.recipe(task).precision for task in after.tasks} == {expected}
     said = "recipes.compact set to float32 in params.yaml (`git restore params.yaml` goes back)"

@@ -21,10 +21,11 @@ from conftest import CIFAR10, write_images
 from images import encoded, pixels, tree, write_tar, write_tree
 from PIL import ExifTags, Image
 
-from mtl import records, shards
+from mtl import records
+from mtl.config.params import Data, Hardware
+from mtl.config.recipes import Augmentation, Recipe, Sgd
+from mtl.data import shards
 from mtl.errors import UserError
-from mtl.params import Data, Hardware
-from mtl.recipes import Augmentation, Recipe, Sgd
 from mtl.records import encoding, files, rows
 from mtl.sources import decoding, folder, tfrecord
 
@@ -139,18 +140,20 @@ RECIPE = Recipe(
 
 
 def train(fed, shown, folder: Path, recipe: Recipe = RECIPE, classes: int = 10, validation=None):
-    from mtl import hardware, networks, training
+    from mtl.data import backend
+    from mtl.networks import catalog
+    from mtl.training import fitting
 
-    hardware.configure(Hardware(threads=1, strategy="auto"), "float32", seed=0)
-    model = networks.build(recipe, fed.shape, classes, shown)
-    history, _ = training.fit(model, recipe, 0, fed, validation or fed, folder, verbose=0)
+    backend.configure(Hardware(threads=1, strategy="auto"), "float32", seed=0)
+    model = catalog.build(recipe, fed.shape, classes, shown)
+    history, _ = fitting.fit(model, recipe, 0, fed, validation or fed, folder, verbose=0)
     return history, model.get_weights()
 
 
 def test_an_epoch_from_records_is_an_epoch_from_arrays(converted, tmp_path):
     """Read into memory it is the same to the byte; streamed it is the same images in another order."""
-    from mtl.feeds import Arrays
-    from mtl.streams import Streamed, feed
+    from mtl.data.feeds import Arrays
+    from mtl.data.streams import Streamed, feed
 
     cached = images(converted / "shards", "train", cache=1)
     array = np.stack([np.asarray(Image.open(converted / "images" / name)) for name in names(cached)])
@@ -169,7 +172,7 @@ def test_an_epoch_from_records_is_an_epoch_from_arrays(converted, tmp_path):
 
 @pytest.mark.parametrize("changes", [{}, {"steps_per_epoch": 4}])
 def test_streamed_batches_are_a_function_of_seed_epoch_and_step(converted, changes):
-    from mtl.streams import Streamed
+    from mtl.data.streams import Streamed
 
     found = images(converted / "shards", "train")
     labels = np.arange(100, dtype=np.uint8)
@@ -548,7 +551,7 @@ def cut(path: Path) -> None:
 @pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_a_shard_damaged_while_it_is_trained_from_is_named(converted, tmp_path, damage, split):
-    from mtl.streams import Streamed
+    from mtl.data.streams import Streamed
 
     path = shutil.copytree(converted / "shards", tmp_path / "shards")
     found = {name: images(path, name) for name in ("train", "validation")}
@@ -565,7 +568,7 @@ def test_a_shard_damaged_while_it_is_trained_from_is_named(converted, tmp_path, 
 
 
 def test_a_shard_of_fewer_records_than_the_manifest_counts_is_no_smaller_shard(converted, tmp_path):
-    from mtl.streams import Streamed
+    from mtl.data.streams import Streamed
 
     path = shutil.copytree(converted / "shards", tmp_path / "shards")
     whole = images(path, "train")

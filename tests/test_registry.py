@@ -16,9 +16,9 @@ from filelock import FileLock
 from PIL import Image
 
 import mtl
-from mtl import params
+from mtl.config import params
 from mtl.errors import UserError
-from mtl.registry import judging, predictor, promotion
+from mtl.release import judging, predictor, promotion
 from mtl.tracking import registry
 
 
@@ -299,13 +299,13 @@ def champion(promoted):
 
 
 def test_a_loaded_model_answers_by_name_as_the_saved_ones(champion, promoted):
-    from mtl import models, networks
+    from mtl.networks import inference, saving
 
     images = np.load(promoted.root / "data/raw/x_test.npy", allow_pickle=False)[:6]
     assert champion.tasks["model2"] == ("animal", "vehicle")
     got = champion.predict(images)
     for task, names in champion.tasks.items():
-        expected = networks.predict(models.read(promoted.root / f"models/{task}.keras"), images)
+        expected = inference.predict(saving.read(promoted.root / f"models/{task}.keras"), images)
         for prediction, row in zip(got, expected, strict=True):
             answer = prediction.tasks[task]
             assert answer.name == names[row.argmax()]

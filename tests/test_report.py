@@ -11,11 +11,13 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl import cli, plots, report
+from mtl import cli, report
 from mtl.errors import UserError
-from mtl.report import advice, figure, metrics, statistics
+from mtl.evaluation import figures
+from mtl.report import advice
 from mtl.report.advice import Evidence
-from mtl.report.statistics import Interval
+from mtl.study import figure, results, statistics
+from mtl.study.statistics import Interval
 
 
 def run(arrangement: str, seed: int, **accuracies: float) -> dict:
@@ -95,13 +97,13 @@ def test_the_opposite_difference_has_the_opposite_interval(values):
 
 
 def test_gains_by_hand_are_paired_by_seed():
-    study = metrics.StudyResults.model_validate(STUDY)
+    study = results.StudyResults.model_validate(STUDY)
     assert statistics.gains(study, "shared", "species") == pytest.approx([5.0, 8.0])
     assert statistics.gains(study, "shared", "wild") == pytest.approx([0.0, -10.0])
     assert statistics.gains(study, "derived", "night") == []
     assert statistics.mean_gains(study, "shared") == pytest.approx([(20 + 5 + 0) / 3, (22 + 8 - 10) / 3])
     assert statistics.mean_gains(study, "derived") == []  # it does not answer night
-    lonely = metrics.StudyResults.model_validate({**STUDY, "runs": STUDY["runs"][:3]})
+    lonely = results.StudyResults.model_validate({**STUDY, "runs": STUDY["runs"][:3]})
     assert statistics.gains(lonely, "shared", "species") == pytest.approx([5.0])  # seed 1 has no partner
 
 
@@ -240,9 +242,9 @@ def test_a_study_of_other_data_or_tasks_is_left_out(there):
 
 
 def test_the_figure_draws_what_there_is():
-    study = metrics.StudyResults.model_validate(STUDY)
+    study = results.StudyResults.model_validate(STUDY)
     drawn = figure.gains(study)
     (axes,) = drawn.axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["night", "species", "wild", "mean"]
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {"independent", "shared", "derived"}
-    assert plots.png(drawn) == plots.png(figure.gains(study))
+    assert figures.png(drawn) == figures.png(figure.gains(study))

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from mtl import runs
+from mtl.commands import runs
 from mtl.errors import UserError
 from mtl.repro import repro
 from mtl.repro.devices import device_environment, gpu_devices

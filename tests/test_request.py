@@ -20,9 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mtl import request, store
+from mtl import files
+from mtl.data import paths, store
 from mtl.errors import UserError
-from mtl.request import client
+from mtl.serving import request
+from mtl.serving.request import client
 from mtl.sources import decoding
 
 CLASSES = {"model1": ["cat", "dog", "ship"], "model2": ["animal", "vehicle"]}
@@ -104,8 +106,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         store.write_raw(dataset, {"x_test": images})
         for task, classes in CLASSES.items():
             labels = np.array([0, 1, 0, 1], np.uint8)
-            store.write_array(store.LABELS / task / "y_test.npy", labels)
-            store.write_json(store.LABELS / task / "classes.json", {"classes": classes, "of_class": {}})
+            files.write_array(paths.LABELS / task / "y_test.npy", labels)
+            files.write_json(paths.LABELS / task / "classes.json", {"classes": classes, "of_class": {}})
     drop = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
     environment = {key: value for key, value in os.environ.items() if key.upper() not in drop}
     environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

@@ -10,8 +10,9 @@ from click.testing import CliRunner
 from conftest import Project
 from mlflow import MlflowClient
 
-from mtl import provenance, runs
+from mtl.commands import runs
 from mtl.errors import UserError
+from mtl.tracking import provenance
 
 
 def client(project: Project) -> MlflowClient:

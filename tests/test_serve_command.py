@@ -16,8 +16,10 @@ from conftest import ROOT
 from gateways import LABELS, Process, write_project
 from images import encoded
 
-from mtl import models, store
+from mtl import files
+from mtl.data import paths, store
 from mtl.errors import UserError
+from mtl.networks import saving
 from mtl.serving import loading, server
 
 GROUPS = LABELS["model2"].classes
@@ -44,7 +46,7 @@ def images(projects):
 
 
 def expected(project, images, task="model1"):
-    return models.read(project / "models" / f"{task}.keras").predict(images, verbose=0)
+    return saving.read(project / "models" / f"{task}.keras").predict(images, verbose=0)
 
 
 def test_reloads_lose_no_request_and_mix_no_models(projects, project, images):
@@ -66,7 +68,7 @@ def test_reloads_lose_no_request_and_mix_no_models(projects, project, images):
         clients = [pool.submit(ask) for _ in range(4)]
         for times, folder in enumerate([projects[1], projects[0], projects[1]], start=1):
             for path in (folder / "models").glob("*.keras"):
-                store.write_bytes(project / "models" / path.name, path.read_bytes())
+                files.write_bytes(project / "models" / path.name, path.read_bytes())
             server.hang_up()
             server.said("models reloaded: model1, model2", times)
         stop.set()
@@ -78,11 +80,11 @@ def test_reloads_lose_no_request_and_mix_no_models(projects, project, images):
     (project / "models/model2.keras").write_bytes(b"broken")
     server.hang_up()
     assert "models/model2.keras: not a Keras model" in server.said("models not reloaded")
-    store.write_bytes(project / "models/model2.keras", (projects[1] / "models/model2.keras").read_bytes())
+    files.write_bytes(project / "models/model2.keras", (projects[1] / "models/model2.keras").read_bytes())
     (project / "models/model1.keras").unlink()
     server.hang_up()
     assert "models/model1.keras" in server.said("models not reloaded", 2)
-    store.write_bytes(project / "models/model1.keras", (projects[1] / "models/model1.keras").read_bytes())
+    files.write_bytes(project / "models/model1.keras", (projects[1] / "models/model1.keras").read_bytes())
     rename_groups(("b_animal", "a_vehicle"))
     server.hang_up()
     assert "models/model2.keras tells animal, vehicle apart" in server.said("models not reloaded", 3)
@@ -108,7 +110,7 @@ def test_reloads_lose_no_request_and_mix_no_models(projects, project, images):
 def test_compiled_models_answer_as_predict_does(project, images):
     """Also at sizes that are filled up; a model without labels is left out."""
     shutil.copy("models/model1.keras", "models/model9.keras")
-    served = loading.from_folder(store.MODELS)
+    served = loading.from_folder(paths.MODELS)
     assert set(served) == {"model1", "model2"}
     for task, model in served.items():
         assert model.labels.classes == LABELS[task].classes
@@ -129,35 +131,35 @@ def test_compiled_models_answer_as_predict_does(project, images):
         (lambda: rename_groups(("vehicle", "animal")), "models/model2.keras tells animal, vehicle .* vehicle, animal"),
         (lambda: rename_groups(("a_vehicle", "b_animal")), "models/model2.keras tells animal, vehicle .*a_vehicle, b_"),
         (
-            lambda: models.write(models.read(store.model_path("model1")), store.model_path("model1")),
+            lambda: saving.write(saving.read(paths.model_path("model1")), paths.model_path("model1")),
             "does not say which",
         ),
         (
-            lambda: (store.RAW / "dataset.json").unlink() or other_shape(),
+            lambda: (paths.RAW / "dataset.json").unlink() or other_shape(),
             "different shapes .*model1 8×8×3, model2 9×8×3",
         ),
         (lambda: other_shape(), "different shapes .*the data set 8×8×3"),
-        (lambda: (store.MODELS / "model1.keras").write_bytes(b"x"), "model1.keras: not a Keras model: "),
+        (lambda: (paths.MODELS / "model1.keras").write_bytes(b"x"), "model1.keras: not a Keras model: "),
         (lambda: not_finite(), "gives no numbers"),
     ],
 )
 def test_models_that_cannot_be_served_are_named_in_one_line(project, spoil, message):
     spoil()
     with pytest.raises(UserError, match=message) as error:
-        loading.from_folder(store.MODELS)
+        loading.from_folder(paths.MODELS)
     assert "\n" not in str(error.value)
 
 
 def other_shape() -> None:
-    from mtl import networks
+    from mtl.networks import catalog, inference
 
-    models.write(networks.plain(networks.compact((9, 8, 3), 2, [4])), store.model_path("model2"), GROUPS)
+    saving.write(inference.plain(catalog.compact((9, 8, 3), 2, [4])), paths.model_path("model2"), GROUPS)
 
 
 def not_finite() -> None:
-    model = models.read(store.model_path("model2"))
+    model = saving.read(paths.model_path("model2"))
     model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
-    models.write(model, store.model_path("model2"), GROUPS)
+    saving.write(model, paths.model_path("model2"), GROUPS)
 
 
 def rename_groups(names: tuple[str, str]) -> None:
@@ -165,22 +167,22 @@ def rename_groups(names: tuple[str, str]) -> None:
     content = store.read_classes("model2")
     kept = dict(zip(GROUPS, names if set(names) - set(GROUPS) else GROUPS, strict=True))
     of_class = {name: kept[group] for name, group in content["of_class"].items()}
-    store.write_json(store.LABELS / "model2" / "classes.json", {"classes": names, "of_class": of_class})
+    files.write_json(paths.LABELS / "model2" / "classes.json", {"classes": names, "of_class": of_class})
 
 
 def test_a_reload_keeps_every_task_that_the_project_still_has(project):
     """As while `dvc repro` runs: DVC removes what a stage will write before it runs."""
     load, _ = server.loader("models")
     assert set(load()) == {"model1", "model2"}
-    content = store.model_path("model1").read_bytes()
-    store.model_path("model1").unlink()
+    content = paths.model_path("model1").read_bytes()
+    paths.model_path("model1").unlink()
     with pytest.raises(UserError, match=r"models/model1\.keras"):
         load()
     with pytest.raises(UserError, match=r"models/model1\.keras"):
         load()
-    store.write_bytes(store.model_path("model1"), content)
+    files.write_bytes(paths.model_path("model1"), content)
     assert set(load()) == {"model1", "model2"}
-    shutil.rmtree(store.LABELS / "model1")  # a task that the project has no more
+    shutil.rmtree(paths.LABELS / "model1")  # a task that the project has no more
     assert set(load()) == {"model2"}
 
 
@@ -188,7 +190,7 @@ def test_a_reload_keeps_the_tasks_of_params_yaml_while_their_labels_are_written(
     (project / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     load, _ = server.loader("models")
     assert set(load()) == {"model1", "model2"}
-    shutil.rmtree(store.LABELS / "model1")
+    shutil.rmtree(paths.LABELS / "model1")
     with pytest.raises(UserError, match="data/labels/model1"):
         load()
 

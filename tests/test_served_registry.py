@@ -14,11 +14,12 @@ from gateways import LABELS, OF_CLASS, RED, Process, picture, serving, write_pro
 from images import encoded
 
 import mtl
-from mtl import models, networks, store, tracking
+from mtl import files, tracking
+from mtl.data import paths, store
 from mtl.errors import UserError
-from mtl.registry import bundles
+from mtl.networks import catalog, saving
 from mtl.serving import loading, registry
-from mtl.tracking import code
+from mtl.tracking import bundles, code
 
 OWN = """
 import keras
@@ -49,15 +50,15 @@ def log(folder: Path, monkeypatch: pytest.MonkeyPatch, without: tuple[str, ...] 
     experiment = mlflow.create_experiment("e", artifact_location=(folder / "artifacts").as_uri())
     images, about = store.read_images("test"), {task: store.describe_task(task) for task in LABELS}
     joint = folder / "joint"
-    shutil.copytree(store.MODELS, joint)
+    shutil.copytree(paths.MODELS, joint)
     contents = {key: {t: known[key] for t, known in about.items()} for key in ("classes", "of_class", "frequencies")}
     for key, content in (contents | {"imports": list(imports)}).items():
         if key not in without:
-            store.write_json(joint / f"{key}.json", content)
+            files.write_json(joint / f"{key}.json", content)
     with mlflow.start_run(experiment_id=experiment) as active:
         run = tracking.Run(tracking.identify("e", active.info.run_id))
         own = {"task": "model1", "imports": list(imports)}
-        run.log_model(models.read(store.model_path("model1")), about["model1"] | own, images)
+        run.log_model(saving.read(paths.model_path("model1")), about["model1"] | own, images)
         run.log_joint_model(joint, images)
         assert run.lost == run.pending == []
     logged = {model.name: model.model_uri for model in mlflow.search_logged_models([experiment], output_format="list")}
@@ -88,9 +89,9 @@ def another_project(folder: Path) -> None:
     """The same tasks with other groups, on images of another size."""
     write_project(folder)
     content = {"classes": ["even", "odd"], "of_class": {c: ("even", "odd")[i % 2] for i, c in enumerate(OF_CLASS)}}
-    store.write_json(folder / store.LABELS / "model2" / "classes.json", content)
-    dataset = json.loads((folder / store.RAW / "dataset.json").read_text())
-    store.write_json(folder / store.RAW / "dataset.json", dataset | {"shape": [9, 9, 3]})
+    files.write_json(folder / paths.LABELS / "model2" / "classes.json", content)
+    dataset = json.loads((folder / paths.RAW / "dataset.json").read_text())
+    files.write_json(folder / paths.RAW / "dataset.json", dataset | {"shape": [9, 9, 3]})
     (folder / "params.yaml").write_text("tasks: [")
 
 
@@ -156,7 +157,7 @@ def test_what_is_not_in_the_registry_is_named(elsewhere, uri, message):
 
 def test_both_keras_flavors_load_a_logged_model_and_signatures_have_outputs(logged, elsewhere):
     images = np.load(logged[0] / "data/raw/x_test.npy")[:3]
-    expected = models.read(logged[0] / "models/model1.keras").predict(images, verbose=0)
+    expected = saving.read(logged[0] / "models/model1.keras").predict(images, verbose=0)
     mlflow.set_tracking_uri(f"sqlite:///{logged[0]}/mlflow.db")
     for flavor in (mlflow.keras, mlflow.tensorflow, mlflow.pyfunc):
         got = flavor.load_model("models:/model1/1").predict(images)
@@ -179,21 +180,21 @@ def own_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(folder)
     for name in ("nets", "nets.mine", "factors"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    network = networks.find("nets.mine:small")((8, 8, 3), 10)
-    models.write(network, store.model_path("model1"), LABELS["model1"].classes)
+    network = catalog.find("nets.mine:small")((8, 8, 3), 10)
+    saving.write(network, paths.model_path("model1"), LABELS["model1"].classes)
     return folder
 
 
 def test_the_code_of_a_network_is_its_module_and_what_that_imports_beside_it(tensorflow, tmp_path, monkeypatch):
     own_project(tmp_path, monkeypatch)
     (tmp_path / "unused.py").write_text("")
-    assert networks.own_modules(["compact", "nets.mine:small", "article", "nets.mine:other"]) == ["nets.mine"]
+    assert catalog.own_modules(["compact", "nets.mine:small", "article", "nets.mine:other"]) == ["nets.mine"]
     assert {str(path) for path in code.sources(["nets.mine"])} == {"nets/mine.py", "factors.py"}
     assert code.sources(["keras.layers"]) == {}  # installed: a requirement
     assert "keras" in code.distributions(["keras.layers", "nets.mine"])
-    (tmp_path / "factors.py").write_text("import mtl.blocks\nFACTOR = 2.0\n")
+    (tmp_path / "factors.py").write_text("import mtl.networks.blocks\nFACTOR = 2.0\n")
     found = {str(path) for path in code.sources(["nets.mine"])}
-    assert {"nets/mine.py", "factors.py", "mtl/__init__.py", "mtl/blocks.py"} <= found
+    assert {"nets/mine.py", "factors.py", "mtl/__init__.py", "mtl/networks/blocks.py"} <= found
 
 
 @pytest.mark.slow
@@ -214,7 +215,7 @@ def test_a_network_with_layers_of_its_own_is_loaded_elsewhere(tensorflow, tmp_pa
     with pytest.raises(UserError, match=r"cannot import 'nets\.thine'"):
         mtl.load("models:/joint@champion", imports=["nets.thine"])
     model = mtl.load("models:/joint@champion", imports=["nets.mine"])
-    expected = models.read(store.model_path("model1")).predict(store.read_images("test")[:1], verbose=0)[0]
+    expected = saving.read(paths.model_path("model1")).predict(store.read_images("test")[:1], verbose=0)[0]
     answer = model.predict(store.read_images("test")[0]).tasks["model1"]
     np.testing.assert_allclose(list(answer.probabilities.values()), expected, atol=1e-5)
     assert set(registry.load("models:/joint@champion")) == {"model1", "model2"}

@@ -17,7 +17,8 @@ import requests
 from gateways import LABELS, Process, write_project
 from servers import free_port
 
-from mtl import models, tracking
+from mtl import tracking
+from mtl.networks import saving
 from mtl.serving import registry
 
 pytestmark = pytest.mark.slow
@@ -39,7 +40,7 @@ def store(project, tmp_path_factory):
     (project / "models/classes.json").write_text(json.dumps({task: labels.classes for task, labels in LABELS.items()}))
     with mlflow.start_run(experiment_id=experiment) as active:
         run = tracking.Run(tracking.identify("e", active.info.run_id))
-        run.log_model(models.read(project / "models/model1.keras"), {"classes": list(LABELS["model1"].classes)}, images)
+        run.log_model(saving.read(project / "models/model1.keras"), {"classes": list(LABELS["model1"].classes)}, images)
         run.log_joint_model(project / "models", images)
         assert run.lost == run.pending == []
     logged = {model.name: model.model_uri for model in mlflow.search_logged_models([experiment], output_format="list")}
@@ -186,7 +187,7 @@ def test_the_joint_model_is_served_from_the_registry_and_follows_its_alias(store
             assert server.client.get("/v2/models/model2").json()["versions"] == [version]
             for task in LABELS:
                 answer = server.client.post(f"/v1/models/{task}:predict", json={"instances": images.tolist()}).json()
-                expected = models.read(project / f"models/{task}.keras").predict(images, verbose=0)
+                expected = saving.read(project / f"models/{task}.keras").predict(images, verbose=0)
                 np.testing.assert_allclose(answer["predictions"], expected, atol=1e-5)
     finally:
         assert server.stop() == 0

@@ -11,7 +11,7 @@ import pytest
 from gateways import GREEN, LABELS, RED, YELLOW, by_colour, picture, serving
 from images import encoded
 
-from mtl.params import Data
+from mtl.config.params import Data
 from mtl.serving.loading import Loaded
 from mtl.sources import generated
 

@@ -14,8 +14,8 @@ from images import encoded, member, pixels, tree, write_tar, write_tree
 from PIL import Image
 
 from mtl import sources
+from mtl.config.params import Data
 from mtl.errors import UserError
-from mtl.params import Data
 from mtl.sources import trees
 from mtl.sources.images import Images
 

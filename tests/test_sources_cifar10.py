@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from images import CIFAR10, batches, pixels, serving, tree, write_tar, write_tree
 
 from mtl import sources
+from mtl.config.params import Data
 from mtl.errors import UserError
-from mtl.params import Data
 from mtl.sources import batches as official_format
 from mtl.sources import cifar10, official, trees
 from mtl.sources.images import Images

@@ -11,9 +11,11 @@ from click.testing import CliRunner
 from conftest import ROOT
 from images import encoded, pixels, tree, write_tree
 
-from mtl import job, params, records
+from mtl import records
+from mtl.config import params
 from mtl.sources import duplicates, tfrecord
 from mtl.sources.images import Images
+from mtl.stages import job
 
 FILES = tree(train=4, test=2)
 TRAIN, TEST, OTHER = "train/cat/0.png", "test/cat/1.png", "train/dog/2.png"

@@ -9,8 +9,8 @@ import pytest
 from images import CIFAR10
 
 from mtl import sources
+from mtl.config.params import Data
 from mtl.errors import UserError
-from mtl.params import Data
 from mtl.sources.images import Images
 
 

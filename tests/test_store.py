@@ -14,8 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mtl import leftovers, models, store
+from mtl import files
+from mtl.data import paths, store
 from mtl.errors import UserError
+from mtl.networks import saving
+from mtl.training import leftovers
 
 
 @pytest.fixture
@@ -29,23 +32,23 @@ def full_disk():
 
 def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path, full_disk):
     path = tmp_path / "x.npy"
-    store.write_array(path, np.arange(10))
+    files.write_array(path, np.arange(10))
     with pytest.raises(UserError, match=rf"cannot write {path}: .+; make room or give access there") as caught:
-        store.write_array(path, np.arange(10_000))
+        files.write_array(path, np.arange(10_000))
     assert "\n" not in str(caught.value)
-    assert store.read_array(path).tolist() == list(range(10))
+    assert files.read_array(path).tolist() == list(range(10))
     assert [file.name for file in tmp_path.iterdir()] == ["x.npy"]
 
 
 def test_an_error_while_writing_leaves_what_was_there(tmp_path):
     path = tmp_path / "x.json"
-    store.write_json(path, {"a": 1})
+    files.write_json(path, {"a": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        store.write_json(path, {"a": float("nan")})
-    with pytest.raises(RuntimeError), store.replacing(path) as temporary:
+        files.write_json(path, {"a": float("nan")})
+    with pytest.raises(RuntimeError), files.replacing(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
-    assert store.read_json(path) == {"a": 1}
+    assert files.read_json(path) == {"a": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
 
 
@@ -57,49 +60,49 @@ def gone() -> int:
 
 def test_what_a_killed_process_left_of_a_file_is_removed(tmp_path, monkeypatch, gone):
     monkeypatch.chdir(tmp_path)
-    store.MODELS.mkdir()
-    running, other = (store.MODELS / f".model1.keras.{pid}.tmp" for pid in (os.getppid(), gone))
-    another_file, no_process = store.MODELS / f".gone.keras.{gone}.tmp", store.MODELS / ".model1.keras.x.tmp"
+    paths.MODELS.mkdir()
+    running, other = (paths.MODELS / f".model1.keras.{pid}.tmp" for pid in (os.getppid(), gone))
+    another_file, no_process = paths.MODELS / f".gone.keras.{gone}.tmp", paths.MODELS / ".model1.keras.x.tmp"
     for left in (running, other, another_file, no_process):
         left.write_text("half")
-    store.write_bytes(store.model_path("model1"), b"whole")
-    assert set(store.MODELS.iterdir()) == {running, another_file, no_process, store.model_path("model1")}
+    files.write_bytes(paths.model_path("model1"), b"whole")
+    assert set(paths.MODELS.iterdir()) == {running, another_file, no_process, paths.model_path("model1")}
     leftovers.clear()
-    assert set(store.MODELS.iterdir()) == {running, no_process, store.model_path("model1")}
+    assert set(paths.MODELS.iterdir()) == {running, no_process, paths.model_path("model1")}
 
 
 @given(hnp.arrays(st.sampled_from([np.uint8, np.int64, np.float32]), hnp.array_shapes()))
 def test_arrays_come_back_as_they_were(tmp_path_factory, array):
     path = tmp_path_factory.mktemp("a") / "x.npy"
-    store.write_array(path, array)
-    back = store.read_array(path)
+    files.write_array(path, array)
+    back = files.read_array(path)
     assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, array.shape, array.tobytes())
 
 
 def test_an_array_of_objects_is_not_unpickled(tmp_path):
     np.save(tmp_path / "x.npy", np.array([print], dtype=object), allow_pickle=True)
     with pytest.raises(UserError, match=r"x.npy: not a NumPy array"):
-        store.read_array(tmp_path / "x.npy")
+        files.read_array(tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"no array"])
 def test_a_broken_array_is_one_line(tmp_path, content):
     (tmp_path / "x.npy").write_bytes(content)
     with pytest.raises(UserError, match=r"x.npy: not a NumPy array .+`dvc checkout` brings it back"):
-        store.read_array(tmp_path / "x.npy")
+        files.read_array(tmp_path / "x.npy")
 
 
-@pytest.mark.parametrize("read", [store.read_array, store.read_json, models.read])
+@pytest.mark.parametrize("read", [files.read_array, files.read_json, saving.read])
 def test_a_missing_file_says_what_makes_it(tmp_path, read):
     with pytest.raises(UserError, match="gone is missing: run `dvc repro`"):
         read(tmp_path / "gone")
 
 
 def test_json_and_csv_are_the_same_bytes_whatever_the_order(tmp_path):
-    store.write_json(tmp_path / "a.json", {"b": 1, "a": [1.5, None]})
-    store.write_json(tmp_path / "b.json", {"a": [1.5, None], "b": 1})
+    files.write_json(tmp_path / "a.json", {"b": 1, "a": [1.5, None]})
+    files.write_json(tmp_path / "b.json", {"a": [1.5, None], "b": 1})
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
-    store.write_csv(tmp_path / "c.csv", [{"epoch": 1, "loss": 0.1}, {"epoch": 2, "loss": 0.25}])
+    files.write_csv(tmp_path / "c.csv", [{"epoch": 1, "loss": 0.1}, {"epoch": 2, "loss": 0.25}])
     assert (tmp_path / "c.csv").read_bytes() == b"epoch,loss\n1,0.1\n2,0.25\n"
 
 
@@ -124,9 +127,9 @@ def test_a_stage_run_by_hand_says_what_is_missing(tmp_path, command, line):
 def test_nothing_of_another_source_survives_in_data_raw(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     dataset = store.Dataset("t", "folder", False, ("a",), "png", 1, 0, 1, (2, 2, 3))
-    (store.RAW / "old").mkdir(parents=True)
-    (store.RAW / store.SHARDS).write_text("{}")
+    (paths.RAW / "old").mkdir(parents=True)
+    (paths.RAW / paths.SHARDS).write_text("{}")
     store.write_raw(dataset, {"x_test": np.zeros((1, 2, 2, 3), np.uint8)})
-    assert sorted(path.name for path in store.RAW.iterdir()) == ["dataset.json", "x_test.npy"]
-    store.write_raw(dataset, {}, {store.SHARDS: {}})
-    assert sorted(path.name for path in store.RAW.iterdir()) == ["dataset.json", "shards.json"]
+    assert sorted(path.name for path in paths.RAW.iterdir()) == ["dataset.json", "x_test.npy"]
+    store.write_raw(dataset, {}, {paths.SHARDS: {}})
+    assert sorted(path.name for path in paths.RAW.iterdir()) == ["dataset.json", "shards.json"]

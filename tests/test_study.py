@@ -10,11 +10,11 @@ from conftest import CIFAR10, ROOT, Project
 from ruamel.yaml import YAML
 from test_dag import NO_BYTES, imported, search
 
-from mtl import arrangements
-from mtl.arrangements import Network, Study
+from mtl.config.reading import read_as
 from mtl.errors import UserError
 from mtl.evaluation import Answers
-from mtl.reading import read_as
+from mtl.study import arrangements
+from mtl.study.arrangements import Network, Study
 
 OF_CLASS = {
     "kind": {"cat": "cat", "dog": "dog", "ship": "ship"},

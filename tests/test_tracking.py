@@ -20,7 +20,8 @@ from mlflow.utils.validation import _validate_param_name
 from outages import Tracking
 from servers import free_port
 
-from mtl import params, tracking
+from mtl import tracking
+from mtl.config import params
 from mtl.errors import UserError
 
 

@@ -13,7 +13,8 @@ import pytest
 from certificates import Authority
 from conftest import ROOT
 
-from mtl import params, tracking
+from mtl import tracking
+from mtl.config import params
 from mtl.errors import UserError
 from mtl.tracking import registry
 

@@ -17,7 +17,8 @@ import pytest
 from conftest import ROOT
 from outages import save_model, stage
 
-from mtl import params, tracking
+from mtl import tracking
+from mtl.config import params
 from mtl.errors import UserError
 from mtl.tracking import artifacts, registry
 

@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from mtl import checkpoint, hardware, models, networks, optimizers, params, scores, training
+from mtl.config import params
+from mtl.config.recipes import Augmentation, Constant, Muon, OneCycle, Recipe, Sgd
+from mtl.data import backend
+from mtl.data.feeds import Arrays
 from mtl.errors import UserError
-from mtl.feeds import Arrays
-from mtl.recipes import Augmentation, Constant, Muon, OneCycle, Recipe, Sgd
+from mtl.networks import catalog, inference, saving
+from mtl.tasks import scores
+from mtl.training import checkpoint, fitting, optimizers
 
 pytestmark = pytest.mark.usefixtures("tensorflow")
 SHAPE = (12, 12, 3)
@@ -44,13 +48,13 @@ def images(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fresh_model(used: Recipe, train: tuple[np.ndarray, np.ndarray]) -> keras.Model:
-    hardware.configure(params.Hardware(threads=1, strategy="auto"), used.precision, seed=0)
-    return networks.build(used, SHAPE, 2, train[0])
+    backend.configure(params.Hardware(threads=1, strategy="auto"), used.precision, seed=0)
+    return catalog.build(used, SHAPE, 2, train[0])
 
 
 @pytest.mark.parametrize(("name", "classes", "count"), [("multiclass", 10, 11_576_962), ("binary", 2, 9_245_222)])
 def test_published_networks_have_the_published_size(name, classes, count):
-    model = networks.build(SHIPPED[f"article_{name}"], (32, 32, 3), classes, np.zeros((4, 32, 32, 3), np.uint8))
+    model = catalog.build(SHIPPED[f"article_{name}"], (32, 32, 3), classes, np.zeros((4, 32, 32, 3), np.uint8))
     assert model.count_params() == count
     assert [layer.activation.__name__ for layer in model.layers if hasattr(layer, "kernel_size")] == ["linear"] * 3
 
@@ -58,8 +62,8 @@ def test_published_networks_have_the_published_size(name, classes, count):
 @pytest.mark.parametrize("size", [(32, 32, 3), (17, 40, 3)])
 def test_compact_takes_images_of_any_size_as_uint8_and_gives_probabilities(size):
     x = np.random.default_rng(0).integers(0, 256, size=(8, *size)).astype(np.uint8)
-    model = networks.build(SHIPPED["compact"], size, 4, x)
-    p = networks.predict(model, x)
+    model = catalog.build(SHIPPED["compact"], size, 4, x)
+    p = inference.predict(model, x)
     assert (p.shape, p.dtype, model.inputs[0].dtype) == ((8, 4), np.float32, "uint8")
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
 
@@ -75,7 +79,7 @@ def test_own_network_by_module_and_function(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     x, _ = images(4)
-    model = networks.build(recipe(network="mine:flat", options={"units": 5}), SHAPE, 2, x)
+    model = catalog.build(recipe(network="mine:flat", options={"units": 5}), SHAPE, 2, x)
     assert model.layers[-2].units == 5
 
 
@@ -91,7 +95,7 @@ def test_own_network_by_module_and_function(tmp_path, monkeypatch):
 )
 def test_networks_that_cannot_be_built_are_one_line(changes, message):
     with pytest.raises(UserError) as caught:
-        networks.build(recipe(**changes), SHAPE, 2, images(4)[0])
+        catalog.build(recipe(**changes), SHAPE, 2, images(4)[0])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -150,14 +154,14 @@ def test_several_steps_at_once_train_the_same_and_fit_into_an_epoch(tmp_path):
     for count in (1, 2):
         used = recipe(epochs=2, steps_per_execution=count, steps_per_epoch=4)
         model = fresh_model(used, (train.images, train.labels))
-        history, _ = training.fit(model, used, 0, train, none, tmp_path / str(count), verbose=0)
+        history, _ = fitting.fit(model, used, 0, train, none, tmp_path / str(count), verbose=0)
         assert [row["epoch"] for row in history] == [1, 2]
         weights.append(model.get_weights())
     for a, b in zip(*weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     used = used.model_copy(update={"steps_per_execution": 3})
     with pytest.raises(UserError, match="steps_per_execution: 3 does not divide the 4 steps of an epoch"):
-        training.fit(model, used, 0, train, none, tmp_path / "t", verbose=0)
+        fitting.fit(model, used, 0, train, none, tmp_path / "t", verbose=0)
 
 
 def test_augmentation_moves_and_mirrors_and_no_more():
@@ -199,7 +203,7 @@ def test_a_batch_can_be_learnt_by_heart(tmp_path):
     used = recipe(epochs=30, augmentation=Augmentation(), schedule=Constant(name="constant"))
     model = fresh_model(used, train)
     empty = train[0][:0], train[1][:0]
-    history, _ = training.fit(model, used, 0, Arrays(*train), Arrays(*empty), tmp_path / "t", verbose=0)
+    history, _ = fitting.fit(model, used, 0, Arrays(*train), Arrays(*empty), tmp_path / "t", verbose=0)
     assert history[-1]["acc"] == 1.0
     assert history[-1]["loss"] < history[0]["loss"] / 4
 
@@ -224,9 +228,9 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path, p
             raise Killed
 
     whole = fresh_model(used, train)
-    history, _ = training.fit(whole, used, 0, Arrays(*train), Arrays(*validation), tmp_path / "whole", verbose=0)
+    history, _ = fitting.fit(whole, used, 0, Arrays(*train), Arrays(*validation), tmp_path / "whole", verbose=0)
     with pytest.raises(Killed):
-        training.fit(
+        fitting.fit(
             fresh_model(used, train),
             used,
             0,
@@ -237,7 +241,7 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path, p
             verbose=0,
         )
     resumed, rows = fresh_model(used, train), []
-    again, epochs = training.fit(
+    again, epochs = fitting.fit(
         resumed, used, 0, Arrays(*train), Arrays(*validation), tmp_path / "t", on_epoch=rows.append, verbose=0
     )
     assert again == history == rows
@@ -303,7 +307,7 @@ def test_a_training_with_a_damaged_checkpoint_ends_with_the_weights_of_one_that_
     def fit(where, **how):
         model = fresh_model(recipe(), train)
         fed = Arrays(*train), Arrays(*validation)
-        return model, *training.fit(model, recipe(), 0, *fed, where, verbose=0, **how)
+        return model, *fitting.fit(model, recipe(), 0, *fed, where, verbose=0, **how)
 
     whole, history, _ = fit(tmp_path / "whole")
     with pytest.raises(Killed):
@@ -334,11 +338,11 @@ def test_what_is_kept_of_the_best_epoch_is_checked_too(tmp_path):
 def test_a_state_of_another_training_is_not_taken_up(tmp_path):
     train, validation = images(32), images(16, seed=1)
     for used in (recipe(epochs=1), recipe(epochs=1, batch_size=8)):
-        history, _ = training.fit(
+        history, _ = fitting.fit(
             fresh_model(used, train), used, 0, Arrays(*train), Arrays(*validation), tmp_path / "t", verbose=0
         )
         assert len(history) == 1
-    first, _ = training.fit(
+    first, _ = fitting.fit(
         fresh_model(used, train), used, 0, Arrays(*train), Arrays(*validation), tmp_path / "other", verbose=0
     )
     assert history == first
@@ -348,43 +352,43 @@ def test_keep_best_is_the_epoch_of_the_smallest_validation_loss(tmp_path):
     train, validation = images(48), images(16, seed=1)
     best, last = recipe(keep="best", epochs=4), recipe(keep="last", epochs=4)
     model = fresh_model(best, train)
-    history, _ = training.fit(model, best, 0, Arrays(*train), Arrays(*validation), tmp_path / "t", verbose=0)
+    history, _ = fitting.fit(model, best, 0, Arrays(*train), Arrays(*validation), tmp_path / "t", verbose=0)
     losses = [row["val_loss"] for row in history]
-    kept = scores.loss(networks.predict(model, validation[0]), validation[1], "categorical_crossentropy")
+    kept = scores.loss(inference.predict(model, validation[0]), validation[1], "categorical_crossentropy")
     assert kept == pytest.approx(min(losses), rel=1e-4)
     rows = [{"epoch": 1, "val_loss": 0.5}, {"epoch": 2, "val_loss": 0.3}, {"epoch": 3, "val_loss": 0.3}]
-    assert (training.best_epoch(rows, best), training.best_epoch(rows, last)) == (2, 3)
+    assert (fitting.best_epoch(rows, best), fitting.best_epoch(rows, last)) == (2, 3)
 
 
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
     train = images(32)
     used = recipe(optimizer=Sgd(name="sgd", learning_rate=1e30), schedule=Constant(name="constant"))
     with pytest.raises(UserError, match=r"(val_)?loss became (nan|inf) in epoch \d: no model is kept"):
-        training.fit(fresh_model(used, train), used, 0, Arrays(*train), Arrays(*images(16)), tmp_path / "t", verbose=0)
+        fitting.fit(fresh_model(used, train), used, 0, Arrays(*train), Arrays(*images(16)), tmp_path / "t", verbose=0)
 
 
 def test_a_saved_model_is_the_same_bytes_and_gives_the_same_answers(tmp_path):
     train = images(16)
     saved = []
     for _ in range(2):
-        model = networks.plain(fresh_model(recipe(precision="mixed_bfloat16"), train))
-        models.write(model, tmp_path / "m.keras")
+        model = inference.plain(fresh_model(recipe(precision="mixed_bfloat16"), train))
+        saving.write(model, tmp_path / "m.keras")
         saved.append((tmp_path / "m.keras").read_bytes())
     assert saved[0] == saved[1]
-    loaded = models.read(tmp_path / "m.keras")
-    assert (networks.predict(loaded, train[0]) == networks.predict(model, train[0])).all()
+    loaded = saving.read(tmp_path / "m.keras")
+    assert (inference.predict(loaded, train[0]) == inference.predict(model, train[0])).all()
 
 
 def test_a_model_with_code_inside_is_refused(tmp_path):
     inputs = keras.Input((4,))
     keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs)).save(tmp_path / "bad.keras")
     with pytest.raises(UserError, match=r"bad.keras: not a Keras model that loads in safe mode"):
-        models.read(tmp_path / "bad.keras")
+        saving.read(tmp_path / "bad.keras")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off"])
 def test_a_broken_model_file_is_one_line(tmp_path, content):
     (tmp_path / "cut.keras").write_bytes(content)
     with pytest.raises(UserError, match=r"cut.keras: not a Keras model") as caught:
-        models.read(tmp_path / "cut.keras")
+        saving.read(tmp_path / "cut.keras")
     assert "\n" not in str(caught.value)

@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from mtl import edits, params
+from mtl.config import editing, params
+from mtl.config.tune import Discrete, Double, Integer
 from mtl.errors import UserError
 from mtl.search import drawing, ranges, report, space
-from mtl.tune_settings import Discrete, Double, Integer
 
 RATE = {"name": "optimizer.learning_rate", "type": "double", "min": 0.05, "max": 0.8, "scale": "log"}
 
 
 def declare(**changes) -> None:
     """Change keys of `tune:` in the working directory's params.yaml."""
-    edits.set_params({f"tune.{key}": value for key, value in changes.items()})
+    editing.set_params({f"tune.{key}": value for key, value in changes.items()})
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_without_the_section_there_is_nothing_to_search(here):
 
 
 def test_tasks_with_several_recipes_need_full_paths(here):
-    edits.set_param("tasks.model2.recipe", "article_binary")
+    editing.set_param("tasks.model2.recipe", "article_binary")
     declare(parameters=[RATE])
     with pytest.raises(UserError, match=r"write recipes.compact.optimizer.learning_rate"):
         space.read(params.read(), ["model1", "model2"])
@@ -149,13 +149,13 @@ def test_a_batch_that_the_recipe_refuses_is_no_fault_of_the_shorter_epoch(here):
 
 
 def test_a_shorter_epoch_is_of_whole_executions(here):
-    edits.set_params({"recipes.compact.steps_per_execution": 8, "tune.images_per_epoch": 10_000})
+    editing.set_params({"recipes.compact.steps_per_execution": 8, "tune.images_per_epoch": 10_000})
     assert space.read(params.read(), ["model1"]).changed({}).recipe("model1").steps_per_epoch == 16
 
 
 def test_any_value_of_a_recipe_can_be_searched(here):
     """Also within a list, a list as a whole, and one that the file leaves to its default."""
-    edits.set_params({"tasks.model1.recipe": "article_multiclass"})
+    editing.set_params({"tasks.model1.recipe": "article_multiclass"})
     widths = {"name": "options.dense", "type": "categorical", "values": [[64], [64, 32]]}
     first = {"name": "recipes.article_multiclass.label_smoothing", "type": "discrete", "values": [0, 0.1]}
     declare(parameters=[widths, first])
@@ -163,7 +163,7 @@ def test_any_value_of_a_recipe_can_be_searched(here):
     assert searched.changed({"recipes.article_multiclass.options.dense": [64, 32]}).recipe("model1").options[
         "dense"
     ] == [64, 32]
-    edits.set_param("recipes.article_multiclass.label_smoothing", 0.1)
+    editing.set_param("recipes.article_multiclass.label_smoothing", 0.1)
     assert params.read().recipe("model1").label_smoothing == 0.1
     declare(parameters=[{"name": "options.dense.1", "type": "integer", "min": 16, "max": 64}])
     searched = space.read(params.read(), ["model1"])
@@ -187,7 +187,7 @@ def test_the_command_gives_dvc_the_very_value(here, value):
     from dvc.utils.hydra import apply_overrides
 
     path = "recipes.compact.options.x"
-    edits.set_param(path, 0)
+    editing.set_param(path, 0)
     (here / "params.yaml").with_name("p.yaml").write_text(Path("params.yaml").read_text())
     apply_overrides("p.yaml", [f"{path}={report.override(value)}"])
     assert YAML(typ="safe", pure=True).load(Path("p.yaml"))["recipes"]["compact"]["options"]["x"] == value
@@ -251,10 +251,10 @@ def test_the_command_quotes_for_the_shell(here):
 
 
 def test_the_command_adds_what_the_file_leaves_to_its_default(here):
-    edits.set_param("tasks.model1.recipe", "article_binary")
+    editing.set_param("tasks.model1.recipe", "article_binary")
     name = "recipes.article_binary.augmentation.translate"
     declare(parameters=[{"name": name, "type": "integer", "min": 0, "max": 4}])
     line = report.command(space.read(params.read(), ["model1"]), {name: 2})
     assert shlex.split(line)[-1] == f"++{name}=2"
-    edits.set_param(name, 2)
+    editing.set_param(name, 2)
     assert params.read().recipe("model1").augmentation.translate == 2

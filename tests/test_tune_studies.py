@@ -18,7 +18,7 @@ from conftest import ROOT
 from optuna.trial import TrialState
 from test_tune_space import declare
 
-from mtl import edits, params
+from mtl.config import editing, params
 from mtl.errors import UserError
 from mtl.search import display, opening, report, space, studies, workers
 from mtl.search.drawing import pruner, sampler, suggest
@@ -168,7 +168,7 @@ def test_a_study_goes_on_by_itself_and_refuses_another_space(project):
     # Budgets may change while it runs.
     declare(max_trials=40, parallel_trials=1)
     opening.open_study(params.read(), ["model1"], url, "model1", None, None)
-    edits.set_params({"tune.parameters.0.max": 0.5, "recipes.compact.keep": "best"})
+    editing.set_params({"tune.parameters.0.max": 0.5, "recipes.compact.keep": "best"})
     with pytest.raises(UserError) as refused:
         opening.open_study(params.read(), ["model1"], url, "model1", None, None)
     assert f"tune.{RATE}.max: 0.96 -> 0.5" in str(refused.value)
@@ -209,7 +209,7 @@ def test_the_command_that_continues_a_study_goes_on_by_itself(project):
 def test_what_an_old_study_was_good_at_is_learned_whatever_the_new_one_is_judged_by(project):
     url = "sqlite:///tune.db"
     optimize(opening.open_study(params.read(), ["model1"], url, "model1", None, None), 12)
-    edits.set_params({"tune.metric": "val_loss", "tune.goal": "minimize"})
+    editing.set_params({"tune.metric": "val_loss", "tune.goal": "minimize"})
     parameters = [parameter.model_dump(mode="json") for parameter in params.read().tune.parameters]
     declare(parameters=[parameter for parameter in parameters if parameter["name"] != "label_smoothing"])
     new = opening.open_study(params.read(), ["model1"], url, "model1", None, "model1")
@@ -233,9 +233,9 @@ def test_a_searched_item_of_a_list_may_be_applied_while_the_study_goes_on(projec
     width = {"name": "options.widths.0", "type": "integer", "min": 8, "max": 64}
     declare(parameters=[width])
     for value in (64, 32):
-        edits.set_param("recipes.compact.options.widths.0", value)
+        editing.set_param("recipes.compact.options.widths.0", value)
         opening.open_study(params.read(), ["model1"], "sqlite:///tune.db", "model1", None, None)
-    edits.set_param("recipes.compact.options.widths.1", 96)
+    editing.set_param("recipes.compact.options.widths.1", 96)
     with pytest.raises(UserError, match=r"recipes\.compact\.options\.widths"):
         opening.open_study(params.read(), ["model1"], "sqlite:///tune.db", "model1", None, None)
 

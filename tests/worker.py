@@ -13,8 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mtl import cluster, errors, hardware, models, params
-from mtl.recipes import Recipe
+from mtl import errors
+from mtl.config import params
+from mtl.config.recipes import Recipe
+from mtl.data import backend
+from mtl.networks import saving
+from mtl.training import hardware
+from mtl.training.multiworker import cluster
 
 SHAPE = (12, 12, 3)
 RECIPE = {
@@ -39,28 +44,30 @@ def images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def run(folder: Path, change: dict, seed: int = 0) -> None:
     """Train on 60 images, so that the last batch of an epoch is smaller; with `seed`, on others."""
-    from mtl import boards, networks, training
-    from mtl.feeds import Arrays
+    from mtl.data.feeds import Arrays
+    from mtl.networks import catalog, inference
+    from mtl.tracking import boards
+    from mtl.training import fitting
 
     recipe = Recipe.model_validate_json(json.dumps(RECIPE | change), strict=True)
     strategy = "multi_worker" if os.environ.get("TF_CONFIG") else "auto"
     machine = params.Hardware(threads=1, strategy=strategy, wait_seconds=60)
-    hardware.configure(machine, recipe.precision, 0)
+    backend.configure(machine, recipe.precision, 0)
     fed, held_out = images(60, seed), images(21, seed + 1)
     chief = cluster.of(machine).chief
     with hardware.strategy(machine).scope():
-        model = networks.build(recipe, SHAPE, 2, fed[0])
+        model = catalog.build(recipe, SHAPE, 2, fed[0])
     train, validation = Arrays(*fed), Arrays(*held_out)
     called = boards.callbacks(recipe, "task", train, validation, ["dark", "light"]) if chief else []
-    history, epochs = training.fit(
+    history, epochs = fitting.fit(
         model, recipe, 0, train, validation, folder / "checkpoint", verbose=0, callbacks=called
     )
     np.savez(folder / "weights.npz", *model.get_weights())
-    models.write(networks.plain(model), folder / "model.keras", ["dark", "light"])
+    saving.write(inference.plain(model), folder / "model.keras", ["dark", "light"])
     (folder / "history.json").write_text(json.dumps(history))
     print(f"trained {epochs} epochs")
 
 
 if __name__ == "__main__":
-    hardware.import_tensorflow()
+    backend.import_tensorflow()
     errors.run(partial(run, Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])))

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mtl.registry.predictor import Predictor
+    from mtl.release.predictor import Predictor
 
 
 def load(uri: str, imports: Sequence[str] = ()) -> Predictor:
-    """Load models from MLflow, `mtl.load("models:/joint@champion")`; see `mtl.registry.predictor.load`."""
-    from mtl.registry import predictor
+    """Load models from MLflow, `mtl.load("models:/joint@champion")`; see `mtl.release.predictor.load`."""
+    from mtl.release import predictor
 
     return predictor.load(uri, imports)

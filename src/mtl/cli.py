@@ -7,8 +7,11 @@ from typing import Any
 
 import click
 
-from mtl import checking, errors, export, job, log, quickstart, records, registry, report, repro, request, runs, search
-from mtl.serving import command as serving
+from mtl import errors, records, release, report, repro, search
+from mtl.commands import log, run, runs
+from mtl.commands import serve as serving
+from mtl.serving import export, request
+from mtl.stages import checking, job
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,7 +28,7 @@ def checked_repro(context: click.Context, **options: Any) -> None:
     context.forward(repro.command)
 
 
-cli.add_command(quickstart.command, "run")
+cli.add_command(run.command, "run")
 cli.add_command(report.command, "report")
 cli.add_command(checked_repro, "repro")
 cli.add_command(request.command, "request")
@@ -35,8 +38,8 @@ cli.add_command(log.command, "log")
 cli.add_command(job.command, "train")
 cli.add_command(runs.runs)
 cli.add_command(runs.uri)
-cli.add_command(registry.promote, "promote")
-cli.add_command(registry.rollback, "rollback")
+cli.add_command(release.promote, "promote")
+cli.add_command(release.rollback, "rollback")
 cli.add_command(serving.command, "serve")
 cli.add_command(search.command, "tune")
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from mtl import orphans
+from mtl.stages import orphans
 
 GIVEN = "MTL_GIVEN"  # in the environment: {"file": the params file, "options": [dotted names]} of `mtl train`
 

@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from mtl import scores
 from mtl.errors import UserError
+from mtl.tasks import scores
 
 ROUNDING = 1e-5  # a float32 softmax may be that much above 1
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from mtl import scores
 from mtl.errors import UserError
 from mtl.evaluation import statistics
 from mtl.evaluation.answers import Answers, check, finest_base, group_sums, implied
+from mtl.tasks import scores
 
 
 def judge(answers: Mapping[str, Answers]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import IO, Any
 
+from mtl.data.shards import MANIFEST, SPLITS, is_remote, join
 from mtl.errors import UserError, one_line
-from mtl.shards import MANIFEST, SPLITS, is_remote, join
 
 __all__ = [
     "MANIFEST",

@@ -20,11 +20,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from mtl import backend
+from mtl.data import backend
+from mtl.data.shards import SPLITS, Discarded, Duplicates, Manifest, Shard, SplitRecords
 from mtl.errors import UserError, describe_os_error, one_line
 from mtl.records import encoding, files
 from mtl.records.rows import Plan, Row
-from mtl.shards import SPLITS, Discarded, Duplicates, Manifest, Shard, SplitRecords
 from mtl.sources import decoding, duplicates
 
 INSTALL = "`make beam`, or `pip install --no-deps -r requirements-beam.txt`"

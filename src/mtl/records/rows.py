@@ -13,10 +13,10 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from mtl import addresses
+from mtl.config import addresses
+from mtl.data.shards import SPLITS
 from mtl.errors import UserError, one_line
 from mtl.records import files
-from mtl.shards import SPLITS
 from mtl.sources import kinds, split, trees
 from mtl.sources.images import check_count
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mtl.report import statistics
-from mtl.report.metrics import StudyResults, Verdict
-from mtl.report.statistics import Interval
+from mtl.study import statistics
+from mtl.study.results import StudyResults, Verdict
+from mtl.study.statistics import Interval
 
 
 @dataclass(frozen=True)

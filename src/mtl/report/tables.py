@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean, stdev
 
-from mtl.report import statistics
-from mtl.report.metrics import StudyResults, Verdict
-from mtl.report.statistics import Interval
-from mtl.tables import aligned
+from mtl.study import statistics
+from mtl.study.results import StudyResults, Verdict
+from mtl.study.statistics import Interval
+from mtl.text import aligned
 
 Table = list[list[str]]
 NONE = "–"

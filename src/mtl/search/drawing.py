@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtl.tune_settings import Double, Integer, Parameter, Tune
+from mtl.config.tune import Double, Integer, Parameter, Tune
 
 if TYPE_CHECKING:
     import optuna

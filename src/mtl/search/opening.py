@@ -12,15 +12,17 @@ import click
 import optuna
 from optuna.storages import RDBStorage
 
-from mtl import edits, hardware, params, store
+from mtl.config import editing, params
+from mtl.config.params import PATH, Params
+from mtl.data import backend, store
 from mtl.errors import UserError
-from mtl.params import PATH, Params
 from mtl.repro.devices import gpu_devices
 from mtl.search import ranges, space, studies
 from mtl.search.display import best
 from mtl.search.drawing import Values, carried, contains, grid, values_of
 from mtl.search.space import Space
 from mtl.search.storage import create, load, open_storage, shown, whole
+from mtl.training import hardware
 
 SETUP_SECONDS = 120.0  # for another process to queue the first trials of a study
 
@@ -50,7 +52,7 @@ def checked_settings(task: str | None) -> Params:
             " null for all of them"
         )
     tasks = list(settings.tasks) if task is None else [task]
-    if slow := hardware.imitated(settings, tasks, hardware.native_bfloat16(), gpu_devices(os.environ)):
+    if slow := hardware.imitated(settings, tasks, backend.native_bfloat16(), gpu_devices(os.environ)):
         names = ", ".join(f"recipes.{name}.precision" for name in slow)
         click.echo(f"{names}: this processor has no bfloat16; trials in float32 would be many times as quick", err=True)
     return settings
@@ -162,5 +164,5 @@ def _learn(old: optuna.Study, searched: Space) -> Space:
         return searched
     if not edited:
         raise UserError(f"study {old.study_name!r} changes no range: go on with it, with a larger tune.max_trials")
-    edits.set_params(edited)
+    editing.set_params(edited)
     return space.read(params.read(), searched.tasks)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import TrialState
 
-from mtl import store
+from mtl import files
 from mtl.search import studies
 from mtl.search.display import best
 from mtl.search.drawing import values_of
@@ -30,7 +30,7 @@ def write(study: optuna.Study, space: Space, folder: Path) -> None:
     for name, draw in pages.items():
         # The script that draws lies beside the pages, once: they open without a network.
         draw(shown, target_name=space.tune.metric).write_html(folder / f"{name}.html", include_plotlyjs="directory")
-    store.write_csv(folder / "trials.csv", rows(study, space))
+    files.write_csv(folder / "trials.csv", rows(study, space))
     curves(study, space).savefig(folder / "curves.png", dpi=120)
 
 

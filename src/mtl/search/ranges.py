@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from mtl.config.tune import Double, Integer, Parameter
 from mtl.search.drawing import Values
-from mtl.tune_settings import Double, Integer, Parameter
 
 EDGE = 0.05  # of a range, on its scale: a best value that is nearer to an end than this lies at the edge
 MARGIN = 0.1  # of the old range, kept on both sides of what the best trials span

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from mtl import store
-from mtl.edits import holds
-from mtl.params import PATH
+from mtl.config.editing import holds
+from mtl.config.params import PATH
+from mtl.config.tune import Double, Integer
+from mtl.data import store
 from mtl.search import ranges, studies
 from mtl.search.drawing import probes, values_of
 from mtl.search.space import Space
-from mtl.tune_settings import Double, Integer
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -9,15 +9,17 @@ from pathlib import Path
 import click
 import optuna
 
-from mtl import edits, hardware, tracking
+from mtl import tracking
+from mtl.config import editing
+from mtl.config.params import PATH
 from mtl.errors import UserError
-from mtl.params import PATH
 from mtl.search import pages, report, studies
 from mtl.search.display import Progress, best, status
 from mtl.search.drawing import values_of
 from mtl.search.opening import Found
 from mtl.search.worker import Work
 from mtl.search.workers import Stop, lead
+from mtl.training import hardware
 
 COLUMNS = 140  # of what is printed to a file
 
@@ -88,7 +90,7 @@ def conclude(found: Found, top: optuna.trial.FrozenTrial, applied: bool, folder:
     if others := [name for name in shared if name not in searched.tasks]:
         click.echo(f"The recipe is that of {', '.join(others)} too: what changes it changes them all.")
     if applied:
-        edits.set_params(values)
+        editing.set_params(values)
         click.echo(f"{PATH}: the best parameters are written; epochs stay as they were. `dvc repro` trains with them.")
     else:
         click.echo("--apply writes the best parameters into params.yaml.")

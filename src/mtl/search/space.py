@@ -9,14 +9,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mtl import store
-from mtl.edits import get, holds, put
+from mtl.config.editing import get, holds, put
+from mtl.config.params import PATH, Params
+from mtl.config.reading import first_line, validate
+from mtl.config.tune import Parameter, Tune
+from mtl.data import paths
 from mtl.errors import UserError
-from mtl.params import PATH, Params
-from mtl.reading import first_line, validate
 from mtl.search.drawing import Values, grid_size, probes
 from mtl.tracking import flat
-from mtl.tune_settings import Parameter, Tune
 
 MOST_POINTS = 1_000  # of a grid: they are all queued when its study is made
 
@@ -159,9 +159,9 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]
 def _digest(tasks: Sequence[str]) -> str:
     """Digest of the training and validation images and of the tasks' labels; the test images are not opened."""
     digest = hashlib.blake2b(digest_size=8)
-    images = ("manifest.json", "dataset.json") if (store.RAW / store.SHARDS).exists() else ("x_train.npy",)
-    paths = [store.RAW / name for name in (*images, "validation.npy")]
-    for path in [*paths, *(store.LABELS / task / "y_train.npy" for task in tasks)]:
+    images = ("manifest.json", "dataset.json") if (paths.RAW / paths.SHARDS).exists() else ("x_train.npy",)
+    paths = [paths.RAW / name for name in (*images, "validation.npy")]
+    for path in [*paths, *(paths.LABELS / task / "y_train.npy" for task in tasks)]:
         try:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "blake2b").digest())

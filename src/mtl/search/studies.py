@@ -22,7 +22,7 @@ from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState
 
-from mtl.tune_settings import Tune
+from mtl.config.tune import Tune
 
 HOST = socket.gethostname()
 POLL_SECONDS = 0.5

@@ -18,14 +18,16 @@ import numpy as np
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 
-from mtl import checkpoint, hardware, store, tracking
+from mtl import tracking
+from mtl.config.params import Params
+from mtl.data import backend, paths, store
+from mtl.data.shards import Images
 from mtl.errors import one_line
-from mtl.params import Params
 from mtl.search import studies
 from mtl.search.drawing import pruner, sampler, suggest
 from mtl.search.space import Space
 from mtl.search.storage import load, open_storage
-from mtl.shards import Images
+from mtl.training import checkpoint, hardware
 
 Arrays = dict[str, dict[str, tuple[np.ndarray | Images, np.ndarray]]]  # task -> split -> images and labels
 
@@ -54,7 +56,7 @@ def work(given: Work) -> None:
     sys.stdout.reconfigure(line_buffering=True)
     os.environ.update(given.environment)
     precisions = {given.space.settings.recipes[recipe].precision for recipe in given.space.recipes}
-    hardware.import_tensorflow(precisions.pop() if len(precisions) == 1 else None)
+    backend.import_tensorflow(precisions.pop() if len(precisions) == 1 else None)
     tracking.prepare_client()
     arrays = read_arrays(given.space.tasks)
     study = load(open_storage(given.storage), given.study)
@@ -116,7 +118,7 @@ def _judge(space: Space, settings: Params, arrays: Arrays, trial: optuna.Trial, 
     for task in space.tasks:
         run.log_params({_named(space, task, key): value for key, value in tracking.used_params(task, settings).items()})
     ends = list(itertools.accumulate(settings.recipe(task).epochs for task in space.tasks))
-    folder = store.CHECKPOINTS / "tune" / trial.study.study_name / str(studies.first_number(trial))
+    folder = paths.CHECKPOINTS / "tune" / trial.study.study_name / str(studies.first_number(trial))
     done: list[float] = []
 
     def on_epoch(row: Mapping[str, Any]) -> None:
@@ -156,16 +158,19 @@ def fit(
     """Train a task's model as the stage `train` does; return `val_acc` and `val_loss` of the model that it keeps."""
     import keras
 
-    from mtl import networks, scores, streams, training
+    from mtl.data import streams
+    from mtl.networks import catalog, inference
+    from mtl.tasks import scores
+    from mtl.training import fitting
 
     recipe = settings.recipe(task)
     keras.backend.clear_session()
-    hardware.configure(settings.hardware, recipe.precision, settings.seed)
+    backend.configure(settings.hardware, recipe.precision, settings.seed)
     images, labels = splits["val"]
     with hardware.strategy(settings.hardware).scope():
         classes = len(store.read_classes(task)["classes"])
-        model = networks.build(recipe, images.shape[1:], classes, splits["train"][0])
+        model = catalog.build(recipe, images.shape[1:], classes, splits["train"][0])
         fed = (streams.feed(*splits[split]) for split in ("train", "val"))
-        training.fit(model, recipe, settings.seed, *fed, folder, on_epoch)
-    probabilities = networks.predict(networks.plain(model), images)
+        fitting.fit(model, recipe, settings.seed, *fed, folder, on_epoch)
+    probabilities = inference.predict(inference.plain(model), images)
     return scores.of_split("val", probabilities, labels, recipe.loss)

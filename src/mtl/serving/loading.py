@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mtl import models, params, store
+from mtl.config import params
+from mtl.data import paths, store
 from mtl.errors import UserError, one_line
+from mtl.networks import saving
 from mtl.serving.batching import Compute
 from mtl.serving.pixels import Shape
 
 if TYPE_CHECKING:
     import keras
 
-    from mtl.registry.bundles import Bundle
+    from mtl.tracking.bundles import Bundle
 
 log = logging.getLogger("uvicorn.error")
 
@@ -64,24 +66,24 @@ def from_folder(folder: Path, version: str = "1", served: Collection[str] = ()) 
     Raises:
         UserError: no model, one that does not load in safe mode, or one that does not fit its task.
     """
-    from mtl import networks
+    from mtl.networks import catalog
 
     settings = params.read() if params.PATH.exists() else None
-    labelled = {path.name for path in store.LABELS.glob("*") if path.is_dir()}
+    labelled = {path.name for path in paths.LABELS.glob("*") if path.is_dir()}
     tasks = {path.stem for path in folder.glob("*.keras")} & labelled
     tasks |= set(served) & (labelled | set(settings.tasks if settings else ()))
     if not tasks:
-        raise UserError(f"{folder}: no model of a task in {store.LABELS}; run `dvc repro`, or `dvc checkout`")
+        raise UserError(f"{folder}: no model of a task in {paths.LABELS}; run `dvc repro`, or `dvc checkout`")
     for recipe in settings.recipes.values() if settings else ():
-        networks.find(recipe.network)  # a person's own module may register its layers
+        catalog.find(recipe.network)  # a person's own module may register its layers
     if without := sorted(labelled - tasks):
         log.warning("without a model in %s, not served: %s", folder, ", ".join(without))
     read, labels = {}, {}
     for task in sorted(tasks):
         about = store.describe_task(task)
         labels[task] = Labels(tuple(about["classes"]), about["of_class"], np.array(about["frequencies"]))
-        read[task] = models.read_for(about["classes"], None, folder / f"{task}.keras")
-    return _load(read, labels, version, store.read_dataset().shape if (store.RAW / "dataset.json").exists() else None)
+        read[task] = saving.read_for(about["classes"], None, folder / f"{task}.keras")
+    return _load(read, labels, version, store.read_dataset().shape if (paths.RAW / "dataset.json").exists() else None)
 
 
 def from_bundle(bundle: Bundle, networks: Mapping[str, keras.Model], version: str) -> dict[str, Loaded]:

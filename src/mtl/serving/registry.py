@@ -7,9 +7,8 @@ import tempfile
 from pathlib import Path
 
 from mtl.errors import UserError
-from mtl.registry import bundles
 from mtl.serving import loading
-from mtl.tracking import registry
+from mtl.tracking import bundles, registry
 
 _ALIAS = re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>[^/@]+)")
 

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from mtl import store
+from mtl.data import paths, store
 from mtl.errors import UserError
 from mtl.serving.pixels import Shape
 from mtl.serving.refusals import Refused
@@ -18,10 +18,10 @@ COUNT = 12
 def _images(shape: Shape) -> np.ndarray | None:
     """The test images, uint8 (N, H, W, C), not read into memory; None where there are none of this shape."""
     try:
-        if (store.RAW / store.SHARDS).exists():
+        if (paths.RAW / paths.SHARDS).exists():
             images = store.read_images("test")
             return images if images.shape[1:] == shape else None
-        images = np.load(store.RAW / "x_test.npy", mmap_mode="r", allow_pickle=False)
+        images = np.load(paths.RAW / "x_test.npy", mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, UserError):
         return None
     return images if images.shape[1:] == shape and images.dtype == np.uint8 else None

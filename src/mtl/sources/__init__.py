@@ -1,13 +1,11 @@
-"""Where images come from: `load` asks the source that params.yaml names.
+"""Where images and their labels come from: CIFAR-10, folders and archives, TFRecord shards, images drawn by code.
 
-A source is a module with `load(data, seed) -> Images`. It reads its copy, checks it and decodes it; it writes nothing.
+The stage `load_data` alone calls `load`; what is read here ends in data/raw.
 """
-
-from __future__ import annotations
 
 from importlib import import_module
 
-from mtl.params import Data
+from mtl.config.params import Data
 from mtl.sources.images import Images
 
 

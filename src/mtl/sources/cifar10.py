@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mtl.config.params import Data
 from mtl.errors import UserError
-from mtl.params import Data
 from mtl.sources import batches, folder, official, trees
 from mtl.sources.batches import CLASSES
 from mtl.sources.decoding import progress, resize

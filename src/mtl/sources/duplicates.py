@@ -7,7 +7,7 @@ from hashlib import sha256
 
 import numpy as np
 
-from mtl.shards import Duplicates
+from mtl.data.shards import Duplicates
 from mtl.sources.images import Images
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mtl.config.params import Data
 from mtl.errors import UserError
-from mtl.params import Data
 from mtl.sources import kinds, trees
 from mtl.sources.decoding import decode, no_bombs, progress
 from mtl.sources.images import Images, check_count

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from mtl.config.params import PATH, Data
 from mtl.errors import UserError
-from mtl.params import PATH, Data
 from mtl.sources.images import Images
 
 TRAIN, TEST, SIDE, MAX_SIDE = 15_000, 2_000, 32, 256

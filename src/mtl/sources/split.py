@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from mtl.config.params import PATH
 from mtl.errors import UserError
-from mtl.params import PATH
 
 
 def hold_out(y: np.ndarray, count: int, seed: int, said: str = f"{PATH}: data.validation:") -> np.ndarray:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mtl import shards
+from mtl.config.params import PATH, Data
+from mtl.data import shards
+from mtl.data.shards import MANIFEST, Manifest
 from mtl.errors import UserError, one_line
-from mtl.params import PATH, Data
-from mtl.shards import MANIFEST, Manifest
 from mtl.sources.images import check_count
 
 

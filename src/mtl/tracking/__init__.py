@@ -4,10 +4,10 @@ A server that does not answer when a stage starts stops the stage; one that goes
 what it was not told is told later (`pending`).
 """
 
-from mtl.tracking import pending
-from mtl.tracking.calls import flat
-from mtl.tracking.identity import identify
 from mtl.tracking.names import escaped, unescaped
+from mtl.tracking.outbox import pending
+from mtl.tracking.outbox.calls import flat
+from mtl.tracking.outbox.identity import identify
 from mtl.tracking.run import Run
 from mtl.tracking.server import client, prepare_client, uri
 from mtl.tracking.stages import no_run, stage_run, study_run, trial_run, used_params

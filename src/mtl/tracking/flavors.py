@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema
 
-    from mtl.shards import Images
+    from mtl.data.shards import Images
 
 INPUT_IMAGES = 2  # of the input example that is logged with a model
 IMPORTS = "imports.json"  # in the joint model, beside classes.json: the modules that joint.py imports

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl import lineage
-from mtl.store import Dataset
-from mtl.tracking.calls import Call, flat
+from mtl.data.store import Dataset
 from mtl.tracking.flavors import save_joint_model, save_model
-from mtl.tracking.sender import Sender, milliseconds
+from mtl.tracking.outbox.calls import Call, flat
+from mtl.tracking.outbox.sender import Sender, milliseconds
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
     from matplotlib.figure import Figure
 
-    from mtl.shards import Images
+    from mtl.data.shards import Images
 
 
 class Run(Sender):
@@ -71,9 +71,9 @@ class Run(Sender):
 
     def log_history(self, task: str, history: Sequence[Mapping[str, float]]) -> None:
         """Log a training's learning curves as a picture."""
-        from mtl import plots
+        from mtl.evaluation import figures
 
-        self.log_figures({"learning_curves": plots.learning_curves(task, history)})
+        self.log_figures({"learning_curves": figures.learning_curves(task, history)})
 
     def log_dataset(self, dataset: Dataset) -> None:
         """Log which images the run used, with the md5 that DVC gives data/raw as digest."""

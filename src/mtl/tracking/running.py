@@ -15,10 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtl import lineage, store
+from mtl import files, lineage
 from mtl.errors import UserError
-from mtl.tracking import calls
-from mtl.tracking.identity import Identity, find
+from mtl.tracking.outbox import calls
+from mtl.tracking.outbox.identity import Identity, find
 from mtl.tracking.server import shown
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Note:
         """Write down which run it is, again once it has an id."""
         with contextlib.suppress(UserError):
             if self._lock.is_locked:
-                store.write_json(self._folder / "run.json", {"owner": _owner(), "identity": asdict(identity)})
+                files.write_json(self._folder / "run.json", {"owner": _owner(), "identity": asdict(identity)})
 
     def remove(self) -> None:
         """Forget a run that has ended."""
@@ -62,7 +62,7 @@ def end_killed(client: MlflowClient) -> None:
             if not free:
                 continue
             try:
-                noted = store.read_json(folder / "run.json")
+                noted = files.read_json(folder / "run.json")
                 owner, identity = noted["owner"], Identity(**noted["identity"])
             except (UserError, OSError, TypeError, KeyError):  # it was killed before that was written
                 _remove(folder)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from mtl import lineage
-from mtl.params import Params
+from mtl.config.params import Params
 from mtl.tracking import running
-from mtl.tracking.calls import Call, flat
-from mtl.tracking.identity import Identity, begin, identify
+from mtl.tracking.outbox.calls import Call, flat
+from mtl.tracking.outbox.identity import Identity, begin, identify
+from mtl.tracking.outbox.sender import END
 from mtl.tracking.run import Run
-from mtl.tracking.sender import END
 from mtl.tracking.server import answers, experiment_id, prepare_client
 
 TUNE = "tune"  # the experiment of all studies

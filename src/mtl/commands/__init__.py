@@ -1,0 +1,1 @@
+"""The commands of `mtl`, one click file each: options and help; what they do is in the rooms below."""

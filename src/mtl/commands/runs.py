@@ -1,0 +1,117 @@
+"""`mtl runs` and `mtl uri`: which MLflow run made what dvc.lock holds, and where its model is."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mtl import text, tracking
+from mtl.config import params
+from mtl.data import paths
+from mtl.errors import UserError
+from mtl.tracking import provenance
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+JOINT = "joint"
+HEADER = ("out", "md5", "stage", "run", "commit", "experiment", "data set", "model")
+
+
+@click.command
+@click.option("--rev", help="A git revision, for the dvc.lock of which to answer.")
+@click.option("--json", "as_json", is_flag=True, help="Everything, with the parameters, as JSON.")
+@click.option("--tree", metavar="VERSION", help="From <name>/<number> or <name>@<alias> back to the raw images.")
+def runs(rev: str | None, as_json: bool, tree: str | None) -> None:
+    """List for each out in dvc.lock the MLflow run that made it, and what became of its model.
+
+    What DVC restored from its run cache leads to the run that made it at the time.
+    """
+    if tree and (rev or as_json):
+        raise click.UsageError("--tree goes with neither --rev nor --json")
+    if not (rev or tree):
+        provenance.refuse_broken_lock()
+    with tracking.client() as client:
+        if tree:
+            click.echo("\n".join(ancestry(client, tree, provenance.run_of_version(client, tree))))
+            return
+        rows = [_row(client, out) for out in provenance.outs(rev)]
+    click.echo(json.dumps(rows, indent=2) if as_json else text(rows))
+    if any("run" not in row for row in rows) and (advice := tracking.pending.advice()):
+        click.echo(advice, err=True)
+
+
+@click.command
+@click.argument("name")
+def uri(name: str) -> None:
+    """Print the MLflow address of the model that dvc.lock holds: NAME is a task, or `joint`.
+
+    As in `mlflow models serve --env-manager local -m "$(mtl uri model1)" -p 8001`.
+    """
+    tasks = params.read().tasks
+    if name not in (*tasks, JOINT):
+        raise UserError(f"there is no model {name!r}; known: {', '.join((*tasks, JOINT))}")
+    path = str(paths.METRICS / "main_evaluate.json" if name == JOINT else paths.model_path(name))
+    md5 = {out.path: out.md5 for out in provenance.outs()}.get(path)
+    if md5 is None:
+        raise UserError(f"dvc.lock has no {path}; `dvc repro` makes it")
+    with tracking.client() as client:
+        models = filter(None, map(provenance.model_uri, provenance.runs_that_made(client, path, md5)))
+        found = next(models, None)
+    if found is None:
+        advice = tracking.pending.advice() or "`dvc repro -f` logs it anew"
+        raise UserError(f"no MLflow run here logged the model of {path} (md5 {md5}); {advice}")
+    click.echo(found)
+
+
+def _row(client: MlflowClient, out: provenance.Out) -> dict[str, Any]:
+    row = {"out": out.path, "md5": out.md5, "stage": out.stage}
+    made_by = provenance.runs_that_made(client, out.path, out.md5)
+    # The same bytes may have been made and registered before: a version of any of those runs is a version of this.
+    if made_by:
+        row |= provenance.describe(client, made_by[0]) | {"versions": provenance.versions(client, made_by)}
+    return row
+
+
+def text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table of `mtl runs`, and under it the parameters of each run. A commit with + had changes on top of it."""
+    cells, parameters = [], {}
+    for row in rows:
+        if "run" not in row:
+            cells.append((row["out"], row["md5"][:8], row["stage"], *"-----"))
+            continue
+        commit = (row["git_commit"] or "-")[:8] + "+" * row["git_dirty"]
+        model = ", ".join(row["versions"]) or row["model"] or "-"
+        named = (row["dvc_experiment"] or "-", row["dataset"] or "-", model)
+        cells.append((row["out"], row["md5"][:8], row["stage"], row["run"][:8], commit, *named))
+        parameters[row["run"]] = (row["experiment"], row["params"])
+    lines = [text.aligned(HEADER, cells)]
+    for run, (experiment, values) in parameters.items():
+        listed = ", ".join(f"{name}={value}" for name, value in sorted(values.items()))
+        lines.append(textwrap.fill(f"{run[:8]} {experiment}: {listed}", 120, subsequent_indent="    "))
+    return "\n\n".join(lines)
+
+
+def ancestry(client: MlflowClient, what: str, run: Run | None, depth: int = 0) -> Iterator[str]:
+    """Lines that lead from `what`, which `run` made, over the run's inputs back to what no run made."""
+    if run is None:
+        yield f"{'  ' * depth}{what}"
+        return
+    said = provenance.describe(client, run)
+    commit = (said["git_commit"] or "-")[:8] + "+" * said["git_dirty"]
+    yield f"{'  ' * depth}{what}  <- run {said['run'][:8]} of {said['experiment']}, commit {commit}"
+    read = [
+        (path, md5, next(iter(provenance.runs_that_made(client, path, md5)), None))
+        for path, md5 in provenance.inputs(run)
+    ]
+    for path, md5, maker in read:
+        # A folder that several runs wrote is shown as its parts, and one that a run wrote as a whole without them.
+        written_in_parts = maker is None and any(other.startswith(f"{path}/") for other, _, _ in read)
+        part_of_another = any(path.startswith(f"{other}/") and whole for other, _, whole in read)
+        if not written_in_parts and not part_of_another:
+            yield from ancestry(client, f"{path} {md5[:8]}", maker, depth + 1)

@@ -1,0 +1,179 @@
+"""params.yaml as frozen, validated types. This is the only reader of the file."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from mtl.config import addresses
+from mtl.config.gate import Gate
+from mtl.config.reading import read_as
+from mtl.config.recipes import Recipe
+from mtl.config.settings import Settings, like
+from mtl.config.tune import Tune
+from mtl.errors import UserError
+
+PATH = Path("params.yaml")
+ORDER = Path("data/tasks.json")  # what check_params writes: `Params.group_order`
+
+# Names that the files, experiments and routes of the project use themselves.
+RESERVED = frozenset(
+    [
+        "load_data",
+        "derive_labels",
+        "train",
+        "main_evaluate",
+        "study",
+        "joint",
+        "tune",
+        "tasks",
+        "plots",
+        "v1",
+        "v2",
+        "predict",
+        "feedback",
+        "metrics",
+        "docs",
+        "openapi",
+        "ping",
+        "health",
+        "version",
+        "invocations",
+        "redoc",
+        "static",
+        "samples",
+        "models",
+        "raw",
+        "labels",
+    ]
+)
+
+Name = Annotated[str, like(r"[a-z][a-z0-9_]*", "a name of small letters, digits and _, a letter first")]
+
+
+class Data(Settings):
+    """Where the images come from and what is held out of them."""
+
+    @field_validator("path")
+    @classmethod
+    def _has_no_secret(cls, path: str) -> str:
+        if fault := addresses.fault(path):
+            raise ValueError(fault)
+        return path
+
+    @field_validator("path")
+    @classmethod
+    def _is_apart_from_the_outputs(cls, path: str) -> str:
+        if Path("data/raw").absolute().is_relative_to(os.path.normpath(Path(path).absolute())):
+            raise ValueError(f"{path!r} holds the outputs of the stages; use a folder of its own, like data/external")
+        return path
+
+    source: Literal["cifar10", "folder", "generated", "tfrecord"]
+    path: Annotated[str, like(r"[^\x00-\x1f]+", "a path, such as data/external")]
+    size: Annotated[int, Field(ge=4, le=4096)] | None = None
+    validation: Annotated[int, Field(ge=0)]
+    cache: Annotated[int, Field(ge=0)] = 256  # of tfrecord: up to so many MiB of images in memory, more are streamed
+
+
+class Task(Settings):
+    """One independent model: groups of classes (None: the data set's own classes) and the recipe that trains it."""
+
+    labels: dict[Annotated[str, Field(min_length=1)], tuple[str, ...]] | None
+    recipe: str
+
+    @field_validator("labels")
+    @classmethod
+    def _groups_are_disjoint(cls, labels: dict[str, tuple[str, ...]] | None) -> dict[str, tuple[str, ...]] | None:
+        if labels is None:
+            return labels
+        if not 2 <= len(labels) <= 256:
+            raise ValueError(f"{len(labels)} group(s); a task tells between 2 and 256 groups apart")
+        for group, classes in labels.items():
+            if not classes:
+                raise ValueError(f"group {group!r} is empty; name at least one class in it")
+        twice = [name for name, count in Counter(sum(labels.values(), ())).items() if count > 1]
+        if twice:
+            groups = [group for group, classes in labels.items() if twice[0] in classes]
+            raise ValueError(f"class {twice[0]!r} is listed twice (in {', '.join(groups)}); list it once")
+        return labels
+
+
+class Hardware(Settings):
+    """What the training runs on; `threads` is part of the result, so it is never taken from the machine."""
+
+    threads: Annotated[int, Field(ge=1, le=1024)]
+    strategy: Literal["auto", "one_device", "mirrored", "multi_worker", "tpu"]
+    wait_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300  # for the other workers of `multi_worker` to come
+
+    @field_validator("strategy", mode="before")
+    @classmethod
+    def _is_supported(cls, strategy: object) -> object:
+        if strategy == "parameter_server":
+            raise ValueError(
+                "parameter_server: Keras 3 does not support it; use multi_worker, one model on all machines"
+            )
+        return strategy
+
+
+class Params(Settings):
+    """All of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    data: Data
+    tasks: Annotated[dict[Name, Task], Field(min_length=1)]
+    hardware: Hardware
+    recipes: dict[Name, Recipe]
+    promote: Gate | None = None
+    tune: Tune | None = None
+
+    @model_validator(mode="after")
+    def _tasks_fit(self) -> Params:
+        for name, task in self.tasks.items():
+            if name in RESERVED:
+                raise ValueError(f"tasks.{name}: this name is used by the project itself; choose another")
+            if task.recipe not in self.recipes:
+                known = ", ".join(self.recipes) or "none"
+                raise ValueError(f"tasks.{name}.recipe: there is no recipe {task.recipe!r}; known: {known}")
+            if (
+                self.recipes[task.recipe].keep == "best"
+                and self.data.validation == 0
+                and self.data.source != "tfrecord"
+            ):
+                raise ValueError(
+                    f"recipes.{task.recipe}.keep: 'best' is chosen on the validation images and data.validation"
+                    " is 0; hold some out, or keep: last"
+                )
+        return self
+
+    def task(self, name: str) -> Task:
+        """The task called `name`; raises UserError where there is none."""
+        if name not in self.tasks:
+            raise UserError(f"{PATH}: there is no task {name!r}; known: {', '.join(self.tasks)}")
+        return self.tasks[name]
+
+    def recipe(self, task: str) -> Recipe:
+        """The recipe that trains `task`."""
+        return self.recipes[self.task(task).recipe]
+
+    def group_order(self) -> dict[str, list[str] | None]:
+        """The names of the groups of each task in label order: DVC compares mappings without regard to order."""
+        return {name: None if task.labels is None else list(task.labels) for name, task in self.tasks.items()}
+
+
+def refuse_uri(data: Data) -> None:
+    """Raise UserError where `data.path` is a URI, which the stages read but DVC cannot tell a change of."""
+    if "://" in data.path:
+        raise UserError(
+            f"{PATH}: data.path: {data.path!r} is a URI and the DAG takes local paths: copy the images here (of shards"
+            " the folder with manifest.json) and give that path, or train without DVC: `mtl train <task> --params"
+            f" {PATH} --data {data.path} --output out`"
+        )
+
+
+def read(path: Path = PATH) -> Params:
+    """Read and validate params.yaml; raises UserError with one line that names the key and what would be right."""
+    return read_as(Params, path)

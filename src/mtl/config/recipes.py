@@ -1,0 +1,93 @@
+"""The recipes of params.yaml: a network and how to train it, as frozen, validated types."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, JsonValue, Tag, field_validator
+
+from mtl.config.settings import Settings, like
+
+Rate = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Sgd(Settings):
+    """Stochastic gradient descent, with Nesterov momentum where momentum is not 0."""
+
+    name: Literal["sgd"]
+    learning_rate: Rate
+    momentum: Fraction = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Adam(Settings):
+    """Adam; with weight decay it is AdamW."""
+
+    name: Literal["adam"]
+    learning_rate: Rate = 0.001
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Muon(Settings):
+    """Muon for the convolutions, Adam at a tenth of its learning rate for everything else."""
+
+    name: Literal["muon"]
+    learning_rate: Rate
+    momentum: Fraction = 0.95
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Constant(Settings):
+    """The same learning rate throughout."""
+
+    name: Literal["constant"]
+
+
+class OneCycle(Settings):
+    """The learning rate rises linearly for the fraction `warmup` of all steps, then falls linearly to 0."""
+
+    name: Literal["one_cycle"]
+    warmup: Fraction
+
+
+class Augmentation(Settings):
+    """Changes of the training images: mirrored in every second epoch, moved at random by up to `translate` pixels."""
+
+    flip: bool = False
+    translate: Annotated[int, Field(ge=0, le=64)] = 0
+
+
+class Board(Settings):
+    """What TensorBoard is given besides the usual: a profile of the steps from the first to the last of `profile`."""
+
+    profile: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2, max_length=2)]
+
+    @field_validator("profile")
+    @classmethod
+    def _is_in_order(cls, profile: tuple[int, ...]) -> tuple[int, ...]:
+        if profile[0] > profile[1]:
+            raise ValueError(f"{list(profile)} ends before it begins; write [first step, last step]")
+        return profile
+
+
+class Recipe(Settings):
+    """A network and how to train it."""
+
+    network: Annotated[str, like(r"[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?", "a network's name, or module:function")]
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    loss: Literal["categorical_crossentropy", "binary_crossentropy"] = "categorical_crossentropy"
+    label_smoothing: Fraction = 0.0
+    optimizer: Annotated[Sgd | Adam | Muon, Field(discriminator="name")]
+    schedule: Annotated[Constant | OneCycle, Field(discriminator="name")] = Constant(name="constant")
+    augmentation: Augmentation = Augmentation()
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
+    epochs: Annotated[int, Field(ge=1, le=100_000)]
+    steps_per_epoch: Annotated[int, Field(ge=1)] | None = None  # an epoch is so many batches; None: every image once
+    steps_per_execution: Annotated[int, Field(ge=1)] = 1  # steps that are given to the device at once
+    keep: Literal["last", "best"] = "last"
+    tensorboard: Annotated[
+        Annotated[bool, Tag("switch")] | Annotated[Board, Tag("more")],
+        Discriminator(lambda given: "switch" if isinstance(given, bool | str | int | None) else "more"),
+    ] = False  # write logs/<task> for TensorBoard; changes no result

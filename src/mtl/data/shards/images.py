@@ -1,0 +1,187 @@
+"""Images in shards, read like an array."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mtl.data.backend import import_tensorflow
+from mtl.data.shards.manifest import check_content
+from mtl.errors import UserError, describe_os_error, one_line
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+DECODERS = 2  # threads that decode beside the training; they do not change what is read
+READ_AHEAD = 1 << 18  # bytes of a shard
+CHUNK = 256  # images that are handed over at once
+ENDED = "fewer records than the manifest counts"
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images in shards that look like an array, uint8 (N, H, W, 3), but are read and decoded when they are needed.
+
+    `images[i]` is one image; a slice or an array of indices picks some, still unread. `np.asarray` reads them into
+    memory, `batches` one after the other. `index` holds their positions in all records of the shards, in that order.
+    """
+
+    files: tuple[str, ...]
+    counts: tuple[int, ...]
+    index: np.ndarray
+    side: tuple[int, int]
+    size: int | None
+    sha256: tuple[str, ...]
+    cache: int  # MiB
+    mean_bytes: float = 1024.0
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """As of an array."""
+        return (len(self.index), *self.side, 3)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the decoded images may be held in memory."""
+        return int(np.prod(self.shape, dtype=np.int64)) <= self.cache << 20
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key: int | slice | np.ndarray) -> Images | np.ndarray:
+        if isinstance(key, int | np.integer):
+            return np.asarray(self[np.array([range(len(self))[key]])])[0]
+        return replace(self, index=self.index[key])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = np.empty(self.shape, np.uint8)
+        unique, back = np.unique(self.index, return_inverse=True)
+        into = np.argsort(back, kind="stable")  # where each record goes, in the order of the records
+        ends = np.cumsum(np.bincount(back, minlength=len(unique)))
+        start = 0
+        for batch in replace(self, index=unique).batches(CHUNK):
+            for image in batch:
+                array[into[ends[start - 1] if start else 0 : ends[start]]] = image
+                start += 1
+        return array if dtype is None else array.astype(dtype)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for batch in self.batches(CHUNK):
+            yield from batch
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        """Yield the images in order, uint8 (B, H, W, 3), few of them in memory at a time."""
+        if len(self.index) > 1 and not (np.diff(self.index) > 0).all():
+            array = np.asarray(self)
+            yield from (array[start : start + size] for start in range(0, len(array), size))
+        elif len(self.index):
+            count = 0
+            for images in self.decoded(self.records(range(len(self.files))), size, lambda ids, images: images):
+                yield images
+                count += len(images)
+            if count < len(self.index):
+                raise self.broken(ENDED)
+
+    def records(self, order: Sequence[int], interleaved: int = 1) -> tf.data.Dataset:
+        """(position, serialized example) of the images, from the shards in `order`, `interleaved` of them at a time."""
+        tf = _tensorflow()
+        starts = np.cumsum([0, *self.counts])
+        wanted = np.zeros(starts[-1], bool)
+        wanted[self.index] = True
+        used = [shard for shard in order if wanted[starts[shard] : starts[shard + 1]].any()]
+        files, offsets = [self.files[shard] for shard in used], starts[np.array(used, int)]
+        data = tf.data.Dataset.from_tensor_slices((files, offsets)).interleave(
+            lambda file, offset: tf.data.TFRecordDataset(file, "GZIP", READ_AHEAD).enumerate(offset),
+            cycle_length=interleaved,
+            block_length=16,
+            num_parallel_calls=min(interleaved, DECODERS),
+        )
+        if not all(wanted[starts[shard] : starts[shard + 1]].all() for shard in used):
+            kept = tf.constant(wanted)
+            data = data.filter(lambda position, _: kept[position])
+        return data if interleaved > 1 else data.take(len(self.index))  # no record behind the last one is read
+
+    def decoded(self, records: tf.data.Dataset, size: int, use: Any) -> Iterator[Any]:
+        """Yield `use(positions, images)` of `size` records after the other; (position, example) become pixels."""
+        tf = _tensorflow()
+
+        def read(position: tf.Tensor, example: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            content = tf.io.parse_single_example(example, {"image": tf.io.FixedLenFeature([], tf.string)})["image"]
+            return position, pixels(content, self.size, (*self.side, 3))
+
+        data = records.map(read, num_parallel_calls=DECODERS).batch(size).prefetch(2)
+        batches = _own_threads(data).as_numpy_iterator()
+        while True:
+            try:
+                ids, images = next(batches)
+            except StopIteration:
+                return
+            except tf.errors.OpError as error:
+                raise self.broken(one_line(error)[:200]) from None
+            yield use(ids, images)
+
+    def broken(self, reason: str) -> UserError:
+        """The error that names the shard that cannot be read: one that is no longer as the manifest says, if any."""
+        for file, digest in zip(self.files, self.sha256, strict=True):
+            try:
+                check_content(Path(file), digest, file)
+            except UserError as error:
+                return error
+            except OSError as error:
+                return UserError(f"{describe_os_error(error)}; give access to it")
+        return UserError(f"{Path(self.files[0]).parent}: its shards are whole and cannot be read: {reason}")
+
+
+def pixels(content: tf.Tensor, size: int | None, shape: Sequence[int]) -> tf.Tensor:
+    """Decode a PNG or JPEG file, a scalar string, to uint8 `shape`; with `size`, resized to size x size.
+
+    JPEG is decoded with the exact cosine transform, as Pillow does; resizing is bilinear over all the pixels that a
+    new one covers.
+    """
+    import tensorflow as tf
+
+    jpeg = tf.io.is_jpeg(content)
+    image = tf.cond(
+        jpeg,
+        lambda: tf.io.decode_jpeg(content, 3, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.io.decode_png(content, 3),
+    )
+    if size is not None:
+        resized = tf.image.resize(image, (size, size), antialias=True)
+        image = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+    return tf.ensure_shape(image, shape)
+
+
+def read_labels(files: Sequence[Path]) -> np.ndarray:
+    """The labels of all records of the shards, int64 (N,). Raises UserError where a shard is broken."""
+    tf = _tensorflow()
+    labels = []
+    for file in files:
+        data = tf.data.TFRecordDataset(str(file), "GZIP", READ_AHEAD).batch(CHUNK)
+        data = data.map(lambda x: tf.io.parse_example(x, {"label": tf.io.FixedLenFeature([], tf.int64)})["label"])
+        try:
+            labels += list(_own_threads(data).as_numpy_iterator())
+        except tf.errors.OpError as error:
+            raise UserError(f"{file}: not a whole shard of `mtl convert`: {one_line(error)[:200]}") from None
+    return np.concatenate(labels) if labels else np.empty(0, np.int64)
+
+
+def _own_threads(data: tf.data.Dataset) -> tf.data.Dataset:
+    """`data` with threads of its own: one that the training's threads wait for must not wait for them."""
+    options = _tensorflow().data.Options()
+    options.threading.private_threadpool_size = DECODERS
+    options.deterministic = True
+    return data.with_options(options)
+
+
+def _tensorflow() -> ModuleType:
+    """TensorFlow, imported where it is needed: it takes seconds."""
+    if "tensorflow" not in sys.modules:
+        import_tensorflow()
+    return sys.modules["tensorflow"]

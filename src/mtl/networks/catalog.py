@@ -1,0 +1,141 @@
+"""Keras networks by name: uint8 images in, float32 probabilities out; preprocessing is inside the network."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import keras
+import numpy as np
+from keras import layers
+
+from mtl.config.recipes import Recipe
+from mtl.data.shards import Images
+from mtl.errors import UserError, one_line
+from mtl.networks import blocks
+
+Shape = tuple[int, int, int]
+
+
+def article(shape: Shape, classes: int, dense: Sequence[int], head: str) -> keras.Model:
+    """The published networks: three 3×3 convolutions without activation, then ReLU dense layers, on raw pixels.
+
+    Args:
+        shape: height, width and channels of the images.
+        classes: number of outputs.
+        dense: units of the dense layers before the output.
+        head: activation of the output, `softmax` or `sigmoid`.
+    """
+    inputs = keras.Input(shape, dtype="uint8")
+    x = layers.Rescaling(1.0)(inputs)
+    x = layers.Conv2D(32, 3)(x)
+    x = layers.MaxPooling2D(2)(x)
+    x = layers.Conv2D(64, 3)(x)
+    x = layers.MaxPooling2D(2)(x)
+    x = layers.Conv2D(128, 3)(x)
+    x = layers.Flatten()(x)
+    for units in dense:
+        x = layers.Dense(units, activation="relu")(x)
+    outputs = layers.Dense(classes, activation=head, dtype="float32")(x)
+    return keras.Model(inputs, outputs, name="article")
+
+
+def compact(shape: Shape, classes: int, widths: Sequence[int], heads: Sequence[int] | None = None) -> keras.Model:
+    """A small all-convolutional network for images of any size, after Keller Jordan's airbench (arXiv:2404.00498).
+
+    A fixed layer that whitens 2×2 patches, then a block per width: conv, pool, BN, SiLU, conv, BN, SiLU. It differs
+    from airbench in its widths and in SiLU for GELU, which takes a CPU twice as long.
+
+    Args:
+        shape: height, width and channels of the images.
+        classes: number of outputs.
+        widths: channels of each block.
+        heads: outputs of each of several tasks that share all blocks (hard parameter sharing, Caruana 1997); their
+            probabilities stand side by side in the output, whose size is the sum. None: one task.
+
+    Raises:
+        ValueError: `heads` do not add up to `classes`.
+    """
+    sizes = [classes] if heads is None else list(heads)
+    if sum(sizes) != classes:
+        raise ValueError(f"heads of {sizes} outputs do not add up to {classes}")
+    inputs = keras.Input(shape, dtype="uint8")
+    features = blocks.trunk(inputs, widths)
+    outputs = [blocks.head(features, size) for size in sizes]
+    joined = outputs[0] if len(outputs) == 1 else layers.Concatenate(dtype="float32")(outputs)
+    return keras.Model(inputs, joined, name="compact")
+
+
+NETWORKS: dict[str, Callable[..., keras.Model]] = {"article": article, "compact": compact}
+
+
+def find(name: str) -> Callable[..., keras.Model]:
+    """The function behind a recipe's `network`: a name in NETWORKS, or a person's own `module:function`.
+
+    The module is looked for in the working directory too. Raises UserError where there is no such function.
+    """
+    if name in NETWORKS:
+        return NETWORKS[name]
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise UserError(f"network {name!r}: unknown; use one of {', '.join(NETWORKS)}, or your own as module:function")
+    try:
+        return getattr(_import_from_here(module), function)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"network {name!r}: {error}; it must be module:function, importable from here") from error
+
+
+def own_modules(names: Iterable[str]) -> list[str]:
+    """The modules of the networks in `names` that are a person's own, `module:function`; sorted."""
+    return sorted({name.partition(":")[0] for name in names if name not in NETWORKS})
+
+
+def import_own(module: str) -> None:
+    """Import a person's own module, which registers the layers of a network; raises UserError where it fails."""
+    try:
+        _import_from_here(module)
+    except Exception as error:  # it is the person's code, which may raise anything
+        raise UserError(
+            f"cannot import {module!r}: {type(error).__name__}: {one_line(error)};"
+            " name a module that is in the working directory or on PYTHONPATH"
+        ) from error
+
+
+def _import_from_here(module: str) -> ModuleType:
+    """Import a module, which may be in the working directory too."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    return importlib.import_module(module)
+
+
+def build(recipe: Recipe, shape: Shape, classes: int, images: np.ndarray | Images) -> keras.Model:
+    """Build the network of `recipe`, untrained, from the global seed.
+
+    Args:
+        recipe: names the network and its options.
+        shape: height, width and channels of the images.
+        classes: number of labels of the task.
+        images: training images, uint8 (N, H, W, C), of which a network may look at the first.
+
+    Raises:
+        UserError: unknown network, options that it does not take, or images too small for it.
+    """
+    network = find(recipe.network)
+    try:
+        inspect.signature(network).bind(shape, classes, **recipe.options)
+        model = network(shape, classes, **recipe.options)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"network {recipe.network!r} with {recipe.options} on images {shape}: {one_line(error)}"
+        ) from error
+    given = getattr(model, "output_shape", type(model).__name__)
+    if given != (None, classes):
+        raise UserError(f"network {recipe.network!r} gives {given}; the task needs a model with (None, {classes})")
+    for layer in model.layers:
+        if layer.name == blocks.WHITENING:
+            layer.set_weights([blocks.whitening_kernel(np.asarray(images[: blocks.WHITENED]))])
+    return model

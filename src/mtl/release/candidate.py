@@ -1,0 +1,107 @@
+"""The models of the current dvc.lock, and where MLflow has them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtl import files, lineage
+from mtl.config import params
+from mtl.data import paths
+from mtl.errors import UserError
+from mtl.tracking import artifacts, bundles, registry
+from mtl.tracking.bundles import Bundle
+from mtl.tracking.outbox import pending
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
+
+STAGE = "main_evaluate"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A model that is to be registered: its name there, the model that MLflow has, and path -> md5 of what it holds."""
+
+    name: str
+    model: LoggedModel
+    holds: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The joint model and the tasks' models of the current dvc.lock, and the files of the joint model."""
+
+    joint: Part
+    tasks: tuple[Part, ...]
+    bundle: Bundle
+
+
+def check_clean() -> None:
+    """Raises UserError where files are not committed, or stages would rerun."""
+    changed = lineage.uncommitted()
+    if changed is None:
+        raise UserError(
+            "not in a git repository, so no commit says what is promoted; --allow-dirty promotes all the same"
+        )
+    if changed:
+        raise UserError(f"uncommitted changes ({_some(changed)}); commit them, or --allow-dirty")
+    outdated = [stage for stage in lineage.outdated() if stage != "check_params" or _groups_changed()]
+    if outdated:
+        raise UserError(f"dvc status: {_some(outdated)} changed; run `dvc repro` and commit, or --allow-dirty")
+
+
+def _groups_changed() -> bool:
+    """Whether stages would rerun after check_params, which itself reruns after every edit, as of the gate."""
+    return not params.ORDER.exists() or files.read_json(params.ORDER) != params.read().group_order()
+
+
+def check_data() -> None:
+    """Raises UserError where data/raw or data/labels are not those of dvc.lock: they are what models are judged on."""
+    locked, found = lineage.locked(STAGE, "deps"), lineage.hashes(STAGE, "deps")
+    for path in (str(paths.RAW), str(paths.LABELS)):
+        if path not in locked:
+            raise UserError(f"dvc.lock has no {STAGE} stage; run `dvc repro`")
+        if locked[path] != found.get(path):
+            raise UserError(
+                f"{path} is not what dvc.lock says; `dvc checkout {path}` brings it back, `dvc repro` renews it"
+            )
+
+
+def find(folder: Path) -> Candidate:
+    """Look up the models of dvc.lock in MLflow and download the joint one into `folder`.
+
+    Raises UserError where no run of the store has one of them, or the joint model has other bytes than dvc.lock.
+    """
+    locked = lineage.locked(STAGE, "deps")
+    wanted = {f"dep.{path}": locked[path] for path in ("models", str(paths.LABELS)) if path in locked}
+    joint = artifacts.logged_model(STAGE, registry.JOINT, wanted) if wanted else None
+    if joint is None:
+        advice = pending.advice() or f"`dvc repro -f -s {STAGE}` logs it"
+        raise UserError(f"no run in MLflow has the joint model of this dvc.lock; {advice}")
+    bundle = bundles.fetch(f"models:/{joint.model_id}", folder)
+    parts = tuple(_task(task, _md5(file)) for task, file in bundle.files.items())
+    held = {path: md5 for part in parts for path, md5 in part.holds.items()}
+    return Candidate(Part(registry.JOINT, joint, held), parts, bundle)
+
+
+def _md5(file: Path) -> str:
+    return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def _task(task: str, md5: str) -> Part:
+    stage, path, labels = f"train@{task}", str(paths.model_path(task)), str(paths.LABELS / task)
+    locked = lineage.locked(stage, "outs") | lineage.locked(stage, "deps")
+    if locked.get(path) != md5:
+        raise UserError(f"the joint model in MLflow has another {path} than dvc.lock; run `dvc repro`")
+    model = artifacts.logged_model(task, "model", {f"out.{path}": md5, f"dep.{labels}": locked[labels]})
+    if model is None:
+        advice = pending.advice() or f"`dvc repro -f -s {stage}` trains and logs it"
+        raise UserError(f"no run in MLflow has the {path} of this dvc.lock; {advice}")
+    return Part(task, model, {path: md5, labels: locked[labels]})
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

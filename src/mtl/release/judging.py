@@ -1,0 +1,122 @@
+"""What a joint model answers to the validation images, and which of them the champion was trained on."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from mtl import files
+from mtl.config.params import Params
+from mtl.data import paths, store
+from mtl.data.shards import Images
+from mtl.errors import UserError
+from mtl.evaluation import Answers
+from mtl.networks import saving
+from mtl.tracking import artifacts, bundles, registry
+from mtl.tracking.bundles import Bundle
+
+# Artifact of the run of a registered joint model: the fingerprints of the images it was trained on.
+TRAINED_ON = "trained_on.npy"
+
+
+def fingerprints(images: np.ndarray | Images) -> np.ndarray:
+    """A 64-bit hash of the pixels of each image, uint64 (N,), of uint8 (N, H, W, 3)."""
+    return np.array([int.from_bytes(blake2b(image.tobytes(), digest_size=8).digest()) for image in images], np.uint64)
+
+
+def attach_fingerprints(run_id: str) -> None:
+    """Log which images of data/raw were trained on to the run of a joint model, for later comparisons with it."""
+    _, images = store.read_training()["train"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / TRAINED_ON
+        files.write_array(path, np.unique(fingerprints(images)))
+        artifacts.attach(run_id, path)
+
+
+def unseen(images: np.ndarray | Images, version: registry.Version, folder: Path) -> np.ndarray | None:
+    """Indices of the images that a registered joint model was not trained on; None where that is not known."""
+    known = artifacts.attached(version.run_id, TRAINED_ON, folder)
+    return None if known is None else np.flatnonzero(~np.isin(fingerprints(images), files.read_array(known)))
+
+
+def validation_images() -> np.ndarray | Images:
+    """The images held out of training, uint8 (N, H, W, 3). Raises UserError where there are none."""
+    _, images = store.read_training()["val"]
+    if not len(images):
+        raise UserError("data.validation is 0: no validation images to judge on; hold some out and `dvc repro`")
+    return images
+
+
+def answers(
+    bundle: Bundle, settings: Params, images: np.ndarray | Images, indices: np.ndarray | None = None
+) -> dict[str, Answers]:
+    """Answers of the models in `bundle` to the validation images `images`, or to those at `indices` alone.
+
+    Tasks that params.yaml does not have, or for other class names, are left out. Labels are today's; the columns of
+    the probabilities are in the order of today's class names.
+
+    Raises UserError where a model does not load in safe mode or takes images of another shape.
+    """
+    from mtl.networks import catalog, inference
+
+    held_out = files.read_array(paths.RAW / "validation.npy")
+    indices = np.arange(len(held_out)) if indices is None else indices
+    found = {}
+    for task, order in columns(bundle.classes, settings).items():
+        catalog.find(settings.recipe(task).network)  # a person's own module may register its layers
+        model = saving.read(bundle.files[task])
+        if model.input_shape[1:] != images.shape[1:]:
+            raise UserError(f"{task} takes images of shape {model.input_shape[1:]}, these are {images.shape[1:]}")
+        today = store.read_classes(task)
+        found[task] = Answers(
+            labels=store.read_labels(task, "train")[held_out][indices],
+            probabilities=inference.predict(model, images[indices])[:, order],
+            classes=tuple(today["classes"]),
+            of_class=today["of_class"],
+            loss=settings.recipe(task).loss,
+        )
+    return found
+
+
+def columns(classes: Mapping[str, list[str]], settings: Params) -> dict[str, list[int]]:
+    """For each task of params.yaml that has these class names today, the columns of the model in today's order."""
+    today = {task: store.read_classes(task)["classes"] for task in settings.tasks if task in classes}
+    return {
+        task: [classes[task].index(name) for name in names]
+        for task, names in today.items()
+        if sorted(names) == sorted(classes[task])
+    }
+
+
+def against(
+    version: registry.Version, settings: Params, images: np.ndarray | Images, say: Callable[[str], None]
+) -> tuple[dict[str, Answers], np.ndarray]:
+    """The champion's answers to the images that it was not trained on, and the indices of those.
+
+    What it does not share with params.yaml is said and not compared.
+
+    Raises UserError where nothing can be compared.
+    """
+    advice = "promote.significance: null promotes without comparing"
+    with tempfile.TemporaryDirectory() as folder:
+        indices = unseen(images, version, Path(folder))
+        if indices is None:
+            say(f"{version}: not known what it was trained on; compared on all validation images")
+            indices = np.arange(len(images))
+        elif not len(indices):
+            raise UserError(f"{version} was trained on every one of the validation images: not comparable; {advice}")
+        bundle = bundles.fetch(f"models:/{version.name}/{version.number}", Path(folder))
+        try:
+            found = answers(bundle, settings, images, indices)
+        except UserError as error:
+            raise UserError(f"{version}: {error}; {advice}") from None
+        others = sorted(set(bundle.classes) - set(found))
+    if not found:
+        raise UserError(f"{version} has no task with the class names of today's: not comparable; {advice}")
+    if others:
+        say(f"{version}: not compared, not in params.yaml or with other class names: {', '.join(others)}")
+    return found, indices

@@ -1,0 +1,170 @@
+"""Models out of MLflow that answer a program in Python: `mtl.load("models:/joint@champion").predict("cat.png")`."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from mtl import evaluation
+from mtl.errors import UserError
+from mtl.sources import decoding
+from mtl.tracking import bundles
+
+if TYPE_CHECKING:
+    import keras
+
+Picture = str | Path | bytes | Image.Image | np.ndarray
+_PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one task's model says of an image: the name of the label, its probability, and those of all labels.
+
+    The probabilities are the model's outputs as they are; those of a network that ends in sigmoids need not sum to 1.
+    """
+
+    name: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What all models say of an image.
+
+    Attributes:
+        tasks: the answer of each task.
+        contradicts: whether one task's answer implies another answer for a second task than that task's own model
+            gives; None where no task implies another, or the model was logged without its groups of classes.
+    """
+
+    tasks: dict[str, Answer]
+    contradicts: bool | None
+
+
+class Predictor:
+    """The models of some tasks, ready to answer.
+
+    Attributes:
+        tasks: the tasks and the names of their classes in label order.
+        shape: height, width and channels of the images that the models take.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, keras.Model],
+        tasks: Mapping[str, Sequence[str]],
+        of_class: Mapping[str, Mapping[str, str]] | None,
+    ) -> None:
+        self.tasks = {task: tuple(names) for task, names in tasks.items()}
+        self.shape: tuple[int, int, int] = next(iter(networks.values())).input_shape[1:]
+        self._networks, self._of_class = dict(networks), of_class
+
+    def predict(self, image: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
+        """Answer for one image, or for a batch in its order.
+
+        Args:
+            image: a path, the bytes of a PNG or JPEG file or a PIL image, which are resized to the size that the models
+                take as `data.size` does; or a uint8 array of `shape`. A batch is a list of these, or one array of one
+                more dimension.
+
+        Raises:
+            UserError: a file is missing or no whole image, or an array is of another shape or type.
+        """
+        one = not isinstance(image, list | tuple) and not (isinstance(image, np.ndarray) and image.ndim == 4)
+        pixels = [self._pixels(picture) for picture in ([image] if one else image)]
+        predictions = self._answer(np.stack(pixels)) if pixels else []
+        return predictions[0] if one else predictions
+
+    def _pixels(self, image: Picture) -> np.ndarray:
+        if isinstance(image, np.ndarray):
+            if image.shape != self.shape or image.dtype != np.uint8:
+                raise UserError(f"an array of {image.dtype} {image.shape}; uint8 {self.shape} is needed")
+            return image
+        content, name = (image, "image") if isinstance(image, bytes) else _read(image)
+        pixels, _ = decoding.decode(content, name)
+        return decoding.fitted(pixels, self.shape)
+
+    def _answer(self, images: np.ndarray) -> list[Prediction]:
+        from mtl.networks import inference
+
+        outputs = {task: inference.predict(network, images) for task, network in self._networks.items()}
+        contradicts = self._contradictions(outputs)
+        return [
+            Prediction(
+                {task: _answer(self.tasks[task], rows[index]) for task, rows in outputs.items()},
+                None if contradicts is None else bool(contradicts[index]),
+            )
+            for index in range(len(images))
+        ]
+
+    def _contradictions(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """Which images have a contradiction, bool (N,); None where no task implies another."""
+        if self._of_class is None:
+            return None
+        answers = {
+            task: evaluation.Answers(rows.argmax(axis=1), rows, self.tasks[task], self._of_class[task], "")
+            for task, rows in outputs.items()
+        }
+        found = []
+        for base in answers.values():
+            for task in answers.values():
+                groups = evaluation.implied(base, task)
+                if groups is not None:
+                    found.append(groups[base.labels] != task.labels)
+        return np.any(found, axis=0) if found else None
+
+
+def _answer(names: Sequence[str], probabilities: np.ndarray) -> Answer:
+    by_name = {name: float(probability) for name, probability in zip(names, probabilities, strict=True)}
+    best = max(by_name, key=by_name.__getitem__)
+    return Answer(best, by_name[best], by_name)
+
+
+def _read(image: str | Path | Image.Image) -> tuple[bytes, str]:
+    """The bytes of an image file, or of a PIL image as PNG, and a name for messages."""
+    if not isinstance(image, Image.Image):
+        try:
+            return Path(image).read_bytes(), str(image)
+        except OSError as error:
+            raise UserError(f"{image}: {error.strerror}; give an image file") from None
+    upright = ImageOps.exif_transpose(image)
+    file = io.BytesIO()
+    (upright if upright.mode in _PNG_MODES else upright.convert("RGB")).save(file, "PNG")
+    return file.getvalue(), "image"
+
+
+def load(uri: str, imports: Sequence[str] = ()) -> Predictor:
+    """Load a joint model, or one task's model, as this project logs and registers them.
+
+    Nothing that comes with the model is run: the Keras files are read in safe mode. A network whose layers are a
+    person's own needs the module that registers them, which is imported only where `imports` names it.
+
+    Args:
+        uri: `models:/joint@champion`, `models:/joint/3`, `models:/model1/1` or `models:/<model id>`, in the store that
+            MLFLOW_TRACKING_URI names, else in mlflow.db of the working directory.
+        imports: modules of your own, in the working directory or on PYTHONPATH, to import before.
+
+    Raises:
+        UserError: no such model, alias or version, no answer from the server, or a model of another project; a module
+            that cannot be imported.
+    """
+    from mtl.data import backend
+
+    backend.import_tensorflow()
+    from mtl.networks import catalog as own
+
+    for module in imports:
+        own.import_own(module)
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = bundles.fetch(uri, Path(folder))
+        networks = bundles.read(bundle)
+    return Predictor(networks, bundle.classes, bundle.of_class)

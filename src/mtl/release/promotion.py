@@ -1,0 +1,188 @@
+"""Promote the joint model of the current dvc.lock, or go back to the one before. Prints what it does and why."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import numpy as np
+
+from mtl import lineage
+from mtl.config import params
+from mtl.config.gate import Gate
+from mtl.data import backend
+from mtl.errors import UserError
+from mtl.release import candidate, judging
+from mtl.release.decision import Decision, decide
+from mtl.tracking import artifacts, registry
+
+HEAD = ("accuracy", "required", "this *", "champion *", "p *", "test")
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Hold the lock of this repository for moving the alias. Raises UserError where another process has it."""
+    from filelock import FileLock, Timeout
+
+    folder = lineage.root() / ".dvc"
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; run from the root of the repository")
+    folder = folder / "tmp"
+    folder.mkdir(exist_ok=True)
+    try:
+        with FileLock(folder / "mtl-promote.lock", timeout=0):
+            yield
+    except Timeout:
+        raise UserError(
+            "another `mtl promote` or `mtl rollback` is running in this repository; wait for its end"
+        ) from None
+
+
+def promote(*, dry_run: bool, allow_dirty: bool, again: bool) -> None:
+    """Register the models of dvc.lock, judge the joint one, and make it the champion if it passes the gate.
+
+    Args:
+        dry_run: judge and print, and change nothing.
+        allow_dirty: do it with uncommitted changes, or with stages that would rerun.
+        again: promote a version that was rolled back.
+
+    Raises:
+        UserError: it does not pass (the message names each reason), or cannot be judged.
+    """
+    settings = params.read()
+    gate = _gate(settings)
+    with alone(), tempfile.TemporaryDirectory() as folder:
+        if not allow_dirty:
+            candidate.check_clean()
+        candidate.check_data()
+        at = registry.aliases(registry.JOINT).get(registry.CHAMPION)
+        champion = registry.champion()
+        found = candidate.find(Path(folder))
+        backend.import_tensorflow()
+        backend.configure(settings.hardware, "float32", settings.seed)  # before images are read, from shards by it
+        version = registry.holding(registry.JOINT, found.joint.holds) if dry_run else _register(found)
+        if version is not None and _is_settled(version, champion, again):
+            return
+        images = judging.validation_images()
+        compared = gate.significance is not None and champion is not None
+        theirs, indices = judging.against(champion, settings, images, click.echo) if compared else ({}, np.arange(0))
+        ours = judging.answers(found.bundle, settings, images)
+        if not set(ours) == set(settings.tasks) == {part.name for part in found.tasks}:
+            raise UserError(
+                f"{params.PATH} and the joint model of dvc.lock have other tasks or classes; run `dvc repro`"
+            )
+        decision = decide(gate, ours, theirs, indices)
+        click.echo(table(decision, gate, artifacts.run_metrics(found.joint.model.source_run_id)))
+        name = str(version or f"{registry.JOINT} (a new version)")
+        before = f"version {at}{'' if champion else ', which is gone,'}" if at else "no version"
+        if not decision.passed:
+            raise UserError(f"{name} is not promoted: {'; '.join(decision.reasons)}")
+        if dry_run:
+            click.echo(f"{name} passes and would become @{registry.CHAMPION}, now {before}; nothing was changed")
+            return
+        registry.move_champion(version, at)
+        click.echo(f"{name} is @{registry.CHAMPION} now, {before} before")
+
+
+def _gate(settings: params.Params) -> Gate:
+    """The gate of params.yaml. Raises UserError where there is none, or where it names a task that is not there."""
+    if settings.promote is None:
+        raise UserError(f"{params.PATH}: there is no promote: section; name at least an accuracy per task in it")
+    for task in settings.promote.accuracy:
+        if task not in settings.tasks:
+            raise UserError(f"{params.PATH}: promote.accuracy.{task}: no such task; known: {', '.join(settings.tasks)}")
+    return settings.promote
+
+
+def _register(found: candidate.Candidate) -> registry.Version:
+    """Register what is not registered yet; the version of the joint model."""
+    tags = {"git_commit": lineage.git().get("git_commit", "unknown")}
+    for part in found.tasks:
+        _register_part(part, tags)
+    if registry.holding(registry.JOINT, found.joint.holds) is None:
+        judging.attach_fingerprints(found.joint.model.source_run_id)
+    return _register_part(found.joint, tags)
+
+
+def _register_part(part: candidate.Part, tags: dict[str, str]) -> registry.Version:
+    known = registry.holding(part.name, part.holds)
+    version = known or registry.register(part.name, part.model, part.holds, tags)
+    click.echo(f"{version}: {'registered before' if known else 'registered'}")
+    return version
+
+
+def _is_settled(version: registry.Version, champion: registry.Version | None, again: bool) -> bool:
+    """Say that nothing is to be done where that is so."""
+    if champion is not None and version.number == champion.number:
+        click.echo(f"{version} is @{registry.CHAMPION} already: nothing to do")
+    elif version.rolled_back and not again:
+        click.echo(f"{version} was rolled back: nothing done; --again promotes it all the same")
+    else:
+        return False
+    return True
+
+
+def table(decision: Decision, gate: Gate, metrics: dict[str, float]) -> str:
+    """The comparison as text; `metrics` are those of the run of main_evaluate, on the test images."""
+
+    def line(name: str, *values: float | None) -> str:
+        return f"{name:<18}" + "".join(f"{'' if value is None else format(value, '.4f'):>10}" for value in values)
+
+    lines = [f"{'validation images':<18}" + "".join(f"{name:>10}" for name in HEAD)]
+    for row in decision.tasks:
+        test = metrics.get(f"tasks.{row.task}.acc")
+        lines.append(line(row.task, row.accuracy, row.minimum, row.candidate, row.champion, row.p_value, test))
+    if decision.contradictions is not None:
+        test = metrics.get("contradiction_rate")
+        lines.append(line("contradictions", decision.contradictions, gate.contradictions, None, None, None, test))
+    images = next((row.images for row in decision.tasks if row.images is not None), None)
+    if images is not None:
+        lines.append(
+            f"* on the {images} validation images that the champion was not trained on; p: how probable so large a lead"
+            f" of the champion is by chance, refused below {gate.significance:g}"
+        )
+    return "\n".join(lines)
+
+
+def rollback(to: str | None) -> None:
+    """Move the alias back to the version that was champion before, or to the version `to`.
+
+    Named with `to`, it needs no champion to go back from.
+
+    Raises UserError where there is no champion, none before it, or no such version.
+    """
+    with alone():
+        at = registry.aliases(registry.JOINT).get(registry.CHAMPION)
+        champion = registry.champion()
+        target = registry.version(registry.JOINT, to) if to else _before(champion, at)
+        if target.number == at:
+            raise UserError(f"{target} is @{registry.CHAMPION} already")
+        registry.move_champion(target, at, back=True)
+        click.echo(
+            f"{target} is @{registry.CHAMPION} again, {at} no more" if at else f"{target} is @{registry.CHAMPION} now"
+        )
+
+
+def _before(champion: registry.Version | None, at: str | None) -> registry.Version:
+    """The champion before this one. Raises UserError where that cannot be said."""
+    name_one = "name one: `mtl rollback --to VERSION`"
+    if at is None:
+        raise UserError(
+            f"no version of {registry.JOINT} is @{registry.CHAMPION}; `mtl promote` makes one, or {name_one}"
+        )
+    if champion is None:
+        raise UserError(registry.dangling(registry.JOINT, registry.CHAMPION, at))
+    number = champion.tags.get(registry.PREVIOUS)
+    if not number:
+        raise UserError(f"{champion} is the first champion: there is none before it")
+    there = {version.number: version for version in registry.versions(registry.JOINT)}
+    if number not in there:
+        raise UserError(
+            f"version {number}, @{registry.CHAMPION} before, is gone; {name_one} (known: {', '.join(there)})"
+        )
+    if there[number].rolled_back:
+        raise UserError(f"version {number}, @{registry.CHAMPION} before, was rolled back itself; {name_one}")
+    return there[number]

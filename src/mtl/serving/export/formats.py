@@ -1,0 +1,112 @@
+"""The formats of an export: how each is written, and loaded again to be asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mtl import files
+from mtl.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+CLASSES = "assets.extra/classes.json"  # SavedModel's place for what TensorFlow itself does not read
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+def write_saved_model(model: keras.Model, classes: Sequence[str], folder: Path) -> None:
+    """Write a SavedModel with signatures for arrays and for encoded images, and the class names beside it."""
+    import keras
+    import tensorflow as tf
+
+    shape = model.input_shape[1:]
+
+    def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": model([images], training=False)}
+
+    def answer_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        images = tf.map_fn(lambda content: decode(content, shape[:2]), image_bytes, fn_output_signature=tf.uint8)
+        return answer(tf.ensure_shape(images, (None, *shape)))
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("serving_default", answer, [tf.TensorSpec((None, *shape), tf.uint8, "images")])
+    archive.add_endpoint("serving_bytes", answer_bytes, [tf.TensorSpec((None,), tf.string, "image_bytes")])
+    archive.write_out(folder, verbose=False)
+    files.write_json(folder / CLASSES, classes)
+
+
+def decode(content: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Decode a PNG or JPEG, string (), to uint8 (H, W, 3) of `size`, as a part of the graph.
+
+    It does what `mtl.sources.decoding` does, to the bit where nothing is resized; a resized pixel may differ by 1,
+    since Pillow rounds between the two directions. It does not turn an image as its EXIF orientation asks.
+    """
+    import tensorflow as tf
+
+    # decode_jpeg decodes PNG too; decode_image has no way to ask for the exact transform that Pillow uses.
+    image = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
+    resized = tf.image.resize(image, size, method="bilinear", antialias=True)
+    return tf.saturate_cast(tf.round(resized), tf.uint8)
+
+
+def load_saved_model(folder: Path) -> Predict:
+    """The function behind `serving_default`."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(folder)
+    return lambda images: loaded.signatures["serving_default"](images=tf.constant(images))["probabilities"].numpy()
+
+
+def require_onnx() -> None:
+    """Raise UserError where the packages of requirements-onnx.txt are not installed."""
+    missing = [name for name in ("onnx", "onnxruntime", "tf2onnx") if find_spec(name) is None]
+    if missing:
+        advice = "`pip install -c constraints.txt -r requirements-onnx.txt`"
+        raise UserError(f"ONNX needs {', '.join(missing)}: install with {advice}")
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """The same weights, computing in float32."""
+    import keras
+
+    def float32(layer: keras.Layer) -> keras.Layer:
+        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+
+    copy = keras.models.clone_model(model, clone_function=float32, recursive=True)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def write_onnx(model: keras.Model, classes: Sequence[str], path: Path) -> None:
+    """Write ONNX with the class names as JSON in its metadata."""
+    import onnx
+    import tensorflow as tf
+    import tf2onnx
+
+    @tf.function
+    def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": model([images], training=False)}
+
+    spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, "images")
+    proto, _ = tf2onnx.convert.from_function(answer, [spec])
+    for tensor in (*proto.graph.input, *proto.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.helper.set_model_props(proto, {"classes": json.dumps(classes)})
+    onnx.save(proto, path)
+
+
+def load_onnx(path: Path) -> Predict:
+    """The function of an ONNX file."""
+    import onnxruntime
+
+    loaded = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: loaded.run(["probabilities"], {"images": images})[0]

@@ -1,0 +1,80 @@
+"""Train the model of one task: `python src/train.py model1`."""
+
+import time
+
+import numpy as np
+
+from mtl import files, tracking
+from mtl.config import params
+from mtl.data import backend, paths, store
+from mtl.networks import saving
+from mtl.training import checkpoint, hardware, leftovers
+from mtl.training.multiworker import cluster
+
+
+def main(task: str) -> None:
+    """Stage `train@<task>`."""
+    settings = params.read()
+    leftovers.clear()
+    recipe = settings.recipe(task)
+    outside = hardware.note_settings()
+    backend.import_tensorflow(recipe.precision)
+    from mtl.data import streams
+    from mtl.networks import catalog, inference
+    from mtl.tasks import scores
+    from mtl.tracking import boards
+    from mtl.training import fitting
+
+    ours = cluster.of(settings.hardware)  # of several machines the chief alone writes and tracks
+    place = task if ours.chief else f"{task}-worker-{ours.index}"
+    tracked = tracking.stage_run(task, settings, f"train@{task}") if ours.chief else tracking.no_run()
+    with checkpoint.exclusive(place) as folder, tracked as run:
+        earlier = checkpoint.finished(folder)
+        dataset, classes, splits = store.read_dataset(), store.read_classes(task)["classes"], store.read_splits(task)
+        run.log_dataset(dataset)
+        run.log_tags({"native_bfloat16": str(backend.native_bfloat16()).lower(), **outside})
+        backend.configure(settings.hardware, recipe.precision, settings.seed)
+        strategy = hardware.strategy(settings.hardware, task)
+        run.log_tags({"strategy": hardware.name(strategy)})
+        with strategy.scope():
+            model = catalog.build(recipe, dataset.shape, len(classes), splits["train"][0])
+        saving.check(inference.plain(model))
+        fed = {split: streams.feed(*splits[split]) for split in ("train", "val")}
+        board = boards.callbacks(recipe, task, fed["train"], fed["val"], classes) if ours.chief else []
+        started = time.perf_counter()
+        history, epochs = fitting.fit(
+            model, recipe, settings.seed, fed["train"], fed["val"], folder, run.log_epoch, callbacks=board
+        )
+        seconds = time.perf_counter() - started
+        if epochs < recipe.epochs:
+            run.log_tags({"resumed_after_epoch": str(recipe.epochs - epochs)})
+        if epochs:
+            an_epoch = recipe.steps_per_epoch * recipe.batch_size if recipe.steps_per_epoch else dataset.train
+            run.log_metrics({"fit_seconds": seconds, "images_per_second": an_epoch * epochs / seconds})
+        elif earlier:
+            run.log_tags({"repeats_run": earlier["run"]})
+            print(f"{task}: trained before, by run {earlier['run'][:8] or '-'}; DVC did not record it: judged again")
+        if not ours.chief:
+            print(f"{task}: trained; worker 0, the chief, has the model and judges it")
+            return
+
+        saving.write(inference.plain(model), paths.model_path(task), classes)
+        model = saving.read(paths.model_path(task))  # what is judged is what was saved
+        metrics, probabilities = {}, {}
+        for split, (images, labels) in splits.items():
+            if len(images):
+                probabilities[split] = inference.predict(model, images)
+                metrics |= scores.of_split(split, probabilities[split], labels, recipe.loss)
+        files.write_json(paths.METRICS / f"{task}.json", metrics)
+        files.write_csv(paths.PLOTS / f"{task}_history.csv", history)
+
+        run.log_metrics({name: value for name, value in metrics.items() if name.startswith("test_")})
+        run.log_history(task, history)
+        about = store.describe_task(task) | {"task": task, "imports": catalog.own_modules([recipe.network])}
+        run.log_model(model, about, splits["test"][0])
+        answers = np.unique(probabilities["test"].argmax(axis=1))
+        run.log_tags({"one_class": str(len(answers) == 1).lower()})
+        print(f"{task}: test loss {metrics['test_loss']:.4f}, test accuracy {metrics['test_acc']:.4f}")
+        if len(answers) == 1:
+            print(f"WARNING: {task} answers {classes[answers[0]]!r} for every test image: its training collapsed")
+        checkpoint.finish(folder, paths.model_path(task), run.identity.run_id or "")  # last of all

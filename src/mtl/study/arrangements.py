@@ -1,0 +1,124 @@
+"""Independent, shared or derived: which networks answer all tasks, at the same cost of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, get_args
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from mtl import evaluation
+from mtl.config.params import Name
+from mtl.config.recipes import Recipe
+from mtl.config.settings import Settings
+from mtl.data import store
+from mtl.errors import UserError
+from mtl.evaluation import Answers
+from mtl.tasks import scores
+
+Arrangement = Literal["independent", "shared", "derived"]
+
+
+class Study(Settings):
+    """study/params.yaml. The recipe's epochs are those of each independent network."""
+
+    arrangements: Annotated[tuple[Arrangement, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1)]
+    loss_weights: dict[Name, Annotated[float, Field(gt=0)]]
+    recipe: Recipe
+
+    @field_validator("arrangements", "seeds")
+    @classmethod
+    def _is_listed_once(cls, values: tuple[object, ...]) -> tuple[object, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("one of them is listed twice; list it once")
+        return values
+
+    @field_validator("recipe")
+    @classmethod
+    def _is_trained_to_its_end(cls, recipe: Recipe) -> Recipe:
+        if recipe.keep != "last":
+            raise ValueError("keep must be 'last' here: arrangements are compared after all their epochs")
+        return recipe
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of an arrangement: the tasks that it has heads for, and how long it is trained."""
+
+    tasks: tuple[str, ...]
+    epochs: int
+
+
+def questions() -> dict[str, Answers]:
+    """Labels and classes of every task in data/labels, not answered yet: `probabilities` are empty."""
+    tasks = {}
+    for task in store.labelled_tasks():
+        classes = store.read_classes(task)
+        names = tuple(classes["classes"])
+        nothing = np.empty((0, len(names)), np.float32)
+        labels = store.read_labels(task, "test")
+        tasks[task] = Answers(labels, nothing, names, classes["of_class"], "categorical_crossentropy")
+    return tasks
+
+
+def networks(arrangement: Arrangement, tasks: Mapping[str, Answers], epochs: int) -> list[Network]:
+    """The networks of an arrangement; each arrangement sees the same number of images in training.
+
+    `independent` has a network per task, trained for `epochs`. `shared` and `derived` have a single one, trained for
+    `epochs` times the number of tasks: with a head per task, or for the task with most labels that implies another.
+    Where no task implies another there is nothing to derive, and the list is empty. Another name raises UserError.
+    """
+    if arrangement not in get_args(Arrangement):
+        raise UserError(f"there is no arrangement {arrangement!r}; known: {', '.join(get_args(Arrangement))}")
+    if arrangement == "independent":
+        return [Network((task,), epochs) for task in tasks]
+    if arrangement == "shared":
+        return [Network(tuple(tasks), epochs * len(tasks))]
+    bases = {evaluation.finest_base(task, tasks) for task in tasks} - {None}
+    finest = max(sorted(bases), key=lambda task: len(tasks[task].classes), default=None)
+    return [] if finest is None else [Network((finest,), epochs * len(tasks))]
+
+
+def weights(study: Study, tasks: Sequence[str]) -> dict[str, float]:
+    """The weight of each task's loss in the shared network, 1 where none is given; unknown names raise UserError."""
+    unknown = [task for task in study.loss_weights if task not in tasks]
+    if unknown:
+        raise UserError(f"study/params.yaml: loss_weights: there is no task {unknown[0]!r}; known: {', '.join(tasks)}")
+    return {task: study.loss_weights.get(task, 1.0) for task in tasks}
+
+
+def recipe(study: Study, network: Network, tasks: Mapping[str, Answers]) -> Recipe:
+    """The recipe of one network: the study's, with its epochs and the sizes of its heads."""
+    sizes = [len(tasks[task].classes) for task in network.tasks]
+    options = study.recipe.options | ({"heads": sizes} if len(sizes) > 1 else {})
+    return study.recipe.model_copy(update={"epochs": network.epochs, "options": options})
+
+
+def answers(tasks: Mapping[str, Answers], given: Mapping[str, np.ndarray]) -> dict[str, Answers]:
+    """What an arrangement says of every task: probabilities of a network, or what those of the finest task imply.
+
+    Args:
+        tasks: labels and classes of every task; their probabilities are not read.
+        given: probabilities, float32 (N, K), of the tasks that have a head.
+
+    Returns:
+        Tasks that are neither answered nor implied are left out.
+    """
+    told = {task: replace(tasks[task], probabilities=p) for task, p in given.items()}
+    for task in [task for task in tasks if task not in given]:
+        base = evaluation.finest_base(task, {name: tasks[name] for name in (*given, task)})
+        if base is not None:
+            groups = evaluation.implied(tasks[base], tasks[task])
+            told[task] = replace(tasks[task], probabilities=evaluation.group_sums(given[base], groups))
+    return told
+
+
+def judge(told: Mapping[str, Answers]) -> dict[str, dict[str, float]]:
+    """Accuracy `acc` and `nll` (nats) of every task that is answered."""
+    return {
+        task: {"acc": scores.accuracy(a.probabilities, a.labels), "nll": scores.nll(a.probabilities, a.labels)}
+        for task, a in told.items()
+    }

@@ -1,0 +1,139 @@
+"""metrics/main_evaluate.json and metrics/study.json as types, with what is missing or stale in one line each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mtl import files
+from mtl.config.reading import first_line
+from mtl.data import paths, store
+from mtl.errors import UserError
+
+VERDICT = paths.METRICS / "main_evaluate.json"
+STUDY = paths.METRICS / "study.json"
+
+
+class Part(BaseModel):
+    """A part of a metrics file: what is not read here is let through, and what may be missing is None."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+
+class OfTask(Part):
+    """The verdict on one task's own model, on the test images."""
+
+    loss: float
+    acc: float
+    nll: float
+    one_class: bool = False
+    acc_low: float | None = None
+    acc_high: float | None = None
+    ece: float | None = None
+    nll_ratio: float | None = None
+
+
+class Subset(Part):
+    """Images on which a task's own model and the one that implies its answer agree, or do not; accuracies on them."""
+
+    images: int
+    acc: float | None = None
+    from_acc: float | None = None
+
+
+class OfDerived(Part):
+    """The answer that another task's model implies; `gain` is the own model's accuracy minus that of this answer."""
+
+    base: str = Field(alias="from")
+    acc: float
+    contradiction_rate: float
+    gain: float | None = None
+    gain_low: float | None = None
+    gain_high: float | None = None
+    p_value: float | None = None
+    contradict: Subset | None = None
+
+
+class Verdict(Part):
+    """metrics/main_evaluate.json."""
+
+    sum_loss: float
+    ave_acc: float
+    tasks: dict[str, OfTask]
+    derived: dict[str, OfDerived] = {}
+    contradiction_rate: float | None = None
+
+
+class Score(Part):
+    """One task in one run of the study: accuracy and NLL in nats."""
+
+    acc: float
+    nll: float
+
+
+class StudyRun(Part):
+    """One arrangement trained with one seed. `tasks` has those that it answers."""
+
+    arrangement: str
+    seed: int
+    tasks: dict[str, Score]
+    multiply_adds: int
+    parameters: int
+    images_seen: int
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+    milliseconds_per_image: float | None = None
+
+
+class StudyResults(Part):
+    """metrics/study.json."""
+
+    data: str
+    machine: dict[str, str | int | bool | None]
+    tasks: list[str]
+    base: str | None = None  # the task that `derived` trains and derives the others from
+    runs: list[StudyRun]
+
+
+P = TypeVar("P", bound=Part)
+
+
+def read() -> tuple[Verdict | None, StudyResults | None, list[str]]:
+    """Both files, None for one that is not there or is about other data, and a line for each of those.
+
+    Raises:
+        UserError: there is neither, or one is broken.
+    """
+    notes = []
+    verdict, study = _read(Verdict, VERDICT), _read(StudyResults, STUDY)
+    if verdict is None:
+        notes.append(f"{VERDICT} is missing: `dvc repro` writes it")
+    if study is None:
+        notes.append(f"{STUDY} is missing: `cd study && mtl repro --jobs 2` writes it")
+    elif (stale := _stale(study, verdict)) is not None:
+        notes.append(f"{STUDY} is left out: {stale}; `cd study && mtl repro --jobs 2` writes it anew")
+        study = None
+    if verdict is None and study is None:
+        raise UserError("nothing to report: " + "; ".join(notes))
+    return verdict, study, notes
+
+
+def _read(kind: type[P], path: Path) -> P | None:
+    if not path.exists():
+        return None
+    try:
+        return kind.model_validate(files.read_json(path))
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_line(error)}; the stage that writes it does so anew") from None
+
+
+def _stale(study: StudyResults, verdict: Verdict | None) -> str | None:
+    """How the study's data or tasks differ from those that the pipeline has now."""
+    data = store.read_dataset().name if (paths.RAW / "dataset.json").exists() else study.data
+    if data != study.data:
+        return f"it is about {study.data}, and data/raw holds {data}"
+    if verdict is not None and not set(verdict.tasks) <= set(study.tasks):
+        return f"it has no task {', '.join(sorted(set(verdict.tasks) - set(study.tasks)))}"
+    return None

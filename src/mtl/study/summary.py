@@ -1,0 +1,87 @@
+"""Gather the runs of the study into metrics/study.json and draw them: `python study/summary.py`."""
+
+import os
+import time
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from mtl import errors, files, tracking
+from mtl.config import params
+from mtl.config.reading import read_as
+from mtl.data import backend, paths, store
+from mtl.data.shards import Images
+from mtl.evaluation import figures
+from mtl.study import arrangements, figure, results
+
+STUDY = Path("study")
+IMAGES = 2000  # of the test images, on which the time per image is measured
+
+
+def main() -> None:
+    """Stage `summary` of the study."""
+    settings, study = params.read(), read_as(arrangements.Study, STUDY / "params.yaml")
+    tasks, dataset = arrangements.questions(), store.read_dataset()
+    with tracking.stage_run("study", settings, "summary", STUDY) as run:
+        run.log_dataset(dataset)
+        milliseconds = measure(study, tasks, store.read_images("test")[:IMAGES])
+        runs = []
+        for arrangement, seed in product(study.arrangements, study.seeds):
+            name = STUDY / "runs" / f"{arrangement}-{seed}"
+            got = files.read_json(name.with_suffix(".json")) | files.read_json(name.with_suffix(".seconds.json"))
+            took = milliseconds[arrangement, seed]
+            runs.append({"arrangement": arrangement, "seed": seed, "milliseconds_per_image": took, **got})
+        base = arrangements.networks("derived", tasks, study.recipe.epochs)
+        content = {
+            "data": dataset.name,
+            "machine": backend.machine(),
+            "tasks": list(tasks),
+            "base": base[0].tasks[0] if base else None,
+            "recipe": study.recipe.model_dump(),
+            "loss_weights": arrangements.weights(study, list(tasks)),
+            "runs": runs,
+        }
+        drawn = figure.gains(results.StudyResults.model_validate(content))
+        files.write_bytes(STUDY / "gains.png", figures.png(drawn))
+        files.write_json(paths.METRICS / "study.json", content)
+        run.log_json(content, "study.json")
+        run.log_figures({"gains": drawn})
+        print(f"{len(runs)} runs; `mtl report` prints their table")
+
+
+def measure(
+    study: arrangements.Study, tasks: dict[str, arrangements.Answers], images: np.ndarray | Images
+) -> dict[tuple[str, int], float | None]:
+    """Milliseconds of processor time that all networks of an arrangement take for an image, once per seed in turn.
+
+    With one thread, so that it is also the time on the clock where nothing else runs. The networks are untrained: what
+    their weights are does not change how long they take.
+    """
+    backend.import_tensorflow()
+    from mtl.networks import catalog, inference
+
+    backend.configure(params.Hardware(threads=1, strategy="one_device"), study.recipe.precision, 0)
+    images = np.asarray(images)  # those in shards are read by TensorFlow, as it was set up just now
+    built = {}
+    for arrangement in study.arrangements:
+        built[arrangement] = []
+        for network in arrangements.networks(arrangement, tasks, study.recipe.epochs):
+            recipe = arrangements.recipe(study, network, tasks)
+            outputs = sum(len(tasks[task].classes) for task in network.tasks)
+            model = inference.plain(catalog.build(recipe, images.shape[1:], outputs, images))
+            inference.predict(model, images)  # the first call compiles
+            built[arrangement].append(model)
+    took: dict[tuple[str, int], float | None] = {}
+    for seed, arrangement in product(study.seeds, study.arrangements):
+        started = time.process_time()
+        for model in built[arrangement]:
+            inference.predict(model, images)
+        seconds = time.process_time() - started
+        took[arrangement, seed] = 1000 * seconds / len(images) if built[arrangement] else None
+    return took
+
+
+if __name__ == "__main__":
+    os.chdir(Path(__file__).resolve().parents[1])
+    errors.run(main)

@@ -1,0 +1,160 @@
+"""What TensorBoard shows of a training: `tensorboard: true` in a recipe writes logs/<task>, and changes no result.
+
+Events are written by TensorFlow alone, as the protocol buffers that TensorBoard reads; it need not be installed here.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mtl.config.recipes import Recipe
+from mtl.data.feeds import Feed
+from mtl.evaluation import figures, statistics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LOGS = Path("logs")  # no DVC out
+SAMPLES = 24  # pictures of what the network is fed
+BUCKETS = 30  # of a histogram
+
+
+def callbacks(
+    recipe: Recipe, task: str, train: Feed, validation: Feed, classes: Sequence[str]
+) -> list[keras.callbacks.Callback]:
+    """The callback that the recipe's `tensorboard` asks for; none where it is false.
+
+    Args:
+        recipe: its `tensorboard` may name the steps of a profile.
+        task: its folder in `logs` is written, anew unless a killed training goes on.
+        train: its first batch is shown, augmented.
+        validation: of it is the confusion matrix, which is left out where it is empty.
+        classes: names in label order.
+    """
+    if not recipe.tensorboard:
+        return []
+    profile = None if recipe.tensorboard is True else recipe.tensorboard.profile
+    return [Board(LOGS / task, task, recipe, train, validation, classes, profile)]
+
+
+class Board(keras.callbacks.Callback):
+    """Writes losses, accuracies, the learning rate, weight histograms, the graph, pictures and a profile."""
+
+    def __init__(
+        self,
+        folder: Path,
+        task: str,
+        recipe: Recipe,
+        train: Feed,
+        validation: Feed,
+        classes: Sequence[str],
+        profile: tuple[int, ...] | None,
+    ) -> None:
+        super().__init__()
+        self.folder, self.task, self.recipe, self.classes = folder, task, recipe, classes
+        self.train, self.validation, self.profile = train, validation, profile
+        self.writers: dict[str, Any] = {}
+        self.steps = 0  # done by this process
+        self.profiles = False
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        if self.writers:
+            return
+        if epoch == 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        for split in ("train", "validation") if len(self.validation) else ("train",):
+            (self.folder / split).mkdir(parents=True, exist_ok=True)
+            self.writers[split] = tf.summary.create_file_writer(str(self.folder / split))
+        self.answer = tf.function(lambda images: self.model(images, training=False))
+        with self.writers["train"].as_default():
+            spec = tf.TensorSpec((None, *self.train.shape), tf.uint8)
+            tf.summary.graph(self.answer.get_concrete_function(spec).graph)
+            self._write("train", "images", epoch, image=_image(self._samples()))
+
+    def on_train_batch_begin(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        self.begun = batch
+        if self.profile and self.steps + 1 >= self.profile[0] and not self.profiles:
+            tf.profiler.experimental.start(str(self.folder))
+            self.profiles = True
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        self.steps += batch - self.begun + 1  # several, with steps_per_execution
+        if self.profile and self.profiles and self.steps >= self.profile[1]:
+            self._end_profile()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        for key, value in (logs or {}).items():
+            split = "validation" if key.startswith("val_") else "train"
+            self._write(split, key.removeprefix("val_"), epoch + 1, simple_value=float(value))
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        self._write("train", "learning_rate", epoch + 1, simple_value=rate)
+        for variable in self.model.variables:
+            values = variable.numpy().astype(np.float64)
+            self._write("train", variable.path, epoch + 1, histo=_histogram(values))
+        if len(self.validation):
+            figure = figures.confusion(self.task, self._confusion())
+            self._write("validation", "confusion", epoch + 1, image=_image(figure))
+        for writer in self.writers.values():
+            writer.flush()
+
+    def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
+        if self.profile and self.profiles:
+            self._end_profile()
+        elif self.profile:
+            print(f"tensorboard: no profile: the training ended after step {self.steps}, before {self.profile[0]}")
+        for writer in self.writers.values():
+            writer.close()
+
+    def _end_profile(self) -> None:
+        tf.profiler.experimental.stop()
+        self.profile = None
+
+    def _write(self, split: str, tag: str, step: int, **value: Any) -> None:
+        """Write one value of a tag: simple_value, image or histo."""
+        summary = tf.compat.v1.Summary(value=[tf.compat.v1.Summary.Value(tag=tag, **value)])
+        with self.writers[split].as_default():
+            tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step=step)
+
+    def _samples(self) -> Figure:
+        """What the network is fed first."""
+        images, labels = next(self.train.batches(self.recipe, seed=0))
+        pictures = [
+            figures.Picture(image, self.classes[int(label)], ())
+            for image, label in zip(images[:SAMPLES], labels[:SAMPLES], strict=True)
+        ]
+        return figures.gallery(f"{self.task}: images as the network is fed them", pictures)
+
+    def _confusion(self) -> list[statistics.Row]:
+        actual, predicted = [], []
+        for images, labels in self.validation.whole(500):
+            actual.append(labels)
+            predicted.append(np.argmax(self.answer(tf.constant(images)), axis=1))
+        return statistics.confusion(np.concatenate(actual), np.concatenate(predicted), self.classes)
+
+
+def _image(figure: Figure) -> tf.compat.v1.Summary.Image:
+    """A figure as it stands in a summary; its size is in inches of 100 pixels, as `plots.png` has it."""
+    width, height = (round(100 * inches) for inches in figure.get_size_inches())
+    return tf.compat.v1.Summary.Image(
+        height=height, width=width, colorspace=4, encoded_image_string=figures.png(figure)
+    )
+
+
+def _histogram(values: np.ndarray) -> tf.compat.v1.HistogramProto:
+    counts, edges = np.histogram(values, BUCKETS)
+    return tf.compat.v1.HistogramProto(
+        min=values.min(),
+        max=values.max(),
+        num=values.size,
+        sum=values.sum(),
+        sum_squares=np.square(values).sum(),
+        bucket_limit=edges[1:].tolist(),
+        bucket=counts.tolist(),
+    )

@@ -1,0 +1,157 @@
+"""Fit the network of one task: deterministic, resumable to the byte."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mtl.config.recipes import Recipe
+from mtl.data import backend
+from mtl.data.feeds import Feed, readable
+from mtl.errors import UserError
+from mtl.tasks.targets import Head
+from mtl.training import hardware, optimizers
+from mtl.training.checkpoint import Checkpoint
+from mtl.training.losses import accuracy, summed
+from mtl.training.multiworker import cluster, collectives, loop
+
+Row = dict[str, Any]  # one epoch: epoch, loss, acc and, with validation images, val_loss, val_acc
+
+
+def fit(
+    model: keras.Model,
+    recipe: Recipe,
+    seed: int,
+    train: Feed,
+    validation: Feed,
+    folder: Path,
+    on_epoch: Callable[[Row], None] = lambda row: None,
+    verbose: int = 2,
+    heads: Sequence[Head] = (),
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> tuple[list[Row], int]:
+    """Train `model` in place; return the history, one row per epoch, and how many of them were trained just now.
+
+    Args:
+        model: as `networks.build` gives it.
+        train: images and labels; those of several heads are (N, T).
+        validation: likewise; may be empty, then rows have no `val_…` and `keep: best` is refused by params.
+        folder: where the state of a killed training is; the same training goes on from it.
+        on_epoch: called with each row, those of a resumed training first.
+        heads: of a network that answers several tasks; the loss is the weighted sum over them, `acc` their mean.
+        callbacks: more of Keras' callbacks; they must not change the model.
+
+    Must be called outside of the strategy's scope, in which Keras would make variables of what it saves.
+    Under `multi_worker` the chief's folder is the one that counts, and another worker's history is what it saw itself.
+
+    Raises:
+        UserError: the loss became NaN or infinite, the recipe asks for what the images do not give, they cannot be
+            read, or another worker is gone.
+    """
+    if recipe.keep == "best" and not len(validation):
+        raise UserError("keep: 'best' is chosen on the validation images and there are none; add some, or keep: last")
+    strategy = model.distribute_strategy
+    together = hardware.name(strategy) == "multi_worker"
+    chief = not together or cluster.read().chief
+    digest = _digest(model, recipe, seed, heads, train, validation)
+    checkpoint = Checkpoint(folder, digest, lambda rows: best_epoch(rows, recipe))
+    classes = model.output_shape[-1]
+    heads = heads or [Head(classes)]
+    per_epoch = train.steps(recipe)
+    if per_epoch % recipe.steps_per_execution:  # Keras would go on into the next epoch
+        raise UserError(
+            f"steps_per_execution: {recipe.steps_per_execution} does not divide the {per_epoch} steps of an epoch;"
+            " take one that does, or set steps_per_epoch to a multiple of it"
+        )
+    if together:
+        loop.check(recipe, train, strategy.num_replicas_in_sync)
+    with strategy.scope():
+        model.compile(
+            optimizer=optimizers.build(recipe, per_epoch * recipe.epochs),
+            loss=summed(_loss(recipe), heads),
+            metrics=[accuracy(heads)],
+            steps_per_execution=recipe.steps_per_execution,
+        )
+        model.optimizer.build(model.trainable_variables)
+    if checkpoint.epoch:
+        print(f"goes on after epoch {checkpoint.epoch} of {recipe.epochs}, where it was stopped", flush=True)
+        checkpoint.load(model, checkpoint.epoch)
+    before = collectives.take_up(model, checkpoint.epoch, digest) if together else checkpoint.epoch
+    for row in checkpoint.history:
+        on_epoch(row)
+
+    def end_epoch(epoch: int, logs: dict[str, float]) -> None:
+        row: Row = {"epoch": epoch + 1, **{key: float(value) for key, value in sorted(logs.items())}}
+        broken = [(key, value) for key, value in row.items() if not math.isfinite(value)]
+        if not all(np.isfinite(weights).all() for weights in model.get_weights()):
+            broken.append(("a weight", "nan or inf"))
+        if broken:
+            raise UserError(
+                f"{broken[0][0]} became {broken[0][1]} in epoch {epoch + 1}: no model is kept;"
+                " try a smaller learning_rate, or precision: float32"
+            )
+        if chief:
+            checkpoint.save(model, row)
+        on_epoch(row)
+
+    called = [keras.callbacks.LambdaCallback(on_epoch_end=end_epoch), *callbacks]
+    with readable(train, validation):
+        if before < recipe.epochs and together:
+            loop.fit(model, recipe, seed, train, validation, heads, before, called, verbose)
+        elif before < recipe.epochs:
+            model.fit(
+                train.stream(recipe, seed, heads, before),
+                shuffle=False,  # the stream is shuffled already
+                steps_per_epoch=per_epoch,
+                epochs=recipe.epochs,
+                initial_epoch=before,
+                validation_data=validation.in_order(heads) if len(validation) else None,
+                callbacks=[keras.callbacks.TerminateOnNaN(), *called],
+                verbose=verbose,
+            )
+    kept = best_epoch(checkpoint.history, recipe) if chief else recipe.epochs
+    if kept != recipe.epochs:
+        checkpoint.load(model, kept)
+    return checkpoint.history, recipe.epochs - before
+
+
+def best_epoch(history: Sequence[Row], recipe: Recipe) -> int:
+    """The epoch that the recipe keeps: the last, or the first of those with the smallest validation loss."""
+    if recipe.keep == "last":
+        return len(history)
+    return min(history, key=lambda row: row["val_loss"])["epoch"]
+
+
+def _loss(recipe: Recipe) -> keras.Loss:
+    losses = {
+        "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
+        "binary_crossentropy": keras.losses.BinaryCrossentropy,
+    }
+    return losses[recipe.loss](label_smoothing=recipe.label_smoothing)
+
+
+def _digest(model: keras.Model, recipe: Recipe, seed: int, heads: Sequence[Head], *fed: Feed) -> str:
+    """Digest of all that decides a training's result, so that a state is never taken up by another training."""
+    digest = hashlib.blake2b(digest_size=16)
+    where = tf.config.threading.get_intra_op_parallelism_threads(), model.distribute_strategy.num_replicas_in_sync
+    outside = backend.settings(os.environ)
+    for text in (model.to_json(), recipe.model_dump_json(), str(seed), str(where), str(heads), str(outside)):
+        digest.update(text.encode())
+    code = ("backend", "blocks", "collectives", "distributed", "feeds", "hardware", "heads", "networks")
+    code += ("optimizers", "streams", "training")
+    here = Path(__file__).parent
+    for path in (*(here / f"{name}.py" for name in code), *sorted((here / "shards").glob("*.py"))):
+        digest.update(path.read_bytes())
+    for array in model.get_weights():
+        digest.update(np.ascontiguousarray(array).data)
+    for part in (part for feed in fed for part in feed.content()):
+        digest.update(part)
+    return digest.hexdigest()

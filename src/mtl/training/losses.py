@@ -1,0 +1,46 @@
+"""Several tasks in one network: targets, loss and accuracy of heads whose probabilities stand side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import keras
+from keras import KerasTensor, ops
+
+from mtl.tasks import targets
+
+
+def summed(loss: keras.Loss, heads: Sequence[targets.Head]) -> keras.Loss:
+    """The weighted sum of `loss` over the heads; for one head of weight 1 `loss` itself."""
+    if len(heads) == 1 and heads[0].weight == 1:
+        return loss
+    return _Summed(loss, heads)
+
+
+class _Summed(keras.Loss):
+    def __init__(self, loss: keras.Loss, heads: Sequence[targets.Head]) -> None:
+        super().__init__(name="summed")
+        self.loss, self.heads = loss, heads
+
+    def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
+        parts = zip(self.heads, targets.columns(self.heads), strict=True)
+        return sum(head.weight * self.loss.call(y_true[:, part], y_pred[:, part]) for head, part in parts)
+
+
+def accuracy(heads: Sequence[targets.Head]) -> keras.Metric:
+    """The metric `acc`: the accuracy, of several heads the mean of their accuracies."""
+    if len(heads) == 1:
+        return keras.metrics.CategoricalAccuracy(name="acc")
+    return keras.metrics.MeanMetricWrapper(right(heads), name="acc")
+
+
+def right(heads: Sequence[targets.Head]) -> Callable[[KerasTensor, KerasTensor], KerasTensor]:
+    """What `accuracy` is the mean of: the part (N,) that probabilities (N, K) got right of each image's targets."""
+
+    def of_images(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
+        parts = [
+            keras.metrics.categorical_accuracy(y_true[:, part], y_pred[:, part]) for part in targets.columns(heads)
+        ]
+        return ops.mean(ops.stack(parts), axis=0)
+
+    return of_images
