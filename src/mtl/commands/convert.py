@@ -39,7 +39,7 @@ def command(
 
     rows.refuse_secret(output)
     if not force:
-        conversion._refuse_written(output)
+        conversion.refuse_written(output)
     found = rows.hold_out(rows.read(source), validation, seed, source)
     from mtl.records import pipeline
 

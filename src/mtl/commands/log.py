@@ -25,10 +25,10 @@ def command(now: bool) -> None:
             click.echo(line)
         return
     found = pending.everything()
-    click.echo(text(found) if found else "nothing is pending")
+    click.echo(table(found) if found else "nothing is pending")
 
 
-def text(found: list[pending.Pending]) -> str:
+def table(found: list[pending.Pending]) -> str:
     """The table of `mtl log`."""
     rows = []
     for entry in found:

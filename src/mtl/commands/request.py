@@ -38,7 +38,7 @@ def command(where: Sequence[str], index: int | None, image: Path | None, timeout
     if (index is None) == (image is None):
         raise click.UsageError("give one of --index and --image")
     tasks = list(params.read().tasks)
-    servers = servers.parse(where, tasks, os.environ.get(servers.TOKEN))
+    asked = servers.parse(where, tasks, os.environ.get(servers.TOKEN))
     classes = {task: store.read_classes(task)["classes"] for task in tasks}
     pixels = servers.read_test_image(index) if image is None else servers.read_image(image)
     expected = {}
@@ -46,7 +46,7 @@ def command(where: Sequence[str], index: int | None, image: Path | None, timeout
         expected = {task: classes[task][store.read_labels(task, "test")[index]] for task in tasks}
     rows, errors = [], []
     with client.session(retries, timeout) as session:
-        for server in servers:
+        for server in asked:
             answer = client.ask(session, server, pixels, timeout, classes)
             status = ("-" if answer.status is None else str(answer.status), f"{1000 * answer.seconds:.0f}")
             for task, (name, probability) in answer.predicted.items():

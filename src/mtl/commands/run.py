@@ -12,11 +12,12 @@ from pathlib import Path
 
 import click
 
-from mtl import files, lineage, repro
+from mtl import files, lineage
 from mtl.config import params
 from mtl.config.editing import set_param, set_params
 from mtl.data import backend, paths, store
 from mtl.errors import UserError
+from mtl.repro import scheduler
 from mtl.repro.devices import default_jobs, gpu_devices
 from mtl.stages import checking
 from mtl.training import hardware
@@ -51,7 +52,7 @@ def command(jobs: int | None) -> None:
     choose_precision(settings, backend.native_bfloat16(), gpu_devices(os.environ))
     settings = checking.check()
     jobs = jobs or max(1, default_jobs() // settings.hardware.threads)
-    status = repro.repro(Path.cwd(), [], jobs, allow_missing=not Path(settings.data.path).exists())
+    status = scheduler.repro(Path.cwd(), [], jobs, allow_missing=not Path(settings.data.path).exists())
     if status:
         raise SystemExit(status)
     click.echo("\n" + summary(settings, time.perf_counter() - started))

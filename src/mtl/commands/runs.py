@@ -1,4 +1,4 @@
-"""`mtl runs` and `mtl uri`: which MLflow run made what dvc.lock holds, and where its model is."""
+"""`mtl runs`: which MLflow run made what dvc.lock holds."""
 
 from __future__ import annotations
 
@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mtl import text, tracking
-from mtl.config import params
-from mtl.data import paths
-from mtl.errors import UserError
 from mtl.tracking import provenance
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-JOINT = "joint"
 HEADER = ("out", "md5", "stage", "run", "commit", "experiment", "data set", "model")
 
 
@@ -27,7 +23,7 @@ HEADER = ("out", "md5", "stage", "run", "commit", "experiment", "data set", "mod
 @click.option("--rev", help="A git revision, for the dvc.lock of which to answer.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, with the parameters, as JSON.")
 @click.option("--tree", metavar="VERSION", help="From <name>/<number> or <name>@<alias> back to the raw images.")
-def runs(rev: str | None, as_json: bool, tree: str | None) -> None:
+def command(rev: str | None, as_json: bool, tree: str | None) -> None:
     """List for each out in dvc.lock the MLflow run that made it, and what became of its model.
 
     What DVC restored from its run cache leads to the run that made it at the time.
@@ -41,32 +37,9 @@ def runs(rev: str | None, as_json: bool, tree: str | None) -> None:
             click.echo("\n".join(ancestry(client, tree, provenance.run_of_version(client, tree))))
             return
         rows = [_row(client, out) for out in provenance.outs(rev)]
-    click.echo(json.dumps(rows, indent=2) if as_json else text(rows))
+    click.echo(json.dumps(rows, indent=2) if as_json else table(rows))
     if any("run" not in row for row in rows) and (advice := tracking.pending.advice()):
         click.echo(advice, err=True)
-
-
-@click.command
-@click.argument("name")
-def uri(name: str) -> None:
-    """Print the MLflow address of the model that dvc.lock holds: NAME is a task, or `joint`.
-
-    As in `mlflow models serve --env-manager local -m "$(mtl uri model1)" -p 8001`.
-    """
-    tasks = params.read().tasks
-    if name not in (*tasks, JOINT):
-        raise UserError(f"there is no model {name!r}; known: {', '.join((*tasks, JOINT))}")
-    path = str(paths.METRICS / "main_evaluate.json" if name == JOINT else paths.model_path(name))
-    md5 = {out.path: out.md5 for out in provenance.outs()}.get(path)
-    if md5 is None:
-        raise UserError(f"dvc.lock has no {path}; `dvc repro` makes it")
-    with tracking.client() as client:
-        models = filter(None, map(provenance.model_uri, provenance.runs_that_made(client, path, md5)))
-        found = next(models, None)
-    if found is None:
-        advice = tracking.pending.advice() or "`dvc repro -f` logs it anew"
-        raise UserError(f"no MLflow run here logged the model of {path} (md5 {md5}); {advice}")
-    click.echo(found)
 
 
 def _row(client: MlflowClient, out: provenance.Out) -> dict[str, Any]:
@@ -78,7 +51,7 @@ def _row(client: MlflowClient, out: provenance.Out) -> dict[str, Any]:
     return row
 
 
-def text(rows: Sequence[Mapping[str, Any]]) -> str:
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table of `mtl runs`, and under it the parameters of each run. A commit with + had changes on top of it."""
     cells, parameters = [], {}
     for row in rows:

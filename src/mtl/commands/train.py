@@ -41,20 +41,20 @@ def command(
     if task.startswith("-"):
         raise click.UsageError(f"give TASK first, then the options ({task!r})")
     settings, changed = values.change(params.read(source), task, values.parse(changes), source)
-    address = running._address(data, settings.data)
+    address = running.address_of(data, settings.data)
     changed |= {"data.path": address} if address else {}
     if report and settings.data.source != "tfrecord":
-        running._refuse_without(settings.data.validation)
+        running.refuse_without(settings.data.validation)
     chief = cluster.of(settings.hardware).chief
     job = {"task": task, "data": address, "params": json.loads(settings.model_dump_json())}
     sys.path.append(str(Path.cwd()))  # a network of one's own is importable from here
     with folders.working(output.absolute(), job) if chief else folders.passing() as work:
-        local = folders.fetched(address, work / "images") if running._is_remote(address, settings.data) else None
+        local = folders.fetched(address, work / "images") if running.is_remote(address, settings.data) else None
         mine = changed | ({"data.path": str(local)} if local else {})
         folders.write_params(source, mine, task, work / params.PATH)
         given = {errors.GIVEN: json.dumps({"file": str(source), "options": sorted(changed)})}
         with folders.environment(given):
-            metrics = running._train(task, work, output.absolute() if chief else None, reported=report is not None)
+            metrics = running.train(task, work, output.absolute() if chief else None, reported=report is not None)
         if metrics is None:
             return
         folders.write_params(source, changed, task, output.absolute() / params.PATH)

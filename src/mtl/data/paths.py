@@ -5,23 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 RAW = Path("data/raw")
-
-
 LABELS = Path("data/labels")
-
-
 MODELS = Path("models")
-
-
 METRICS = Path("metrics")
-
-
 PLOTS = METRICS / "plots"
-
-
 SHARDS = "shards.json"  # in data/raw where the images are in TFRecord shards: where those are
-
-
 CHECKPOINTS = Path(".checkpoints")  # no DVC out: what a killed training goes on from
 
 

@@ -1,21 +1,18 @@
-"""Where every file of the DAG lives, and how it is written: whole or not at all, and the same bytes every time."""
+"""data/raw and data/labels: written by the first two stages, read by all others."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from mtl import files
-from mtl.data import paths
+from mtl.data import paths, shards
+from mtl.data.shards import Images
 from mtl.errors import UserError
-
-if TYPE_CHECKING:
-    from mtl.data.shards import Images
-
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -64,9 +61,7 @@ def read_dataset() -> Dataset:
 def read_images(split: Split) -> np.ndarray | Images:
     """The images of a split, uint8 (N, H, W, 3): an array, or what reads like one from TFRecord shards."""
     if (paths.RAW / paths.SHARDS).exists():
-        from mtl.data import shards
-
-        return shards.read_images(split)
+        return shards.read_images(split, read_dataset().shape[:2])
     return files.read_array(paths.RAW / f"x_{split}.npy")
 
 

@@ -11,7 +11,7 @@ from mtl.records import files
 RECORDS = 4096  # of a shard, unless said otherwise: 8 MB of thumbnails, some hundred of photographs
 
 
-def _refuse_written(output: str) -> None:
+def refuse_written(output: str) -> None:
     """Raise UserError where a conversion has left something in `output`."""
     there = files.written(output)
     if there and there[0] == files.MANIFEST:

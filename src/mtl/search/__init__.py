@@ -2,7 +2,3 @@
 
 Trials are judged on the validation images; nothing here opens the test images.
 """
-
-from pathlib import Path
-
-import click

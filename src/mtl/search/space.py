@@ -160,8 +160,8 @@ def _digest(tasks: Sequence[str]) -> str:
     """Digest of the training and validation images and of the tasks' labels; the test images are not opened."""
     digest = hashlib.blake2b(digest_size=8)
     images = ("manifest.json", "dataset.json") if (paths.RAW / paths.SHARDS).exists() else ("x_train.npy",)
-    paths = [paths.RAW / name for name in (*images, "validation.npy")]
-    for path in [*paths, *(paths.LABELS / task / "y_train.npy" for task in tasks)]:
+    contents = [paths.RAW / name for name in (*images, "validation.npy")]
+    for path in [*contents, *(paths.LABELS / task / "y_train.npy" for task in tasks)]:
         try:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "blake2b").digest())

@@ -1,13 +1,12 @@
 """Gather the runs of the study into metrics/study.json and draw them: `python study/summary.py`."""
 
-import os
 import time
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 
-from mtl import errors, files, tracking
+from mtl import files, tracking
 from mtl.config import params
 from mtl.config.reading import read_as
 from mtl.data import backend, paths, store
@@ -80,8 +79,3 @@ def measure(
         seconds = time.process_time() - started
         took[arrangement, seed] = 1000 * seconds / len(images) if built[arrangement] else None
     return took
-
-
-if __name__ == "__main__":
-    os.chdir(Path(__file__).resolve().parents[1])
-    errors.run(main)

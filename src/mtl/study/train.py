@@ -1,14 +1,12 @@
 """Train one arrangement with one seed and judge it on the test images: `python study/train.py shared 0`."""
 
-import os
-import sys
 import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from mtl import errors, files, tracking
+from mtl import files, tracking
 from mtl.config import params
 from mtl.config.reading import read_as
 from mtl.data import backend, store
@@ -87,10 +85,3 @@ def main(arrangement: str, seed: int) -> None:
 def clocks() -> np.ndarray:
     """Seconds on the wall and of this process' processor time, which does not count what else the machine does."""
     return np.array([time.perf_counter(), time.process_time()])
-
-
-if __name__ == "__main__":
-    os.chdir(Path(__file__).resolve().parents[1])
-    if len(sys.argv) != 3 or not sys.argv[2].isdigit():
-        sys.exit("usage: python study/train.py <arrangement> <seed>")
-    errors.run(partial(main, sys.argv[1], int(sys.argv[2])))

@@ -56,9 +56,9 @@ def fetch(uri: str, folder: Path) -> Bundle:
             return files.read_json(joint / name) if (joint / name).is_file() else None
 
         classes = beside("classes.json")
-        files = {task: joint / f"{task}.keras" for task in classes}
+        models = {task: joint / f"{task}.keras" for task in classes}
         imports = tuple(beside("imports.json") or ())
-        return Bundle(uri, files, classes, beside("of_class.json"), beside("frequencies.json"), imports)
+        return Bundle(uri, models, classes, beside("of_class.json"), beside("frequencies.json"), imports)
     about, found = logged.metadata or {}, sorted(root.glob("data/*.keras"))
     if not about.get("classes") or len(found) != 1:
         raise UserError(f"{uri}: neither a joint model nor a task's model of this project")

@@ -67,7 +67,7 @@ def save_joint_model(folder: Path, models: Path, images: np.ndarray | Images) ->
     with _own_code(imports) as paths:
         mlflow.pyfunc.save_model(
             str(folder),
-            python_model=Path(__file__).parents[1] / "joint.py",
+            python_model=Path(__file__).with_name("joint.py"),
             artifacts={"models": str(models)},
             code_paths=paths,
             signature=signature(images, answers(list(classes))),

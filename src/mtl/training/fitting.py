@@ -23,6 +23,9 @@ from mtl.training.checkpoint import Checkpoint
 from mtl.training.losses import accuracy, summed
 from mtl.training.multiworker import cluster, collectives, loop
 
+# The code that dvc.yaml names for the stage `train`, below this package: a state that other code left is not resumed.
+CODE = ("data", "files.py", "networks", "stages/train.py", "tasks", "training")
+
 Row = dict[str, Any]  # one epoch: epoch, loss, acc and, with validation images, val_loss, val_acc
 
 
@@ -145,11 +148,10 @@ def _digest(model: keras.Model, recipe: Recipe, seed: int, heads: Sequence[Head]
     outside = backend.settings(os.environ)
     for text in (model.to_json(), recipe.model_dump_json(), str(seed), str(where), str(heads), str(outside)):
         digest.update(text.encode())
-    code = ("backend", "blocks", "collectives", "distributed", "feeds", "hardware", "heads", "networks")
-    code += ("optimizers", "streams", "training")
-    here = Path(__file__).parent
-    for path in (*(here / f"{name}.py" for name in code), *sorted((here / "shards").glob("*.py"))):
-        digest.update(path.read_bytes())
+    package = Path(__file__).parents[1]
+    for path in sorted(path for name in CODE for path in (package / name, *(package / name).rglob("*.py"))):
+        if path.suffix == ".py":
+            digest.update(path.read_bytes())
     for array in model.get_weights():
         digest.update(np.ascontiguousarray(array).data)
     for part in (part for feed in fed for part in feed.content()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mtl import files
-from mtl.data import paths, store
+from mtl.data import paths
 from mtl.data.shards.images import Images
 from mtl.data.shards.manifest import MANIFEST, Manifest, Place, local, parse
 
@@ -16,8 +16,8 @@ def read_manifest() -> tuple[Manifest, Place]:
     return manifest, Place(**files.read_json(paths.RAW / paths.SHARDS))
 
 
-def read_images(split: store.Split) -> Images:
-    """The images of data/raw: of `train` those of the split validation come behind those of train.
+def read_images(split: str, side: tuple[int, int]) -> Images:
+    """The images of data/raw, `side` pixels high and wide: with `train` those of validation come behind those of train.
 
     Raises UserError where a shard is missing or has another size than the manifest says.
     """
@@ -29,7 +29,7 @@ def read_images(split: store.Split) -> Images:
         files=tuple(str(local(place.path, shard)) for shard in shards),
         counts=counts,
         index=np.arange(sum(counts)),
-        side=store.read_dataset().shape[:2],
+        side=side,
         size=place.size,
         sha256=tuple(shard.sha256 for shard in shards),
         cache=place.cache,

@@ -1,14 +1,13 @@
-"""`mtl train`: one task, from a params file and the images' address, without a clone, DVC or git: a cluster's job."""
+"""The stages of one task in a folder of their own, and what is reported of them."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import chdir
 from pathlib import Path
 
@@ -18,10 +17,8 @@ from mtl.data import paths, store
 from mtl.errors import UserError
 from mtl.stages.job import folders
 
-STAGES = Path(__file__).parents[1] / "stages"  # in the wheel; in a clone the scripts are beside the library
 
-
-def _address(data: str | None, settings: params.Data) -> str | None:
+def address_of(data: str | None, settings: params.Data) -> str | None:
     """Where the images are, as `folders.located` says it; None where they are drawn or downloaded."""
     if settings.source == "generated":
         if data:
@@ -35,17 +32,18 @@ def _address(data: str | None, settings: params.Data) -> str | None:
     return folders.located(data or settings.path)
 
 
-def _is_remote(address: str | None, settings: params.Data) -> bool:
+def is_remote(address: str | None, settings: params.Data) -> bool:
     """Whether the images must be copied here first; the shards of TFRecords are read from where they are."""
     return address is not None and "://" in address and settings.source != "tfrecord"
 
 
-def _refuse_without(validation: int) -> None:
+def refuse_without(validation: int) -> None:
+    """Raise UserError where no images are held out."""
     if not validation:
         raise UserError("--report: no images are held out for validation; see data.validation in the params file")
 
 
-def _train(task: str, work: Path, output: Path | None, reported: bool) -> dict[str, float] | None:
+def train(task: str, work: Path, output: Path | None, reported: bool) -> dict[str, float] | None:
     """Run the stages of `task` in the folder `work`; return its metrics, None where the chief has them.
 
     Where there is no MLflow server, the runs stay in `output`; without one, as on other machines than the chief's,
@@ -55,31 +53,19 @@ def _train(task: str, work: Path, output: Path | None, reported: bool) -> dict[s
     quiet = {"GIT_PYTHON_REFRESH": "quiet"}  # MLflow asks for git, which need not be installed
     with chdir(work), folders.environment(where | quiet):
         for stage in ("load_data", "derive_labels"):  # each a process of its own, which gives its memory back
-            done = subprocess.run([sys.executable, script(stage)])
+            done = subprocess.run([sys.executable, "-m", "mtl.stages", stage])
             if done.returncode:
                 raise SystemExit(done.returncode)
         if reported:
-            _refuse_without(store.read_dataset().validation)
+            refuse_without(store.read_dataset().validation)
+        from mtl.stages import train as stage_of
+
         try:
-            function(script("train"))(task)
+            stage_of.main(task)
         except UserError as error:
             raise UserError(errors.as_given(str(error))) from error
         metrics = paths.METRICS / f"{task}.json"
         return files.read_json(metrics) if metrics.exists() else None
-
-
-def script(stage: str) -> Path:
-    """The script of a stage."""
-    return (STAGES if STAGES.is_dir() else STAGES.parents[1]) / f"{stage}.py"
-
-
-def function(path: Path) -> Callable[..., None]:
-    """The function `main` of a script."""
-    spec = importlib.util.spec_from_file_location(f"mtl_stage_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 def reported(metrics: Mapping[str, float], epochs: int) -> str:

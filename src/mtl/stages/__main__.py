@@ -1,0 +1,9 @@
+"""A stage in a process of its own where src/ is not at hand: `python -m mtl.stages load_data`."""
+
+import importlib
+import sys
+
+from mtl import errors
+
+if __name__ == "__main__":
+    errors.run(importlib.import_module(f"mtl.stages.{sys.argv[1]}").main)
