@@ -7,7 +7,7 @@ import re
 
 import common
 
-from mtl import report
+from mtl.report.sections import sections
 
 README = common.ROOT / "README.md"
 # Result file, figure in it, what it is, how it is written, the goal set before it was measured.
@@ -64,7 +64,7 @@ def performance() -> str:
 
 def filled(text: str) -> str:
     """`text` with each table between the comments that name it, such as `<!-- bench: performance -->`."""
-    drawn = {f"mtl report: {name}": content for name, content in report.sections(markdown=True)[0].items()}
+    drawn = {f"mtl report: {name}": content for name, content in sections(markdown=True)[0].items()}
     for name, content in {"bench: performance": performance(), **drawn}.items():
         maker = name.partition(":")[0]
         pattern = rf"(<!-- {name} -->\n\n).*?(<!-- {maker}: end -->)"

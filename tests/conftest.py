@@ -64,7 +64,7 @@ def clone(to: Path) -> Project:
     for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).exists() and name != "dvc.lock":
             (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, to / name)
+            shutil.copy2(ROOT / name, to / name, follow_symlinks=False)
     drop = ("MLFLOW_", "DVC_", "CIFAR10_PATH", "GIT_", "KERAS_HOME")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(drop)}
     environment |= {

@@ -15,9 +15,9 @@ from conftest import CIFAR10, ROOT, Project
 from PIL import Image
 
 from mtl import files
+from mtl.commands import export
 from mtl.data import paths, store
 from mtl.errors import UserError
-from mtl.serving import export
 from mtl.serving.export import placing
 from mtl.sources import decoding
 

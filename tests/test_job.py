@@ -19,11 +19,11 @@ from images import tree, write_tar
 from ruamel.yaml import YAML
 
 from mtl import lineage
+from mtl.commands.train import command
 from mtl.config import editing, params
 from mtl.config.recipes import Adam
 from mtl.errors import UserError
-from mtl.stages import job
-from mtl.stages.job import folders, values
+from mtl.stages.job import folders, running, values
 
 SETTINGS = params.read(ROOT / "params.yaml")
 
@@ -43,7 +43,7 @@ def here(tmp_path, monkeypatch):
 
 
 def train(*arguments: str) -> Result:
-    return CliRunner().invoke(job.command, arguments)
+    return CliRunner().invoke(command, arguments)
 
 
 def refused(*arguments: str) -> str:
@@ -277,19 +277,13 @@ def test_a_stage_that_fails_ends_the_command_with_its_line(here, capfd):
 def test_the_report_is_what_the_searching_service_reads(monkeypatch):
     """Keys and types as the package cloudml-hypertune writes them."""
     monkeypatch.setenv("CLOUD_ML_TRIAL_ID", "7")
-    text = job.reported({"val_loss": 0.5, "val_acc": 0.75, "test_acc": 0.7}, 3)
+    text = running.reported({"val_loss": 0.5, "val_acc": 0.75, "test_acc": 0.7}, 3)
     rows = [json.loads(line) for line in text.splitlines()]
     assert [row.keys() - {"timestamp"} for row in rows] == [
         {"trial", "global_step", key} for key in ("val_acc", "val_loss")
     ]
     assert (rows[0]["trial"], rows[0]["global_step"], rows[0]["val_acc"]) == ("7", "3", "0.75")
     assert all(isinstance(row["timestamp"], float) for row in rows)
-
-
-@pytest.mark.parametrize("stage", ["load_data", "derive_labels", "train"])
-def test_the_stage_scripts_are_found_in_a_clone(stage):
-    assert job.script(stage) == ROOT / "src" / f"{stage}.py"
-    assert callable(job.function(job.script(stage)))
 
 
 EXAMPLES = [
@@ -305,7 +299,7 @@ def test_the_jobs_in_the_documentation_give_flags_that_there_are(example):
     assert pools[0]["replicaCount"] == 1  # the chief
     for pool in pools:
         name, *arguments = pool["containerSpec"]["args"]
-        given = job.command.make_context(name, arguments).params
+        given = command.make_context(name, arguments).params
         assert given["source"] and given["data"] and given["output"]
         changed(*given["changes"], task=given["task"])
         tree = SETTINGS.model_dump(mode="json")

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from mtl.commands import project, run
 from mtl.config import editing, params
 from mtl.errors import UserError
-from mtl.stages import job
+from mtl.stages import load_data
 
 
 def read_changed(tmp_path: Path, change) -> params.Params:
@@ -137,7 +137,7 @@ def test_a_uri_is_refused_where_dvc_runs_the_stage(tmp_path, monkeypatch):
         CliRunner().invoke(project.command, catch_exceptions=False)
     monkeypatch.setenv("DVC_STAGE", "load_data")
     with pytest.raises(UserError, match=said):
-        job.function(job.script("load_data"))()
+        load_data.main()
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 

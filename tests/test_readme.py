@@ -10,7 +10,8 @@ import pytest
 from conftest import ROOT
 from ruamel.yaml import YAML
 
-from mtl import lineage, report
+from mtl import lineage
+from mtl.report.sections import sections
 
 README = (ROOT / "README.md").read_text()
 
@@ -37,7 +38,7 @@ def test_the_tables_are_drawn_from_the_results(monkeypatch):
     readme = importlib.import_module("readme")
     assert readme.filled(README) == README
     assert README.count(" -->\n\n|") == 3  # performance, verdict, study
-    assert report.sections(markdown=True)[1] == []
+    assert sections(markdown=True)[1] == []
 
 
 def test_the_metrics_say_what_they_were_got_on():

@@ -21,7 +21,7 @@ from conftest import CIFAR10, write_images
 from images import encoded, pixels, tree, write_tar, write_tree
 from PIL import ExifTags, Image
 
-from mtl import records
+from mtl.commands.convert import command
 from mtl.config.params import Data, Hardware
 from mtl.config.recipes import Augmentation, Recipe, Sgd
 from mtl.data import shards
@@ -36,7 +36,7 @@ NONE = shards.Discarded(count=0, files=(), reasons={})
 def convert(*arguments: str | Path) -> str:
     """What `mtl convert` prints; a UserError is raised as it is."""
     given = [str(argument) for argument in arguments]
-    return CliRunner().invoke(records.command, [*given, HERE], catch_exceptions=False).output
+    return CliRunner().invoke(command, [*given, HERE], catch_exceptions=False).output
 
 
 def write_csv(path: Path, rows: list[tuple[str, str, str]], header: str = "split,image_uri,label") -> Path:
@@ -270,7 +270,7 @@ def test_a_csv_is_read_in_any_case_and_order_and_what_is_not_read_is_named(tmp_p
         ("c.png", "4", "dog", "z", "test"),
     ]
     source = write_csv(tmp_path / "x.csv", rows, "Image_URI,width, LABEL,Note,Split")
-    done = CliRunner().invoke(records.command, [str(source), str(tmp_path / "out"), HERE], catch_exceptions=False)
+    done = CliRunner().invoke(command, [str(source), str(tmp_path / "out"), HERE], catch_exceptions=False)
     assert tfrecord.read_manifest(str(tmp_path / "out")).splits["train"].classes == {"cat": 1, "dog": 1}
     (note,) = [line for line in done.stderr.splitlines() if "columns" in line]
     assert "x.csv" in note and "2 columns" in note and "width, Note" in note
@@ -347,7 +347,7 @@ def test_flags_and_folders_that_do_not_do_are_one_line(tmp_path):
         convert(rows, tmp_path / "out", "--shrads", "3")
     with pytest.raises(UserError, match=r"--direct_num_workers=x .+invalid int value"):
         convert(rows, tmp_path / "out", "--direct_num_workers=x")
-    assert CliRunner().invoke(records.command, ["--runner", "DirectRunner", "a", "b"]).exit_code == 2
+    assert CliRunner().invoke(command, ["--runner", "DirectRunner", "a", "b"]).exit_code == 2
 
 
 def run_mtl(folder: Path, *arguments: str, largest: int | None = None) -> subprocess.CompletedProcess[str]:
@@ -579,14 +579,14 @@ def test_a_shard_of_fewer_records_than_the_manifest_counts_is_no_smaller_shard(c
 
 
 def test_inspect_prints_what_is_there_and_finds_what_is_not(converted, tmp_path):
-    shown = CliRunner().invoke(records.command, ["--inspect", str(converted / "shards")])
+    shown = CliRunner().invoke(command, ["--inspect", str(converted / "shards")])
     assert shown.exit_code == 0
     assert "images: png, from 12x12 to 12x12 pixels; checksums right" in shown.output
     assert "train            7     100" in shown.output
     path = shutil.copytree(converted / "shards", tmp_path / "shards")
     flip(path / "train-00002-of-00007.tfrecord.gz")
     with pytest.raises(UserError, match="its sha256 is"):
-        CliRunner().invoke(records.command, ["--inspect", str(path)], catch_exceptions=False)
+        CliRunner().invoke(command, ["--inspect", str(path)], catch_exceptions=False)
 
 
 def cats_and_dogs(root: Path) -> Path:

@@ -16,6 +16,7 @@ from mtl.errors import UserError
 from mtl.evaluation import figures
 from mtl.report import advice
 from mtl.report.advice import Evidence
+from mtl.report.sections import sections
 from mtl.study import figure, results, statistics
 from mtl.study.statistics import Interval
 
@@ -185,7 +186,7 @@ def test_markdown_has_every_section_between_its_comments(there):
     text = CliRunner().invoke(cli.cli, ["report", "--markdown"]).stdout
     found = re.findall(r"<!-- mtl report: (\w+) -->\n\n(.*?)\n\n<!-- mtl report: end -->", text, re.S)
     assert [name for name, _ in found] == ["verdict", "study", "advice"]
-    assert dict(found) == report.sections(markdown=True)[0]
+    assert dict(found) == sections(markdown=True)[0]
     for name, content in found[:2]:
         rows = [line for line in content.splitlines() if line.startswith("|")]
         assert len({row.count("|") for row in rows}) == 1, name
@@ -207,7 +208,7 @@ def test_a_missing_file_is_one_line_and_the_other_is_reported(there, name, advis
 def test_without_both_it_is_an_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"nothing to report: .*main_evaluate.json is missing.*study.json is missing"):
-        report.sections(markdown=False)
+        sections(markdown=False)
 
 
 @pytest.mark.parametrize(
@@ -221,14 +222,14 @@ def test_without_both_it_is_an_error(tmp_path, monkeypatch):
 def test_a_broken_file_is_one_line(there, content, message):
     Path("metrics/study.json").write_text(content)
     with pytest.raises(UserError) as caught:
-        report.sections(markdown=False)
+        sections(markdown=False)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
 def test_a_study_of_other_data_or_tasks_is_left_out(there):
     write("study", {**STUDY, "tasks": ["species", "wild"]})
-    found, (note,) = report.sections(markdown=False)
+    found, (note,) = sections(markdown=False)
     assert "study" not in found
     assert "it has no task night" in note
     write("study", STUDY)
@@ -236,7 +237,7 @@ def test_a_study_of_other_data_or_tasks_is_left_out(there):
     dataset = {"name": "drawings", "source": "generated", "official": False, "classes": [], "encoding": "drawn"}
     sizes = {"train": 1, "validation": 1, "test": 1, "shape": [8, 8, 3]}
     Path("data/raw/dataset.json").write_text(json.dumps(dataset | sizes))
-    found, (note,) = report.sections(markdown=False)
+    found, (note,) = sections(markdown=False)
     assert "study" not in found
     assert "it is about photos, and data/raw holds drawings" in note
 

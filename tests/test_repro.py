@@ -19,8 +19,8 @@ from click.testing import CliRunner
 
 from mtl.commands import runs
 from mtl.errors import UserError
-from mtl.repro import repro
 from mtl.repro.devices import device_environment, gpu_devices
+from mtl.repro.scheduler import repro
 
 SOURCES = str(Path(__file__).parents[1] / "src")
 DEADLINE = 60
@@ -211,7 +211,9 @@ def running(root: Path, command: str) -> Iterator[psutil.Popen]:
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
 
-    code = "from mtl import repro; from mtl.repro import processes; processes.GRACE_SECONDS = 1; repro.command()"
+    code = (
+        "from mtl.commands import repro; from mtl.repro import processes; processes.GRACE_SECONDS = 1; repro.command()"
+    )
     process = psutil.Popen(
         [sys.executable, "-c", code],
         cwd=root,

@@ -23,8 +23,7 @@ from PIL import Image
 from mtl import files
 from mtl.data import paths, store
 from mtl.errors import UserError
-from mtl.serving import request
-from mtl.serving.request import client
+from mtl.serving.request import client, servers
 from mtl.sources import decoding
 
 CLASSES = {"model1": ["cat", "dog", "ship"], "model2": ["animal", "vehicle"]}
@@ -173,7 +172,7 @@ def test_an_image_file_is_resized_to_the_height_and_the_width(project, tmp_path,
     monkeypatch.chdir(tmp_path)
     store.write_raw(store.Dataset("t", "folder", False, ("a",), "png", 1, 0, 1, (2, 3, 3)), {})
     Image.fromarray(np.full((20, 20, 3), 7, np.uint8)).save("grey.png")
-    assert request.read_image(Path("grey.png")).shape == (2, 3, 3)
+    assert servers.read_image(Path("grey.png")).shape == (2, 3, 3)
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
@@ -296,7 +295,7 @@ def test_whatever_a_server_says_is_predictions_or_a_value_error(answer, task):
 @given(st.text(max_size=30))
 def test_whatever_is_given_as_a_server_is_an_address_or_a_user_error(text):
     try:
-        servers = request.parse([text], ["model1"])
+        asked = servers.parse([text], ["model1"])
     except UserError:
         return
-    assert servers[0].url.endswith("/invocations")
+    assert asked[0].url.endswith("/invocations")
