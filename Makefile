@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON ?= python3
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: run serve setup beam test test-all lint constraints clean
+.PHONY: run serve setup beam test test-all check-release lint constraints clean
 
 run: setup  ## the whole DAG, on the images that can be had here (CIFAR10_PATH=<copy> for a local one)
 	@$(VENV)/bin/mtl run
@@ -35,10 +35,13 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 test: lint  ## linter and tests, within 10 minutes on 2 cores
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not release"
 
 test-all: lint  ## and those that take minutes
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not release"
+
+check-release: $(VENV)/installed-dev  ## the committed results are those of this code, and the README quotes them
+	$(VENV)/bin/python -m pytest -m release
 
 constraints: $(VENV)/installed-dev  ## write down what is installed now
 	@(echo '# Every package of a working installation, so that the same set installs next year. Made by `make constraints`.'; \
