@@ -26,7 +26,8 @@ def test_the_folders_and_files_of_the_layout_exist():
     assert len(names) > 8
     for name in names:
         assert (ROOT / name.rstrip("/")).exists() or name == "mtl/", name
-    rooms = {room for line in layout.splitlines() if line.startswith("    ") for room in re.findall(r"(\w+)/", line[:36])}
+    indented = [line[:36] for line in layout.splitlines() if line.startswith("    ")]
+    rooms = {room for line in indented for room in re.findall(r"(\w+)/", line)}
     assert rooms == {path.parent.name for path in (ROOT / "src/mtl").glob("*/__init__.py")}
 
 
