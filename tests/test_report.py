@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl import cli, report
+from mtl import cli
 from mtl.errors import UserError
 from mtl.evaluation import figures
 from mtl.report import advice
