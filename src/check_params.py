@@ -1,7 +1,6 @@
 """Check params.yaml: `python src/check_params.py`."""
 
-from mtl import errors
-from mtl.stages import check_params
+from mtl.stages import check_params, process
 
 if __name__ == "__main__":
-    errors.run(check_params.main)
+    process.run(check_params.main)

@@ -1,7 +1,6 @@
 """Derive the labels of every task into data/labels: `python src/derive_labels.py`."""
 
-from mtl import errors
-from mtl.stages import derive_labels
+from mtl.stages import derive_labels, process
 
 if __name__ == "__main__":
-    errors.run(derive_labels.main)
+    process.run(derive_labels.main)

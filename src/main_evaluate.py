@@ -1,7 +1,6 @@
 """Judge the models of all tasks together, on the test images: `python src/main_evaluate.py`."""
 
-from mtl import errors
-from mtl.stages import main_evaluate
+from mtl.stages import main_evaluate, process
 
 if __name__ == "__main__":
-    errors.run(main_evaluate.main)
+    process.run(main_evaluate.main)

@@ -3,10 +3,9 @@
 import sys
 from functools import partial
 
-from mtl import errors
-from mtl.stages import train
+from mtl.stages import process, train
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python src/train.py <task>")
-    errors.run(partial(train.main, sys.argv[1]))
+    process.run(partial(train.main, sys.argv[1]))

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from mtl import errors
+from mtl.stages import process
 from mtl.study import summary
 
 if __name__ == "__main__":
     os.chdir(Path(__file__).resolve().parents[1])
-    errors.run(summary.main)
+    process.run(summary.main)

@@ -5,11 +5,11 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from mtl import errors
+from mtl.stages import process
 from mtl.study import train
 
 if __name__ == "__main__":
     os.chdir(Path(__file__).resolve().parents[1])
     if len(sys.argv) != 3 or not sys.argv[2].isdigit():
         sys.exit("usage: python study/train.py <arrangement> <seed>")
-    errors.run(partial(train.main, sys.argv[1], int(sys.argv[2])))
+    process.run(partial(train.main, sys.argv[1], int(sys.argv[2])))

@@ -310,7 +310,11 @@ NO_BYTES = {"config", "errors", "lineage", "tracking"}
 def test_what_a_stage_in_the_lock_newly_declares_has_its_md5_too(done, tmp_path, monkeypatch):
     project = done.copy(tmp_path / "p")
     monkeypatch.chdir(project.root)
-    declared = (project.root / "dvc.yaml").read_text().replace("- src/mtl/tasks", "- src/mtl/tasks\n      - LICENSE")
+    declared = (
+        (project.root / "dvc.yaml")
+        .read_text()
+        .replace("- src/mtl/stages/derive_labels.py", "- src/mtl/stages/derive_labels.py\n      - LICENSE")
+    )
     (project.root / "dvc.yaml").write_text(declared)
     found = lineage.hashes("derive_labels", "deps")
     assert found["LICENSE"] == hashlib.md5((project.root / "LICENSE").read_bytes()).hexdigest()

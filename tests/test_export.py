@@ -18,7 +18,7 @@ from mtl import files
 from mtl.commands import export
 from mtl.data import paths, store
 from mtl.errors import UserError
-from mtl.serving.export import placing
+from mtl.serving.export.placing import placing
 from mtl.sources import decoding
 
 TOLERANCE = 1e-4
@@ -93,9 +93,9 @@ def test_a_saved_model_answers_as_the_keras_model(project, task):
     loaded = tf.saved_model.load(folder)
     got = loaded.signatures["serving_default"](images=tf.constant(images))["probabilities"]
     np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE)
-    files = [encoded(Image.fromarray(image), kind) for image in images[:4] for kind in ("PNG", "JPEG")]
-    decoded = np.stack([decoding.decode(content, "")[0] for content in files])
-    got = loaded.signatures["serving_bytes"](image_bytes=tf.constant(files))["probabilities"]
+    encodings = [encoded(Image.fromarray(image), kind) for image in images[:4] for kind in ("PNG", "JPEG")]
+    decoded = np.stack([decoding.decode(content, "")[0] for content in encodings])
+    got = loaded.signatures["serving_bytes"](image_bytes=tf.constant(encodings))["probabilities"]
     np.testing.assert_allclose(got, keras_model(project, task).predict(decoded, verbose=0), rtol=0, atol=TOLERANCE)
     assert (
         json.loads((folder / "assets.extra/classes.json").read_text())

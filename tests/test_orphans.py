@@ -10,7 +10,7 @@ import psutil
 import pytest
 from conftest import ROOT
 
-SLEEPER = "import time; from mtl import errors; errors.run(lambda: (print('up', flush=True), time.sleep(600)))"
+SLEEPER = "import time; from mtl.stages import process; process.run(lambda: (print('up', flush=True), time.sleep(600)))"
 # Stands for DVC: starts a stage through a shell, and waits for it.
 PARENT = "import subprocess, sys; subprocess.run(['/bin/sh', '-c', sys.argv[1] + '; true'])"
 

@@ -176,7 +176,7 @@ def test_a_terminal_shows_the_last_line_of_a_running_stage(root: Path) -> None:
     epochs = r"printf 'Epoch 1\r\033[1mEpoch [2]\033[0m' && "
     write_pipeline(root, {"long": {"cmd": epochs + wait("seen") + " && touch out", "outs": ["out"]}})
     terminal, child_side = os.openpty()
-    code = "from mtl.repro import command; command()"
+    code = "from mtl.commands.repro import command; command()"
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=root,

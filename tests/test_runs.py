@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from conftest import Project
 from mlflow import MlflowClient
 
-from mtl.commands import runs
+from mtl.commands import runs, uri
 from mtl.errors import UserError
 from mtl.tracking import provenance
 
@@ -29,7 +29,7 @@ def mtl(project: Project, command: Command, *arguments: str) -> str:
 
 
 def rows(project: Project, *options: str) -> dict[str, dict]:
-    return {row["out"]: row for row in json.loads(mtl(project, runs.runs, "--json", *options))}
+    return {row["out"]: row for row in json.loads(mtl(project, runs.command, "--json", *options))}
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +39,10 @@ def registered(done: Project, tmp_path_factory: pytest.TempPathFactory) -> Proje
     project.environment = done.environment | {"PYTHONPATH": str(project.root / "src")}
     store = client(project)
     for name in ("model2", "joint"):
-        uri = mtl(project, runs.uri, name).strip()
+        address = mtl(project, uri.command, name).strip()
         model = store.get_logged_model(uri.removeprefix("models:/"))
         store.create_registered_model(name)
-        store.create_model_version(name, uri, model.source_run_id, model_id=model.model_id)
+        store.create_model_version(name, address, model.source_run_id, model_id=model.model_id)
         store.set_registered_model_alias(name, "champion", "1")
     return project
 
@@ -66,7 +66,7 @@ def test_every_out_leads_to_the_run_that_made_it(registered):
 
 
 def test_the_table_has_a_line_per_out_and_the_parameters_of_each_run(registered):
-    said, found = mtl(registered, runs.runs), rows(registered)
+    said, found = mtl(registered, runs.command), rows(registered)
     table, *parameters = said.split("\n\n")
     lines = table.splitlines()[1:]
     assert [line.split()[0] for line in lines] == list(found)
@@ -80,16 +80,16 @@ def test_the_table_has_a_line_per_out_and_the_parameters_of_each_run(registered)
 def test_a_task_leads_to_its_model(registered):
     store, found = client(registered), rows(registered)
     for name, out in (("model1", "models/model1.keras"), ("joint", "metrics/main_evaluate.json")):
-        uri = mtl(registered, runs.uri, name).strip()
-        assert uri == found[out]["model"]
+        address = mtl(registered, uri.command, name).strip()
+        assert address == found[out]["model"]
         assert store.get_logged_model(uri.removeprefix("models:/")).source_run_id == found[out]["run"]
-    failed = registered.run("mtl", "uri", "model3", check=False)
+    failed = registered.run("mtl", "address", "model3", check=False)
     assert failed.returncode == 1
     assert failed.stderr == "error: there is no model 'model3'; known: model1, model2, joint\n"
 
 
 def test_a_version_leads_back_to_the_raw_images(registered):
-    said = mtl(registered, runs.runs, "--tree", "model2@champion").splitlines()
+    said = mtl(registered, runs.command, "--tree", "model2@champion").splitlines()
     assert [(len(line) - len(line.lstrip()), line.split()[0]) for line in said] == [
         (0, "model2@champion"),
         (2, "data/labels/model2"),
@@ -103,7 +103,7 @@ def test_a_version_leads_back_to_the_raw_images(registered):
 
 
 def test_the_joint_version_leads_to_the_run_of_every_model(registered):
-    said = mtl(registered, runs.runs, "--tree", "joint/1").splitlines()
+    said = mtl(registered, runs.command, "--tree", "joint/1").splitlines()
     read = {line.split()[0]: line for line in said if line.startswith("  ") and line[2] != " "}
     assert set(read) == {"data/raw", "data/labels", "models/model1.keras", "models/model2.keras"}
     found = rows(registered)
@@ -135,7 +135,7 @@ def _without_bird(tree: dict) -> None:
 def test_a_clone_without_the_runs_says_so(done: Project, tmp_path):
     project = done.copy(tmp_path / "p")
     (project.root / "mlflow.db").unlink()
-    for command in ([runs.runs], [runs.uri, "model1"]):
+    for command in ([runs.command], [uri.command, "model1"]):
         with pytest.raises(UserError, match=r"^there is no mlflow.db here: no run was logged in this folder yet"):
             mtl(project, *command)
     assert not (project.root / "mlflow.db").exists()
@@ -166,6 +166,6 @@ def test_a_broken_lock_file_is_said_to_be_one(tmp_path, monkeypatch, content):
 )
 def test_what_is_not_there_is_said_in_one_line(registered, options, said):
     with pytest.raises(UserError) as failed:
-        mtl(registered, runs.runs, *options)
+        mtl(registered, runs.command, *options)
     assert str(failed.value).startswith(said)
     assert "\n" not in str(failed.value)

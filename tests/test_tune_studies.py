@@ -29,7 +29,7 @@ RATE = "recipes.compact.optimizer.learning_rate"
 # A process of a study whose trials cost nothing; it kills itself in trial number DIES.
 PROCESS = """
 import os, signal, sys
-from mtl import params
+from mtl.config import params
 from mtl.search import space, storage, studies
 from mtl.search.drawing import sampler, suggest
 

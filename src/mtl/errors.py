@@ -9,8 +9,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from mtl.stages import orphans
-
 GIVEN = "MTL_GIVEN"  # in the environment: {"file": the params file, "options": [dotted names]} of `mtl train`
 
 FULL = re.compile("No space left on device|File too large|Disk quota exceeded")
@@ -39,13 +37,10 @@ def describe_os_error(error: OSError) -> str:
 def run(main: Callable[[], object], restore: Callable[[str], bool] | None = None) -> None:
     """Run a command's or a stage's `main`; end the process with one line on stderr where a person can mend something.
 
-    A stage ends with the DVC that started it.
-
     Args:
         restore: brings back the outputs of an earlier run of the stage of this name, which DVC removes before it starts
             the stage; False where they are not to be had. It is called however `main` fails.
     """
-    orphans.end_with_dvc()
     stage = os.environ.get("DVC_STAGE")
     try:
         main()

@@ -8,6 +8,7 @@ import click
 
 from mtl.repro import scheduler
 from mtl.repro.devices import default_jobs
+from mtl.stages import checking
 
 
 @click.command("repro")
@@ -25,5 +26,6 @@ def command(context: click.Context, targets: tuple[str, ...], jobs: int | None, 
     TARGETS are stages, groups of stages or dvc.yaml files; without one it is ./dvc.yaml. The whole
     output of a stage is kept in .dvc/tmp/repro/STAGE.log.
     """
+    checking.check_here(flags["allow_missing"])
     jobs = default_jobs() if jobs is None else jobs
     context.exit(scheduler.repro(Path.cwd(), targets, jobs, **flags))

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from mtl import errors
+from mtl.stages import process
 
 if __name__ == "__main__":
-    errors.run(importlib.import_module(f"mtl.stages.{sys.argv[1]}").main)
+    process.run(importlib.import_module(f"mtl.stages.{sys.argv[1]}").main)

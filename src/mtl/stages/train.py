@@ -8,14 +8,13 @@ from mtl import files, tracking
 from mtl.config import params
 from mtl.data import backend, paths, store
 from mtl.networks import saving
-from mtl.training import checkpoint, hardware, leftovers
+from mtl.training import checkpoint, hardware
 from mtl.training.multiworker import cluster
 
 
 def main(task: str) -> None:
     """Stage `train@<task>`."""
     settings = params.read()
-    leftovers.clear()
     recipe = settings.recipe(task)
     outside = hardware.note_settings()
     backend.import_tensorflow(recipe.precision)

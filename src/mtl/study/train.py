@@ -11,7 +11,7 @@ from mtl.config import params
 from mtl.config.reading import read_as
 from mtl.data import backend, store
 from mtl.study import arrangements
-from mtl.training import checkpoint, hardware, leftovers
+from mtl.training import checkpoint, hardware
 
 STUDY = Path("study")
 
@@ -19,7 +19,6 @@ STUDY = Path("study")
 def main(arrangement: str, seed: int) -> None:
     """Stage `train@<arrangement>-<seed>` of the study."""
     settings, study = params.read(), read_as(arrangements.Study, STUDY / "params.yaml")
-    leftovers.clear()
     tasks = arrangements.questions()
     weights = arrangements.weights(study, list(tasks))
     outside = hardware.note_settings()

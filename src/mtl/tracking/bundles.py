@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtl import files
 from mtl.errors import UserError
 from mtl.networks import saving
 from mtl.tracking import artifacts

@@ -1,13 +1,23 @@
-"""No stage outlives the DVC that started it."""
+"""A stage as a process of its own: what every entry does around the stage's function."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
+from collections.abc import Callable
+
+from mtl import errors, lineage
+from mtl.training import leftovers
 
 
-def end_with_dvc() -> None:
+def run(main: Callable[[], object]) -> None:
+    """Run a stage, and end with the DVC that started it; a failure is one line and brings back the earlier outputs."""
+    _end_with_dvc()
+    errors.run(lambda: (leftovers.clear(), main()), lineage.restore)
+
+
+def _end_with_dvc() -> None:
     """Under DVC, watch the process that started us and end when it is gone: a killed `dvc repro` leaves no orphan."""
     if "DVC_STAGE" not in os.environ:
         return
