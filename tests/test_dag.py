@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -379,4 +380,4 @@ def test_a_training_is_resumed_by_the_code_that_dvc_yaml_names(tensorflow):
 def test_slow_libraries_are_imported_where_they_are_used(module):
     code = f"import sys, {module}; sys.exit(bool({{'tensorflow', 'mlflow', 'dvc', 'keras'}} & set(sys.modules)))"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    assert subprocess.run([psutil.Process().exe(), "-c", code], env=environment).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0

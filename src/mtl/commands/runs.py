@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mtl import text, tracking
+from mtl.repro import planning
 from mtl.tracking import provenance
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def command(rev: str | None, as_json: bool, tree: str | None) -> None:
     if tree and (rev or as_json):
         raise click.UsageError("--tree goes with neither --rev nor --json")
     if not (rev or tree):
-        provenance.refuse_broken_lock()
+        planning.refuse_broken_lock()
     with tracking.client() as client:
         if tree:
             click.echo("\n".join(ancestry(client, tree, provenance.run_of_version(client, tree))))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
+
+from mtl.errors import UserError, one_line
 
 
 def plan(targets: Sequence[str], force: bool, done: set[str], allow_missing: bool = False) -> dict[str, set[str]]:
@@ -26,3 +29,22 @@ def plan(targets: Sequence[str], force: bool, done: set[str], allow_missing: boo
     affected = todo.union(*(nx.ancestors(graph, name) for name in todo)) - done
     order = [stage.addressing for stage in selected if stage.addressing in affected]
     return {name: nx.descendants(graph, name).intersection(order) for name in order}
+
+
+def refuse_broken_lock(path: Path = Path("dvc.lock")) -> None:
+    """Raise UserError where a dvc.lock is there that no `dvc repro` gets past: what is wrong, and what to do."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+    from voluptuous import Invalid
+
+    try:
+        if path.read_bytes():
+            COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe", pure=True).load(path))
+            return
+        wrong = "is empty, as a full disk leaves it"
+    except FileNotFoundError:
+        return
+    except (YAMLError, Invalid, ValueError) as error:
+        wrong = f"is not what DVC writes ({one_line(error)[:100]})"
+    raise UserError(f"{path} {wrong}: remove it, or `git restore {path}` where git has it; then `dvc repro` writes it")

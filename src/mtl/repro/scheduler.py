@@ -24,9 +24,8 @@ import click
 from mtl.errors import UserError
 from mtl.repro.devices import gpu_devices
 from mtl.repro.display import progress, succeeded
-from mtl.repro.planning import plan
+from mtl.repro.planning import plan, refuse_broken_lock
 from mtl.repro.processes import Job, guarded, on_signals, start, stop
-from mtl.tracking.provenance import refuse_broken_lock
 
 if TYPE_CHECKING:
     from rich.console import Console

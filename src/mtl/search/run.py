@@ -12,6 +12,7 @@ import optuna
 from mtl import tracking
 from mtl.config import editing
 from mtl.config.params import PATH
+from mtl.data import backend
 from mtl.errors import UserError
 from mtl.search import pages, report, studies
 from mtl.search.display import Progress, best, status
@@ -19,7 +20,6 @@ from mtl.search.drawing import values_of
 from mtl.search.opening import Found
 from mtl.search.worker import Work
 from mtl.search.workers import Stop, lead
-from mtl.training import hardware
 
 COLUMNS = 140  # of what is printed to a file
 
@@ -37,7 +37,7 @@ def search(found: Found, jobs: int | None, minutes: float | None, applied: bool,
     definition = study.user_attrs["definition"]
     with tracking.study_run(study.study_name, study.user_attrs["id"], definition) as (run, run_id):
         folder.mkdir(parents=True, exist_ok=True)
-        run.log_tags(hardware.note_settings())
+        run.log_tags(backend.note_settings())
 
         def on_end(trial: optuna.trial.FrozenTrial, why: str) -> None:
             progress.ended(trial, why)

@@ -9,13 +9,12 @@ from mtl.config import params
 from mtl.data import backend, paths, store
 from mtl.evaluation import figures, gallery
 from mtl.networks import saving
-from mtl.training import hardware
 
 
 def main() -> None:
     """Stage `main_evaluate`."""
     settings = params.read()
-    outside = hardware.note_settings()
+    outside = backend.note_settings()
     backend.import_tensorflow()
     from mtl.networks import catalog, inference
 

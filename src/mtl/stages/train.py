@@ -16,7 +16,7 @@ def main(task: str) -> None:
     """Stage `train@<task>`."""
     settings = params.read()
     recipe = settings.recipe(task)
-    outside = hardware.note_settings()
+    outside = backend.note_settings()
     backend.import_tensorflow(recipe.precision)
     from mtl.data import streams
     from mtl.networks import catalog, inference

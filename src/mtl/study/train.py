@@ -21,7 +21,7 @@ def main(arrangement: str, seed: int) -> None:
     settings, study = params.read(), read_as(arrangements.Study, STUDY / "params.yaml")
     tasks = arrangements.questions()
     weights = arrangements.weights(study, list(tasks))
-    outside = hardware.note_settings()
+    outside = backend.note_settings()
     backend.import_tensorflow(study.recipe.precision)
     from mtl.data import streams
     from mtl.networks import catalog, inference

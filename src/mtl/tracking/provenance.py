@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl import tracking
 from mtl.errors import UserError, one_line
+from mtl.repro.planning import refuse_broken_lock
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -51,25 +51,6 @@ def outs(rev: str | None = None) -> list[Out]:
         raise UserError(f"dvc.lock{where} cannot be read: {one_line(error)}; {advice}") from None
     except (YAMLError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"dvc.lock{where} is not what DVC writes ({one_line(error)}); {advice}") from None
-
-
-def refuse_broken_lock(path: Path = Path("dvc.lock")) -> None:
-    """Raise UserError where a dvc.lock is there that no `dvc repro` gets past: what is wrong, and what to do."""
-    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-    from voluptuous import Invalid
-
-    try:
-        if path.read_bytes():
-            COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe", pure=True).load(path))
-            return
-        wrong = "is empty, as a full disk leaves it"
-    except FileNotFoundError:
-        return
-    except (YAMLError, Invalid, ValueError) as error:
-        wrong = f"is not what DVC writes ({one_line(error)[:100]})"
-    raise UserError(f"{path} {wrong}: remove it, or `git restore {path}` where git has it; then `dvc repro` writes it")
 
 
 def runs_that_made(client: MlflowClient, path: str, md5: str) -> list[Run]:

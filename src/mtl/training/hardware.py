@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from mtl.config.params import Hardware, Params
 from mtl.data.backend import import_tensorflow as import_tensorflow
-from mtl.data.backend import note_settings as note_settings
 from mtl.errors import UserError, one_line
 from mtl.training.multiworker import cluster, meeting
 
