@@ -10,6 +10,7 @@ from mtl.config.settings import Settings, like
 
 Rate = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+LossName = Literal["categorical_crossentropy", "binary_crossentropy"]
 
 
 class Sgd(Settings):
@@ -59,7 +60,7 @@ class Augmentation(Settings):
 
 
 class Board(Settings):
-    """What TensorBoard is given besides the usual: a profile of the steps from the first to the last of `profile`."""
+    """Extras for TensorBoard: a profile of the steps from the first to the last of `profile`."""
 
     profile: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2, max_length=2)]
 
@@ -77,17 +78,17 @@ class Recipe(Settings):
     network: Annotated[str, like(r"[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?", "a network's name, or module:function")]
     options: dict[str, JsonValue] = Field(default_factory=dict)
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
-    loss: Literal["categorical_crossentropy", "binary_crossentropy"] = "categorical_crossentropy"
+    loss: LossName = "categorical_crossentropy"
     label_smoothing: Fraction = 0.0
     optimizer: Annotated[Sgd | Adam | Muon, Field(discriminator="name")]
     schedule: Annotated[Constant | OneCycle, Field(discriminator="name")] = Constant(name="constant")
     augmentation: Augmentation = Augmentation()
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
     epochs: Annotated[int, Field(ge=1, le=100_000)]
-    steps_per_epoch: Annotated[int, Field(ge=1)] | None = None  # an epoch is so many batches; None: every image once
-    steps_per_execution: Annotated[int, Field(ge=1)] = 1  # steps that are given to the device at once
+    steps_per_epoch: Annotated[int, Field(ge=1)] | None = None  # batches of an epoch; None: every image once
+    steps_per_execution: Annotated[int, Field(ge=1)] = 1  # steps that the device gets at once
     keep: Literal["last", "best"] = "last"
     tensorboard: Annotated[
         Annotated[bool, Tag("switch")] | Annotated[Board, Tag("more")],
-        Discriminator(lambda given: "switch" if isinstance(given, bool | str | int | None) else "more"),
+        Discriminator(lambda value: "switch" if isinstance(value, bool | str | int | None) else "more"),
     ] = False  # write logs/<task> for TensorBoard; changes no result

@@ -1,13 +1,15 @@
-"""What the model of a task says of the images, and what one task's labels imply about another's."""
+"""The answers of a task's model to the images, and the answers that they imply for another task."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
+from mtl.config.recipes import LossName
 from mtl.errors import UserError
 from mtl.tasks import scores
 
@@ -16,21 +18,21 @@ ROUNDING = 1e-5  # a float32 softmax may be that much above 1
 
 @dataclass(frozen=True)
 class Answers:
-    """What the model of one task says of the test images.
+    """The answers of one task's model to the test images.
 
     Attributes:
         labels: the right labels, uint8 (N,).
         probabilities: float32 (N, K), each in [0, 1]; rows need not sum to one.
         classes: the K names in label order.
         of_class: for each class of the data set the name it has in this task.
-        loss: name of the recipe's loss.
+        loss: name of the recipe's loss; empty where the answers are not judged.
     """
 
     labels: np.ndarray
     probabilities: np.ndarray
     classes: tuple[str, ...]
     of_class: Mapping[str, str]
-    loss: str
+    loss: LossName | Literal[""]
 
     @cached_property
     def predicted(self) -> np.ndarray:
@@ -44,7 +46,7 @@ class Answers:
 
 
 def check(name: str, answers: Answers) -> None:
-    """Raises UserError where labels, outputs and classes are not of one task, or the outputs are no probabilities."""
+    """Raise UserError where labels, outputs and classes are not of one task, or the outputs are no probabilities."""
     shape, images, classes = answers.probabilities.shape, len(answers.labels), len(answers.classes)
     if shape != (images, classes) or not images:
         raise UserError(f"{name}: the model's answers have shape {shape} for {images} images and {classes} classes")
@@ -63,7 +65,7 @@ def check(name: str, answers: Answers) -> None:
 def implied(base: Answers, task: Answers) -> np.ndarray | None:
     """The label of `task` that each label of `base` implies, int (K_base,).
 
-    None where some label of `base` says nothing certain about `task`, or where the two tell the same things apart.
+    None where some label of `base` says nothing certain about `task`, or where the two distinguish the same things.
     """
     pairs = {(base.of_class[c], task.of_class[c]) for c in base.of_class}
     if len(pairs) != len(base.classes) or len(base.classes) <= len(task.classes):

@@ -1,4 +1,4 @@
-"""Which images are worth a look: indices, the most telling first."""
+"""Indices of the images that are worth a look, the most telling first."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def contradictions(base: Answers, task: Answers, groups: np.ndarray, most: int) 
     return _surest(groups[base.predicted] != task.predicted, np.minimum(base.confidence, task.confidence), most)
 
 
-def _surest(wanted: np.ndarray, confidence: np.ndarray, most: int) -> np.ndarray:
+def _surest(selected: np.ndarray, confidence: np.ndarray, most: int) -> np.ndarray:
     order = np.argsort(-confidence, kind="stable")
-    return order[wanted[order]][:most]
+    return order[selected[order]][:most]

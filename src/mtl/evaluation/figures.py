@@ -1,11 +1,11 @@
-"""Figures, on matplotlib: for MLflow runs, and the galleries as files. What else `dvc plots` draws are CSVs."""
+"""Figures, on Matplotlib: for MLflow runs, and the galleries as files. All else that `dvc plots` draws are CSVs."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 COLUMNS = 6  # of a gallery
 CELL, MARGIN, LINE, TITLE = 2.1, 0.1, 0.16, 0.5  # inches: of a picture, around it, of a line below it, of the heading
 WRONG, RIGHT = "#b3261e", "#1b6e3c"
-ROOM = 28  # letters of size 8 below a picture
+CAPTION = 28  # letters of size 8 below a picture
 WITH_NUMBERS = 40  # a confusion matrix of more classes has no room for numbers
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of a gallery: uint8 (H, W, 3), what it shows, and each model's line with whether that is right."""
+    """One picture of a gallery: uint8 (H, W, 3), what it shows, and each model's answer with whether it is right."""
 
     pixels: np.ndarray
     truth: str
-    said: Sequence[tuple[str, bool]]
+    answers: Sequence[tuple[str, bool]]
 
 
 def learning_curves(task: str, history: Sequence[Mapping[str, float]]) -> Figure:
@@ -94,9 +94,9 @@ def per_class(task: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def gallery(title: str, pictures: Sequence[Picture]) -> Figure:
-    """Pictures in rows of COLUMNS, each captioned with what it shows and what each model said, in red where wrong."""
+    """Pictures in rows of COLUMNS, each captioned with what it shows and each model's answer, in red where wrong."""
     rows = -(-len(pictures) // COLUMNS)
-    lines = 1 + max((len(picture.said) for picture in pictures), default=0)
+    lines = 1 + max((len(picture.answers) for picture in pictures), default=0)
     height = CELL + LINE * lines  # of a row, in inches
     figure = _figure(CELL * COLUMNS, TITLE + height * rows, layout=None)
     width, total = figure.get_size_inches()
@@ -108,7 +108,7 @@ def gallery(title: str, pictures: Sequence[Picture]) -> Figure:
         axes = figure.add_axes((left / width, bottom / total, side / width, side / total), anchor="S")
         axes.imshow(picture.pixels, interpolation="bicubic")
         axes.axis("off")
-        _caption(axes, [(picture.truth, "black"), *((text, RIGHT if ok else WRONG) for text, ok in picture.said)])
+        _caption(axes, [(picture.truth, "black"), *((text, RIGHT if ok else WRONG) for text, ok in picture.answers)])
     return figure
 
 
@@ -127,7 +127,7 @@ def png(figure: Figure) -> bytes:
     return content.getvalue()
 
 
-def _figure(width: float, height: float, layout: str | None = "constrained") -> Figure:
+def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout=layout)
@@ -144,7 +144,7 @@ def _caption(axes: Axes, lines: Sequence[tuple[str, str]]) -> None:
             textcoords="offset points",
             ha="center",
             va="top",
-            size=min(8, 8 * ROOM / len(text)),
+            size=min(8, 8 * CAPTION / len(text)),
             weight="normal" if index else "bold",
             color=colour,
             parse_math=False,

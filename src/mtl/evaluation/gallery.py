@@ -20,13 +20,13 @@ def draw(answers: Mapping[str, Answers], images: np.ndarray, truth: Sequence[str
     """A gallery `<task>_mistakes` for each task and `<task>_contradictions` for each that another task implies.
 
     Args:
-        answers: what each task's model says of the images.
+        answers: those of each task's model to the images.
         images: uint8 (N, H, W, 3).
         truth: the data set's own class of each image, N names.
     """
 
     def pictures(indices: np.ndarray) -> list[figures.Picture]:
-        return [figures.Picture(images[i], truth[i], _said(answers, i)) for i in indices]
+        return [figures.Picture(images[i], truth[i], _captions(answers, i)) for i in indices]
 
     galleries = {}
     for name, task in answers.items():
@@ -35,14 +35,15 @@ def draw(answers: Mapping[str, Answers], images: np.ndarray, truth: Sequence[str
         base = evaluation.finest_base(name, answers)
         if base is not None:
             groups = evaluation.implied(answers[base], task)
+            assert groups is not None  # `finest_base` names none but those
             indices = evaluation.contradictions(answers[base], task, groups, MOST)
             title = f"{name} contradicts what {base} implies: where both were surest"
             galleries[f"{name}_contradictions"] = figures.gallery(title, pictures(indices))
     return galleries
 
 
-def _said(answers: Mapping[str, Answers], index: int) -> list[tuple[str, bool]]:
-    """For each task `model1: cat 98 %` and whether that is right."""
+def _captions(answers: Mapping[str, Answers], index: int) -> list[tuple[str, bool]]:
+    """Each task's answer as `model1: cat 98 %`, and whether it is right."""
     lines = []
     for name, task in answers.items():
         label = task.predicted[index]

@@ -38,14 +38,14 @@ def reliability(confidence: np.ndarray, right: np.ndarray) -> list[Row]:
     of_image = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     rows = []
     for index in np.unique(of_image):
-        here = of_image == index
+        in_bin = of_image == index
         rows.append(
             {
                 "low": round(int(index) / BINS, 4),
                 "high": round((int(index) + 1) / BINS, 4),
-                "images": int(here.sum()),
-                "confidence": float(confidence[here].mean()),
-                "acc": float(right[here].mean()),
+                "images": int(in_bin.sum()),
+                "confidence": float(confidence[in_bin].mean()),
+                "acc": float(right[in_bin].mean()),
             }
         )
     return rows
@@ -79,14 +79,14 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str])
 
 
 def per_class(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> list[Row]:
-    """For each class its `images`, the accuracy `acc` on them, and its 95 % interval `acc_low`, `acc_high`.
+    """A row per class with its `images`, the accuracy `acc` on them, and its 95 % interval `acc_low`, `acc_high`.
 
     The three are None for a class without images.
     """
     rows = []
     for index, name in enumerate(classes):
-        here = labels == index
-        images, right = int(here.sum()), int((predicted[here] == index).sum())
+        in_class = labels == index
+        images, right = int(in_class.sum()), int((predicted[in_class] == index).sum())
         low, high = wilson(right, images) if images else (None, None)
         acc = right / images if images else None
         rows.append({"class": name, "images": images, "acc": acc, "acc_low": low, "acc_high": high})
@@ -94,7 +94,7 @@ def per_class(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str])
 
 
 def paired(own: np.ndarray, other: np.ndarray) -> Row:
-    """How much more often `own` is right than `other` on the same images; both bool (N,).
+    """The difference in how often `own` and `other` are right on the same images; both bool (N,).
 
     Returns:
         `gain`, the difference of the accuracies; its 95 % interval `gain_low`, `gain_high` (Wald's for paired

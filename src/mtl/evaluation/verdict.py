@@ -1,4 +1,4 @@
-"""The verdict over all tasks: what metrics/main_evaluate.json holds."""
+"""The verdict over all tasks: the content of metrics/main_evaluate.json."""
 
 from __future__ import annotations
 
@@ -51,13 +51,14 @@ def judge(answers: Mapping[str, Answers]) -> dict[str, Any]:
 
 
 def of_task(a: Answers) -> dict[str, Any]:
-    """One task by itself.
+    """The verdict on one task by itself.
 
     Returns:
         `loss`; `acc` and its 95 % Wilson interval `acc_low`, `acc_high`; `nll`; `nll_ratio`, the nll divided by that of
         always answering with the class frequencies of these labels (None where they are of one class); `ece`, the
         expected calibration error; `one_class`: the model gives every image the same label, its training collapsed.
     """
+    assert a.loss, "answers without the name of a loss cannot be judged"
     right = a.predicted == a.labels
     low, high = statistics.wilson(right.sum(), len(right))
     nll, of_frequencies = scores.nll(a.probabilities, a.labels), statistics.nll_of_frequencies(a.labels)
@@ -74,7 +75,7 @@ def of_task(a: Answers) -> dict[str, Any]:
 
 
 def of_derived(base: Answers, task: Answers) -> tuple[dict[str, Any], np.ndarray]:
-    """What the answers of `base` imply for `task`, beside the answers of the task's own model.
+    """Compare what the answers of `base` imply for `task` with the answers of the task's own model.
 
     Returns:
         `acc` of the summed probabilities of `base`; `gain` of the task's own model over it with its interval, p-value
@@ -84,11 +85,12 @@ def of_derived(base: Answers, task: Answers) -> tuple[dict[str, Any], np.ndarray
         right there, each on its own labels (None where there are none). Second, the images that contradict, bool (N,).
     """
     groups = implied(base, task)
+    assert groups is not None  # `finest_base` names none but those
     own, from_base = task.predicted == task.labels, base.predicted == base.labels
     summed = group_sums(base.probabilities, groups).argmax(axis=1) == task.labels
     disagree = groups[base.predicted] != task.predicted
 
-    def there(images: np.ndarray) -> dict[str, Any]:
+    def accuracies(images: np.ndarray) -> dict[str, Any]:
         some = images.any()
         return {
             "images": int(images.sum()),
@@ -100,14 +102,14 @@ def of_derived(base: Answers, task: Answers) -> tuple[dict[str, Any], np.ndarray
         "acc": float(summed.mean()),
         **statistics.paired(own, summed),
         "contradiction_rate": float(disagree.mean()),
-        "agree": there(~disagree),
-        "contradict": there(disagree),
+        "agree": accuracies(~disagree),
+        "contradict": accuracies(disagree),
     }
     return row, disagree
 
 
 def tables(answers: Mapping[str, Answers]) -> dict[str, dict[str, list[statistics.Row]]]:
-    """What `dvc plots` draws: `confusion`, `reliability` and `per_class` -> task -> rows, led by the task's name."""
+    """The tables of `dvc plots`: `confusion`, `reliability` and `per_class` -> task -> rows, led by the task's name."""
     of_tasks: dict[str, dict[str, list[statistics.Row]]] = {"confusion": {}, "reliability": {}, "per_class": {}}
     for name, a in answers.items():
         rows = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
+
+from mtl.config.recipes import LossName
 
 EPSILON = 1e-7  # keras.config.epsilon(): probabilities are clipped to [EPSILON, 1 - EPSILON] before the logarithm
 
@@ -14,12 +14,7 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(probabilities.argmax(axis=1) == labels))
 
 
-def of_split(
-    split: str,
-    probabilities: np.ndarray,
-    labels: np.ndarray,
-    name: Literal["categorical_crossentropy", "binary_crossentropy"],
-) -> dict[str, float]:
+def of_split(split: str, probabilities: np.ndarray, labels: np.ndarray, name: LossName) -> dict[str, float]:
     """`<split>_loss` and `<split>_acc`: `loss` by its `name`, and `accuracy`."""
     return {f"{split}_loss": loss(probabilities, labels, name), f"{split}_acc": accuracy(probabilities, labels)}
 
@@ -36,15 +31,11 @@ def nll(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(-np.log(p.clip(EPSILON, 1 - EPSILON)).mean())
 
 
-def loss(
-    probabilities: np.ndarray,
-    labels: np.ndarray,
-    name: Literal["categorical_crossentropy", "binary_crossentropy"],
-) -> float:
+def loss(probabilities: np.ndarray, labels: np.ndarray, name: LossName) -> float:
     """The Keras loss `name` on one-hot labels, without label smoothing, in nats.
 
-    Categorical: the mean over images of -log p(label). Binary: each of the K outputs is a yes-or-no question; the mean
-    over images and outputs of -log p(its right answer).
+    Categorical: the mean over images of -log p(label). Binary: each of the K outputs is a yes-or-no question, and the
+    loss is the mean over images and outputs of -log p(its right answer).
     """
     if name == "categorical_crossentropy":
         return nll(probabilities, labels)
