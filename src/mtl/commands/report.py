@@ -15,9 +15,9 @@ def command(markdown: bool) -> None:
     It reads metrics/main_evaluate.json (`dvc repro`) and metrics/study.json (`cd study && mtl repro`), either may be
     missing. The advice follows the rule in src/mtl/report/advice.py.
     """
-    found, notes = sections.sections(markdown)
+    texts, notes = sections.sections(markdown)
     for note in notes:
         click.echo(note, err=True)
-    for name, text in found.items():
-        shown = f"<!-- mtl report: {name} -->\n\n{text}\n\n<!-- mtl report: end -->" if markdown else text
-        click.echo(f"{shown}\n")
+    for name, text in texts.items():
+        block = f"<!-- mtl report: {name} -->\n\n{text}\n\n<!-- mtl report: end -->" if markdown else text
+        click.echo(f"{block}\n")

@@ -1,24 +1,24 @@
-"""Passwords and tokens in the address of images: what they are, and why they are refused."""
+"""Passwords and tokens in the address of images, which are refused."""
 
 from __future__ import annotations
 
 import re
 
-# What stands before @host in a URI; also in a chain of them, as fsspec has it: simplecache::https://…
+# The login before @host in a URI, also in a chain of URIs as fsspec has it: simplecache::https://…
 _LOGIN = re.compile(r"(?P<scheme>[A-Za-z0-9+.-]*)://(?P<login>[^/?#]*)@")
 _ALWAYS_SECRET = ("http", "https")  # where a token is given as the name of a user
 _NO_LOGIN = ("git", "github")  # fsspec has an owner and a repository there
 
 
 def shown(text: str) -> str:
-    """`text` as it may be printed: with *** for what stands before @host in a URI."""
+    """`text` as it may be printed, with *** for the login before @host in a URI."""
     return _LOGIN.sub(lambda match: f"{match['scheme']}://***@", text)
 
 
 def fault(address: str) -> str | None:
-    """Why an address is refused, one line; None where nothing in it is secret.
+    """The reason to refuse an address, one line; None where nothing in it is secret.
 
-    It is written to files and to MLflow, which others read. The name of a user alone is no secret: sftp://me@host.
+    The address is written to files and to MLflow, which others read. The name of a user alone is no secret: sftp://me@host.
     """
     for match in _LOGIN.finditer(address):
         scheme = match["scheme"].lower()

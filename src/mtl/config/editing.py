@@ -14,12 +14,12 @@ _INDENTED_LIST = re.compile(r"^( *)[^\s#-][^\n]*:[ \t]*(?:#[^\n]*)?\n\1 +- ", re
 
 
 def set_param(path: str, value: object) -> None:
-    """Change the value at a dotted path in params.yaml; its comments stay."""
+    """Change the value at a dotted path in params.yaml. Its comments stay."""
     set_params({path: value})
 
 
 def set_params(values: Mapping[str, object]) -> None:
-    """Change the values at dotted paths in params.yaml, all or none; its comments stay."""
+    """Change the values at dotted paths in params.yaml, all or none. Its comments stay."""
 
     def change(tree: Any) -> None:
         for path, value in values.items():
@@ -29,7 +29,7 @@ def set_params(values: Mapping[str, object]) -> None:
 
 
 def rewrite(source: Path, to: Path, change: Callable[[Any], None]) -> None:
-    """Write the YAML file `source` to `to`, with what `change` does to its tree; its comments stay."""
+    """Write the YAML file `source` to `to`, after `change` was applied to its tree. Its comments stay."""
     from ruamel.yaml import YAML
 
     yaml = YAML()
@@ -49,7 +49,7 @@ def rewrite(source: Path, to: Path, change: Callable[[Any], None]) -> None:
 
 
 def put(tree: Any, path: str, value: object) -> None:
-    """Put `value` at a dotted path of a tree of mappings and lists; a section that is not there yet is made.
+    """Put `value` at a dotted path of a tree of mappings and lists, and add the sections that are missing.
 
     Raises KeyError or IndexError where the path leads through what has no such part.
     """
@@ -60,7 +60,7 @@ def put(tree: Any, path: str, value: object) -> None:
 
 
 def get(tree: Any, path: str) -> Any:
-    """The value at a dotted path of a tree of mappings and lists; raises LookupError where there is none."""
+    """The value at a dotted path of a tree of mappings and lists. Raises LookupError where there is none."""
     for key in path.split("."):
         try:
             tree = tree[int(key)] if isinstance(tree, list) else tree[key]

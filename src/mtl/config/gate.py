@@ -1,4 +1,4 @@
-"""The section `promote:` of params.yaml: what a joint model must show to become the champion."""
+"""The section `promote:` of params.yaml: the conditions on which a joint model becomes the champion."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class _Choice(Settings):
     @model_validator(mode="after")
     def _are_different(self) -> _Choice:
         if len({repr(value) for value in self.values}) < len(self.values):
-            raise ValueError(f"{self.name}: a value is listed twice; list it once")
+            raise ValueError(f"{self.name}: a value is listed duplicate; list it once")
         if any(isinstance(value, dict) for value in self.values):
             raise ValueError(f"{self.name}: a value is a mapping; search its keys one by one")
         return self
@@ -65,7 +65,7 @@ class Categorical(_Choice):
 
 
 class Discrete(_Choice):
-    """One of several numbers, given in rising order."""
+    """One of several numbers, in rising order."""
 
     type: Literal["discrete"]
     values: Annotated[tuple[int | float, ...], Field(min_length=2)]
@@ -99,9 +99,9 @@ class Tune(Settings):
         if (self.metric, self.goal) not in (("val_acc", "maximize"), ("val_loss", "minimize")):
             raise ValueError(f"goal: {self.goal} makes {self.metric} worse; maximize val_acc or minimize val_loss")
         names = [parameter.name for parameter in self.parameters]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice:
-            raise ValueError(f"parameters: {twice} is declared twice; declare it once")
+        duplicate = next((name for name in names if names.count(name) > 1), None)
+        if duplicate:
+            raise ValueError(f"parameters: {duplicate} is declared duplicate; declare it once")
         for parameter in self.parameters if self.algorithm == "grid" else ():
             if isinstance(parameter, Double):
                 raise ValueError(

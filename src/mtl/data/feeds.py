@@ -1,4 +1,4 @@
-"""What a training is fed: images and labels in batches, whatever they are read from."""
+"""The feed of a training: images and labels in batches, whatever they are read from."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class Feed(ABC, Generic[Pixels]):
     """
 
     def __init__(self, images: Pixels, labels: np.ndarray) -> None:
-        self.images, self.labels = images, labels
+        self.images: Pixels = images
+        self.labels = labels
         self.shape: tuple[int, int, int] = images.shape[1:]
         self.failure: UserError | None = None  # why the images could not be read
 
@@ -60,7 +61,7 @@ class Feed(ABC, Generic[Pixels]):
 
     @abstractmethod
     def content(self) -> Iterator[bytes | memoryview]:
-        """What tells this feed's images and labels from others, for a digest."""
+        """Yield what distinguishes this feed's images and labels from others, for a digest."""
 
     def steps(self, recipe: Recipe) -> int:
         """Steps of an epoch."""
@@ -81,7 +82,7 @@ class Feed(ABC, Generic[Pixels]):
     def in_order(self, heads: Sequence[Head], batch_size: int = 500) -> tf.data.Dataset:
         """`whole` as `stream` gives its batches."""
         batches = self._dataset(lambda: self.whole(batch_size), heads)
-        # Keras warns of a stream that ends without having said where.
+        # Keras warns of a stream that ends without having stated its length.
         return batches.apply(tf.data.experimental.assert_cardinality(math.ceil(len(self) / batch_size)))
 
     def _dataset(self, generate: Callable[[], Iterator[Batch]], heads: Sequence[Head]) -> tf.data.Dataset:
@@ -125,12 +126,12 @@ class Arrays(Feed[np.ndarray]):
         augmentation = recipe.augmentation
         windows = _windows(self.images, augmentation.translate)
         side = sides(len(self), seed)
-        drawn = -1
+        current = -1
         for parts in passes(len(self), recipe, first_epoch):
             places = []
             for number, part in parts:
-                if number != drawn:
-                    drawn, rng = number, np.random.default_rng([seed, number])
+                if number != current:
+                    current, rng = number, np.random.default_rng([seed, number])
                     order = rng.permutation(len(self))
                     shifts = rng.integers(2 * augmentation.translate + 1, size=(2, len(self)))
                 mirrored = (side[order[part]] + number) % 2 == 1
@@ -150,7 +151,7 @@ class Arrays(Feed[np.ndarray]):
 
 
 def passes(count: int, recipe: Recipe, first_epoch: int = 0) -> Iterator[list[tuple[int, slice]]]:
-    """For each batch, which parts of which passes over the images it is made of: (number of the pass, its part).
+    """Yield for each batch the parts of passes over the images that it is made of: (number of the pass, its part).
 
     A batch is of one pass, and of several only with `steps_per_epoch`, where passes follow each other without a gap.
     """
@@ -171,7 +172,7 @@ def passes(count: int, recipe: Recipe, first_epoch: int = 0) -> Iterator[list[tu
 
 
 def sides(count: int, seed: int) -> np.ndarray:
-    """For each image whether it is mirrored in the odd passes rather than in the even ones, 0 or 1.
+    """1 for each image that is mirrored in the odd passes, 0 for each that is in the even ones.
 
     In turn rather than at random: two passes show both sides of every image (arXiv:2404.00498).
     """

@@ -9,10 +9,10 @@ LABELS = Path("data/labels")
 MODELS = Path("models")
 METRICS = Path("metrics")
 PLOTS = METRICS / "plots"
-SHARDS = "shards.json"  # in data/raw where the images are in TFRecord shards: where those are
-CHECKPOINTS = Path(".checkpoints")  # no DVC out: what a killed training goes on from
+SHARDS = "shards.json"  # in data/raw, where the images are in TFRecord shards: the paths of those
+CHECKPOINTS = Path(".checkpoints")  # no DVC out: the state that a killed training goes on from
 
 
 def model_path(task: str) -> Path:
-    """Where the trained model of `task` is."""
+    """The path of the trained model of `task`."""
     return MODELS / f"{task}.keras"

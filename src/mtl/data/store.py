@@ -20,7 +20,7 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 
 @dataclass(frozen=True)
 class Dataset:
-    """What data/raw holds. `encoding` says what the pixels went through: raw, jpeg, png, mixed or drawn."""
+    """The content of data/raw. `encoding` says what the pixels went through: raw, jpeg, png, mixed or drawn."""
 
     name: str
     source: str
@@ -36,8 +36,8 @@ class Dataset:
 def write_raw(dataset: Dataset, arrays: Mapping[str, np.ndarray], documents: Mapping[str, Any] | None = None) -> None:
     """Write data/raw: `{x,y}_{train,test}` and `validation` as `.npy`, and dataset.json.
 
-    Where the images are in TFRecord shards there is no `x_…`; `documents` are what JSON then says of them. DVC leaves
-    what an earlier run wrote (`persist`), so all else is removed.
+    Where the images are in TFRecord shards there is no `x_…`, and `documents` describe them in JSON. DVC leaves what an
+    earlier run wrote (`persist`), so all else is removed.
     """
     contents = {**(documents or {}), "dataset.json": asdict(dataset)}
     for name, array in arrays.items():
@@ -81,7 +81,7 @@ def read_splits(*tasks: str) -> dict[str, tuple[np.ndarray | Images, np.ndarray]
 
 
 def read_training() -> dict[str, tuple[np.ndarray, np.ndarray | Images]]:
-    """For `train` (without the held-out images) and `val` (those, may be none): indices into train, and the images."""
+    """Indices into train, and images, of `train` (without the held-out images) and `val` (those, may be none)."""
     images, held_out = read_images("train"), files.read_array(paths.RAW / "validation.npy")
     kept = np.setdiff1d(np.arange(len(images)), held_out)
     return {"train": (kept, images[kept]), "val": (held_out, images[held_out])}

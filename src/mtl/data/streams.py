@@ -16,7 +16,7 @@ INTERLEAVED = 8  # shards that are read at a time
 
 
 def feed(images: np.ndarray | Images, labels: np.ndarray) -> Feed:
-    """What feeds a training with `images`: an array, or shards, which are read into memory where they may be."""
+    """The feed of a training with `images`: an array, or shards, which are read into memory where they may be."""
     if isinstance(images, Images) and not images.fits:
         return Streamed(images, labels)
     return Arrays(np.asarray(images), labels)
@@ -36,21 +36,21 @@ class Streamed(Feed[Images]):
         side = sides(len(self), seed)
         reading = -1
         for parts in passes(len(self), recipe, first_epoch):
-            got = []
+            shares = []
             start = 0  # of the part, in the batch
             for number, part in parts:
                 before = number * len(self) if recipe.steps_per_epoch else 0  # places of a batch go on over passes
                 if number != reading:
                     reading = number
-                    taker = _Taker(self._pass(seed, number, part.start, before, size, worker, workers))
+                    chunks = _Chunks(self._pass(seed, number, part.start, before, size, worker, workers))
                 length = part.stop - part.start
                 mine = len(range(start, start + length)[(worker - start) % workers :: workers])
-                places, images = taker.take(mine, self.shape)
+                places, images = chunks.take(mine, self.shape)
                 if len(places) < mine:
                     raise self.images.broken(ENDED)
-                got.append((places, images, (side[places] + number) % 2))
+                shares.append((places, images, (side[places] + number) % 2))
                 start += length
-            places, images, mirrored = (np.concatenate(column) for column in zip(*got, strict=True))
+            places, images, mirrored = (np.concatenate(column) for column in zip(*shares, strict=True))
             # Drawn for the whole batch, so that they do not depend on who shares it.
             first, part = parts[0]
             rng = np.random.default_rng([seed, first, part.start])
@@ -66,7 +66,7 @@ class Streamed(Feed[Images]):
         """
         rng = np.random.default_rng([seed, number])
         images = self.images
-        records = images.records(rng.permutation(len(images.files)), INTERLEAVED)
+        records = images.records(rng.permutation(len(images.files)).tolist(), INTERLEAVED)
         buffer = min(len(self), max(LEAST, int(SHUFFLED / images.mean_bytes)))
         records = records.shuffle(buffer, seed=int(rng.integers(2**31)), reshuffle_each_iteration=False)
         records = records.skip(skipped)
@@ -88,21 +88,22 @@ class Streamed(Feed[Images]):
             yield np.ascontiguousarray(array).data
 
 
-class _Taker:
-    """So many images after so many, from chunks of whatever size."""
+class _Chunks:
+    """Images with their places in chunks of any size, taken in any number."""
 
     def __init__(self, chunks: Iterator[tuple[np.ndarray, np.ndarray]]) -> None:
-        self.chunks, self.places, self.images = chunks, np.empty(0, int), None
+        self.chunks, self.places = chunks, np.empty(0, int)
+        self.images: np.ndarray | None = None
 
     def take(self, count: int, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """The next `count` images, or those that are left, with their places."""
         if self.images is None:
             self.images = np.empty((0, *shape), np.uint8)
-        places, images, there = [self.places], [self.images], len(self.places)
-        while there < count and (chunk := next(self.chunks, None)) is not None:
+        places, images, available = [self.places], [self.images], len(self.places)
+        while available < count and (chunk := next(self.chunks, None)) is not None:
             places.append(chunk[0])
             images.append(chunk[1])
-            there += len(chunk[0])
+            available += len(chunk[0])
         all_places, all_images = np.concatenate(places), np.concatenate(images)
         self.places, self.images = all_places[count:], all_images[count:]
         return all_places[:count], all_images[:count]

@@ -1,4 +1,4 @@
-"""What the compact networks are built from: a trunk of convolutional blocks, heads, whitening."""
+"""The parts of the compact networks: a trunk of convolutional blocks, heads, whitening."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class FusedBatchNormalization(layers.BatchNormalization):
             outputs, mean, variance = self._of_one(inputs)
         else:
             outputs, mean, variance = self._of_all(inputs)
-        for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving * self.momentum + now * (1 - self.momentum))
+        for moving, current in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + current * (1 - self.momentum))
         return outputs
 
     def _of_one(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -48,8 +48,8 @@ class FusedBatchNormalization(layers.BatchNormalization):
         """The same, of the images of all replicas; of a gradient, the part that goes back through the others too."""
         x = tf.cast(inputs, tf.float32)
         replica = tf.distribute.get_replica_context()
-        here = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
-        total = replica.all_reduce("sum", tf.concat([tf.reduce_sum(x, axis=(0, 1, 2)), [here]], axis=0))
+        own = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
+        total = replica.all_reduce("sum", tf.concat([tf.reduce_sum(x, axis=(0, 1, 2)), [own]], axis=0))
         count = total[-1]
         mean = total[:-1] / count
         squares = replica.all_reduce("sum", tf.reduce_sum(tf.square(x - mean), axis=(0, 1, 2)))

@@ -132,9 +132,9 @@ def build(recipe: Recipe, shape: Shape, classes: int, images: np.ndarray | Image
         raise UserError(
             f"network {recipe.network!r} with {recipe.options} on images {shape}: {one_line(error)}"
         ) from error
-    given = getattr(model, "output_shape", type(model).__name__)
-    if given != (None, classes):
-        raise UserError(f"network {recipe.network!r} gives {given}; the task needs a model with (None, {classes})")
+    output = getattr(model, "output_shape", type(model).__name__)
+    if output != (None, classes):
+        raise UserError(f"network {recipe.network!r} gives {output}; the task needs a model with (None, {classes})")
     for layer in model.layers:
         if layer.name == blocks.WHITENING:
             layer.set_weights([blocks.whitening_kernel(np.asarray(images[: blocks.WHITENED]))])

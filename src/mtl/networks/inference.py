@@ -35,13 +35,13 @@ def plain(model: keras.Model) -> keras.Model:
 def predict(model: keras.Model, images: np.ndarray | Images, batch_size: int = 500) -> np.ndarray:
     """Probabilities, float32 (N, K), of `images`, uint8 (N, H, W, C); those in shards are read batch by batch."""
     if not isinstance(images, np.ndarray):
-        answers = [model.predict_on_batch(batch) for batch in images.batches(batch_size)]
-        return np.concatenate(answers) if answers else np.empty((0, *model.output_shape[1:]), np.float32)
+        batches = [model.predict_on_batch(batch) for batch in images.batches(batch_size)]
+        return np.concatenate(batches) if batches else np.empty((0, *model.output_shape[1:]), np.float32)
     return model.predict(images, batch_size=batch_size, verbose=0)
 
 
 def multiply_adds(model: keras.Model) -> int:
-    """Multiply-adds of one image's way forward through the convolutions and dense layers of `model`."""
+    """Multiply-adds of the forward pass of one image through the convolutions and dense layers of `model`."""
     total = 0
     for layer in model.layers:
         if isinstance(layer, layers.Conv2D):

@@ -1,4 +1,4 @@
-"""For each task: keep its own model, derive its answer, or share a network, by a rule that is stated here."""
+"""Advice for each task: keep its own model, derive its answer, or share a network, by a rule that is stated here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mtl.study.statistics import Interval
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known about one task.
+    """The evidence on one task.
 
     Attributes:
         collapsed: its own model gives every image the same label.
@@ -35,7 +35,14 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Advice:
-    """What to do, whether the evidence excludes the opposite at 95 %, why, and what would settle it (or nothing)."""
+    """Advice on one task.
+
+    Attributes:
+        action: what to do.
+        sure: whether the evidence excludes the opposite at 95 %.
+        because: the reason.
+        settle: what would make it sure; empty where nothing is needed.
+    """
 
     action: Literal["keep", "derive", "share", "repair"]
     sure: bool
@@ -45,34 +52,28 @@ class Advice:
 
 def gather(task: str, verdict: Verdict | None, study: StudyResults | None) -> Evidence:
     """The evidence on `task` in the two metrics files."""
-    derived = verdict.derived.get(task) if verdict else None
+    implied = verdict.derived.get(task) if verdict else None
     gain = None
-    if derived is not None and derived.gain is not None:
-        if derived.gain_low is None or derived.gain_high is None:
-            gain = Interval(100 * derived.gain)
+    if implied is not None and implied.gain is not None:
+        if implied.gain_low is None or implied.gain_high is None:
+            gain = Interval(100 * implied.gain)
         else:
-            gain = Interval(100 * derived.gain, 100 * derived.gain_low, 100 * derived.gain_high)
-    known = {}
-    if study is not None:
-        pairs = {
-            "shared": ("shared", "independent"),
-            "shared_over_derived": ("shared", "derived"),
-            "derived": ("derived", "independent"),
-        }
-        known = {
-            name: statistics.over_seeds(statistics.gains(study, arrangement, task, over))
-            for name, (arrangement, over) in pairs.items()
-        }
-        known["seeds"] = len(statistics.by_seed(study, "independent"))
-    base = derived.base if derived else None
-    if verdict is None and study is not None and known["derived"] and task != study.base:
-        base = study.base
+            gain = Interval(100 * implied.gain, 100 * implied.gain_low, 100 * implied.gain_high)
+    base = implied.base if implied else None
     collapsed = bool(verdict and task in verdict.tasks and verdict.tasks[task].one_class)
-    return Evidence(collapsed, base, gain, **known)
+    if study is None:
+        return Evidence(collapsed, base, gain)
+    shared = statistics.over_seeds(statistics.gains(study, "shared", task, "independent"))
+    shared_over_derived = statistics.over_seeds(statistics.gains(study, "shared", task, "derived"))
+    derived = statistics.over_seeds(statistics.gains(study, "derived", task, "independent"))
+    if verdict is None and derived is not None and task != study.base:
+        base = study.base
+    seeds = len(statistics.by_seed(study, "independent"))
+    return Evidence(collapsed, base, gain, shared, shared_over_derived, derived, seeds)
 
 
 def advise(e: Evidence) -> Advice:
-    """The rule, in its order:
+    """Apply the rule, in its order:
 
     1. A model that gives every image the same label is repaired first.
     2. Share, where the shared network is clearly better (its whole 95 % interval above 0) than the independent one,
@@ -100,7 +101,7 @@ def advise(e: Evidence) -> Advice:
         because = "no other task implies its answer"
     if e.shared is None:
         return Advice("keep", False, f"{because}; sharing was not tried", "the study")
-    # Where sharing beats the independent network, it is the one with all the training that it is held against.
+    # Where sharing beats the independent network, it is compared with the one that had all the training.
     than = " than one network with all the training for itself" if shared > 0 or (shared == 0 and alone < 0) else ""
     if shared < 0 or alone < 0:
         return Advice("keep", True, f"{because}, and sharing is no better{than}")

@@ -1,4 +1,4 @@
-"""`mtl report`: the tables of the verdict and of the study, and what they advise for each task."""
+"""`mtl report`: the tables of the verdict and of the study, and the advice for each task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GAIN = (
 
 
 def sections(markdown: bool) -> tuple[dict[str, str], list[str]]:
-    """The text of `verdict`, `study` and `advice`, those there are, and a line for each metrics file that is not used.
+    """The texts of `verdict`, `study` and `advice` where they exist, and a line for each metrics file that is not used.
 
     Raises:
         UserError: both files are missing, or one is broken.
@@ -21,14 +21,18 @@ def sections(markdown: bool) -> tuple[dict[str, str], list[str]]:
 
     verdict, study, notes = results.read()
     table = tables.markdown if markdown else tables.text
-    found = {}
+    texts = {}
     if verdict is not None:
-        found["verdict"] = "\n\n".join([table(tables.verdict(verdict)), *tables.contradictions(verdict)])
+        texts["verdict"] = "\n\n".join([table(tables.verdict(verdict)), *tables.contradictions(verdict)])
     if study is not None:
         seeds = sorted({run.seed for run in study.runs})
-        where = f"{study.data}; seeds {', '.join(map(str, seeds))}; {study.machine.get('cpu') or 'unknown processor'}."
-        found["study"] = "\n\n".join([table(tables.study(study)), f"{where} {GAIN}"])
-    tasks = list(verdict.tasks) if verdict is not None else study.tasks
+        source = f"{study.data}; seeds {', '.join(map(str, seeds))}; {study.machine.get('cpu') or 'unknown processor'}."
+        texts["study"] = "\n\n".join([table(tables.study(study)), f"{source} {GAIN}"])
+    if verdict is not None:
+        tasks = list(verdict.tasks)
+    else:
+        assert study is not None  # `read` raises where both are missing
+        tasks = study.tasks
     sentences = [advice.sentence(task, advice.gather(task, verdict, study)) for task in tasks]
-    found["advice"] = "\n".join(f"- {line}" if markdown else line for line in sentences)
-    return found, notes
+    texts["advice"] = "\n".join(f"- {line}" if markdown else line for line in sentences)
+    return texts, notes

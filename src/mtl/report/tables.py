@@ -15,13 +15,13 @@ NONE = "–"
 
 
 def verdict(v: Verdict) -> Table:
-    """A row per task, and one of what is said over all of them."""
+    """A row per task, and one over all of them."""
     derived = ["derived from", "derived accuracy", "own − derived (95 %)", "p"]
     rows = [["task", "accuracy (95 %)", "loss", "nll", "nll ratio", "ECE", *derived]]
-    for task, got in v.tasks.items():
-        acc = f"{got.acc:.4f}{_range(got.acc_low, got.acc_high, '.4f')}"
-        ratio, ece = _number(got.nll_ratio, ".4f"), _number(got.ece, ".4f")
-        rows.append([task, acc, f"{got.loss:.4f}", f"{got.nll:.4f}", ratio, ece])
+    for task, scores in v.tasks.items():
+        acc = f"{scores.acc:.4f}{_range(scores.acc_low, scores.acc_high, '.4f')}"
+        ratio, ece = _number(scores.nll_ratio, ".4f"), _number(scores.ece, ".4f")
+        rows.append([task, acc, f"{scores.loss:.4f}", f"{scores.nll:.4f}", ratio, ece])
         if task in v.derived:
             d = v.derived[task]
             gain = NONE if d.gain is None else f"{d.gain:+.4f}{_range(d.gain_low, d.gain_high, '+.4f')}"
@@ -33,22 +33,22 @@ def verdict(v: Verdict) -> Table:
 
 
 def contradictions(v: Verdict) -> list[str]:
-    """A sentence for each task that another one implies, where the two are known to contradict each other."""
+    """A sentence for each task that another one implies, where the two contradict each other."""
     lines = []
-    for task, got in v.derived.items():
-        there = got.contradict
-        if there is not None and there.acc is not None and there.from_acc is not None:
+    for task, d in v.derived.items():
+        subset = d.contradict
+        if subset is not None and subset.acc is not None and subset.from_acc is not None:
             right = (
-                f"{task} is right on {there.acc:.1%} of them, {got.base} (on its own labels) on {there.from_acc:.1%}"
+                f"{task} is right on {subset.acc:.1%} of them, {d.base} (on its own labels) on {subset.from_acc:.1%}"
             )
             lines.append(
-                f"{task} contradicts {got.base} on {there.images:,} images ({got.contradiction_rate:.2%}): {right}."
+                f"{task} contradicts {d.base} on {subset.images:,} images ({d.contradiction_rate:.2%}): {right}."
             )
     return lines
 
 
 def study(s: StudyResults) -> Table:
-    """A row per arrangement and task, and one per arrangement with its mean gain and what it cost."""
+    """A row per arrangement and task, and one per arrangement with its mean gain and its cost."""
     costs = ["multiply-adds", "parameters", "images seen", "training, CPU s", "CPU ms per image"]
     rows = [["arrangement", "task", "accuracy", "nll", "Δ, % (95 %)", *costs]]
     for arrangement in dict.fromkeys(run.arrangement for run in s.runs):
@@ -62,9 +62,9 @@ def study(s: StudyResults) -> Table:
         gain = NONE if own else _gain(statistics.mean_gains(s, arrangement))
         processor = [run.cpu_seconds for run in runs if run.cpu_seconds is not None]
         spent = f"{mean(processor):.0f}" if processor else NONE
-        took = [run.milliseconds_per_image for run in runs if run.milliseconds_per_image is not None]
+        times = [run.milliseconds_per_image for run in runs if run.milliseconds_per_image is not None]
         cost = [f"{runs[0].multiply_adds:.4e}", f"{runs[0].parameters:,}", f"{runs[0].images_seen:,}", spent]
-        rows.append([arrangement, "all", "", "", gain, *cost, f"{min(took):.3f}" if took else NONE])
+        rows.append([arrangement, "all", "", "", gain, *cost, f"{min(times):.3f}" if times else NONE])
     return rows
 
 

@@ -1,1 +1,1 @@
-"""Independent, shared or derived networks: how they are arranged, compared, and what follows for each task."""
+"""Independent, shared or derived networks: their arrangements, compared at equal cost."""

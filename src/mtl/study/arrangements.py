@@ -53,23 +53,26 @@ class Network:
 
 
 def questions() -> dict[str, Answers]:
-    """Labels and classes of every task in data/labels, not answered yet: `probabilities` are empty."""
+    """Labels and classes of every task in data/labels, without answers: `probabilities` are empty."""
     tasks = {}
     for task in store.labelled_tasks():
         classes = store.read_classes(task)
         names = tuple(classes["classes"])
-        nothing = np.empty((0, len(names)), np.float32)
+        no_answers = np.empty((0, len(names)), np.float32)
         labels = store.read_labels(task, "test")
-        tasks[task] = Answers(labels, nothing, names, classes["of_class"], "categorical_crossentropy")
+        tasks[task] = Answers(labels, no_answers, names, classes["of_class"], "categorical_crossentropy")
     return tasks
 
 
-def networks(arrangement: Arrangement, tasks: Mapping[str, Answers], epochs: int) -> list[Network]:
-    """The networks of an arrangement; each arrangement sees the same number of images in training.
+def networks(arrangement: str, tasks: Mapping[str, Answers], epochs: int) -> list[Network]:
+    """The networks of an arrangement. Each arrangement sees the same number of images in training.
 
     `independent` has a network per task, trained for `epochs`. `shared` and `derived` have a single one, trained for
     `epochs` times the number of tasks: with a head per task, or for the task with most labels that implies another.
-    Where no task implies another there is nothing to derive, and the list is empty. Another name raises UserError.
+    Where no task implies another there is nothing to derive, and the list is empty.
+
+    Raises:
+        UserError: no arrangement has that name.
     """
     if arrangement not in get_args(Arrangement):
         raise UserError(f"there is no arrangement {arrangement!r}; known: {', '.join(get_args(Arrangement))}")
@@ -77,13 +80,13 @@ def networks(arrangement: Arrangement, tasks: Mapping[str, Answers], epochs: int
         return [Network((task,), epochs) for task in tasks]
     if arrangement == "shared":
         return [Network(tuple(tasks), epochs * len(tasks))]
-    bases = {evaluation.finest_base(task, tasks) for task in tasks} - {None}
+    bases = {base for task in tasks if (base := evaluation.finest_base(task, tasks)) is not None}
     finest = max(sorted(bases), key=lambda task: len(tasks[task].classes), default=None)
     return [] if finest is None else [Network((finest,), epochs * len(tasks))]
 
 
 def weights(study: Study, tasks: Sequence[str]) -> dict[str, float]:
-    """The weight of each task's loss in the shared network, 1 where none is given; unknown names raise UserError."""
+    """The weight of each task's loss in the shared network, by default 1. Raises UserError for an unknown task."""
     unknown = [task for task in study.loss_weights if task not in tasks]
     if unknown:
         raise UserError(f"study/params.yaml: loss_weights: there is no task {unknown[0]!r}; known: {', '.join(tasks)}")
@@ -97,28 +100,30 @@ def recipe(study: Study, network: Network, tasks: Mapping[str, Answers]) -> Reci
     return study.recipe.model_copy(update={"epochs": network.epochs, "options": options})
 
 
-def answers(tasks: Mapping[str, Answers], given: Mapping[str, np.ndarray]) -> dict[str, Answers]:
-    """What an arrangement says of every task: probabilities of a network, or what those of the finest task imply.
+def answers(tasks: Mapping[str, Answers], probabilities: Mapping[str, np.ndarray]) -> dict[str, Answers]:
+    """The answers of an arrangement: a network's probabilities, or those that the finest task's imply.
 
     Args:
         tasks: labels and classes of every task; their probabilities are not read.
-        given: probabilities, float32 (N, K), of the tasks that have a head.
+        probabilities: float32 (N, K), of the tasks that have a head.
 
     Returns:
         Tasks that are neither answered nor implied are left out.
     """
-    told = {task: replace(tasks[task], probabilities=p) for task, p in given.items()}
-    for task in [task for task in tasks if task not in given]:
-        base = evaluation.finest_base(task, {name: tasks[name] for name in (*given, task)})
+    answered = {task: replace(tasks[task], probabilities=p) for task, p in probabilities.items()}
+    for task in [task for task in tasks if task not in probabilities]:
+        base = evaluation.finest_base(task, {name: tasks[name] for name in (*probabilities, task)})
         if base is not None:
             groups = evaluation.implied(tasks[base], tasks[task])
-            told[task] = replace(tasks[task], probabilities=evaluation.group_sums(given[base], groups))
-    return told
+            assert groups is not None  # `finest_base` names none but those
+            summed = evaluation.group_sums(probabilities[base], groups)
+            answered[task] = replace(tasks[task], probabilities=summed)
+    return answered
 
 
-def judge(told: Mapping[str, Answers]) -> dict[str, dict[str, float]]:
-    """Accuracy `acc` and `nll` (nats) of every task that is answered."""
+def judge(answered: Mapping[str, Answers]) -> dict[str, dict[str, float]]:
+    """Accuracy `acc` and negative log-likelihood `nll` in nats of every task that is answered."""
     return {
         task: {"acc": scores.accuracy(a.probabilities, a.labels), "nll": scores.nll(a.probabilities, a.labels)}
-        for task, a in told.items()
+        for task, a in answered.items()
     }

@@ -1,4 +1,4 @@
-"""The figure of the study: what each arrangement gains over independent networks."""
+"""The figure of the study: the gain of each arrangement over independent networks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def gains(study: StudyResults) -> Figure:
     for number, arrangement in enumerate(arrangements):
         columns = [statistics.gains(study, arrangement, task) for task in study.tasks]
         columns.append(statistics.mean_gains(study, arrangement))
-        colour, label = f"C{number}", arrangement
+        colour = f"C{number}"
+        label: str | None = arrangement
         for place, values in enumerate(columns):
             x = place + (2 * number + 1 - len(arrangements)) * ASIDE
             axes.plot([x - ASIDE / 3] * len(values), values, ".", color=colour, alpha=0.5)
@@ -33,7 +34,7 @@ def gains(study: StudyResults) -> Figure:
                 half = interval.high - interval.value if interval.bounded else 0.0
                 at = x + ASIDE / 3
                 axes.errorbar(at, interval.value, half, fmt="o", capsize=4, color=colour, label=label)
-                label = None
+                label = None  # once in the legend
     axes.set_xticks(range(len(study.tasks) + 1), [*study.tasks, "mean"], parse_math=False)
     title = f"{study.data}: equal training compute"
     axes.set(ylabel="Δ accuracy over independent, %", title=title, xlim=(-0.5, len(study.tasks) + 0.5))

@@ -1,4 +1,4 @@
-"""metrics/main_evaluate.json and metrics/study.json as types, with what is missing or stale in one line each."""
+"""metrics/main_evaluate.json and metrics/study.json as types, with a line for each that is missing or stale."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STUDY = paths.METRICS / "study.json"
 
 
 class Part(BaseModel):
-    """A part of a metrics file: what is not read here is let through, and what may be missing is None."""
+    """A part of a metrics file. Keys that are not read here are ignored, and keys that may be missing are None."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
@@ -74,7 +74,7 @@ class Score(Part):
 
 
 class StudyRun(Part):
-    """One arrangement trained with one seed. `tasks` has those that it answers."""
+    """One arrangement trained with one seed. `tasks` holds those that it answers."""
 
     arrangement: str
     seed: int
@@ -130,7 +130,7 @@ def _read(kind: type[P], path: Path) -> P | None:
 
 
 def _stale(study: StudyResults, verdict: Verdict | None) -> str | None:
-    """How the study's data or tasks differ from those that the pipeline has now."""
+    """The difference of the study's data or tasks from the pipeline's, as a clause; None where there is none."""
     data = store.read_dataset().name if (paths.RAW / "dataset.json").exists() else study.data
     if data != study.data:
         return f"it is about {study.data}, and data/raw holds {data}"

@@ -13,7 +13,7 @@ LEVEL = 0.95
 
 
 class Interval(NamedTuple):
-    """An estimate and its 95 % interval; without one (a single seed) the bounds are infinite."""
+    """An estimate and its 95 % interval. Without one (a single seed) the bounds are infinite."""
 
     value: float
     low: float = -math.inf
@@ -26,7 +26,7 @@ class Interval(NamedTuple):
 
     @property
     def negated(self) -> Interval:
-        """The same of the opposite difference."""
+        """The interval of the opposite difference."""
         return Interval(-self.value, -self.high, -self.low)
 
     @property
@@ -47,8 +47,8 @@ def over_seeds(values: Sequence[float]) -> Interval | None:
 
 def by_seed(study: StudyResults, arrangement: str) -> dict[int, StudyRun]:
     """The runs of an arrangement, in the order of their seeds."""
-    found = {run.seed: run for run in study.runs if run.arrangement == arrangement}
-    return dict(sorted(found.items()))
+    runs = {run.seed: run for run in study.runs if run.arrangement == arrangement}
+    return dict(sorted(runs.items()))
 
 
 def gains(study: StudyResults, arrangement: str, task: str, over: str = "independent") -> list[float]:

@@ -3,6 +3,7 @@
 import time
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from mtl.data import backend, paths, store
 from mtl.data.shards import Images
 from mtl.evaluation import figures
 from mtl.study import arrangements, figure, results
+
+if TYPE_CHECKING:
+    import keras
 
 STUDY = Path("study")
 IMAGES = 2000  # of the test images, on which the time per image is measured
@@ -28,9 +32,9 @@ def main() -> None:
         runs = []
         for arrangement, seed in product(study.arrangements, study.seeds):
             name = STUDY / "runs" / f"{arrangement}-{seed}"
-            got = files.read_json(name.with_suffix(".json")) | files.read_json(name.with_suffix(".seconds.json"))
-            took = milliseconds[arrangement, seed]
-            runs.append({"arrangement": arrangement, "seed": seed, "milliseconds_per_image": took, **got})
+            result = files.read_json(name.with_suffix(".json")) | files.read_json(name.with_suffix(".seconds.json"))
+            key = {"arrangement": arrangement, "seed": seed}
+            runs.append({**key, "milliseconds_per_image": milliseconds[arrangement, seed], **result})
         base = arrangements.networks("derived", tasks, study.recipe.epochs)
         content = {
             "data": dataset.name,
@@ -41,11 +45,11 @@ def main() -> None:
             "loss_weights": arrangements.weights(study, list(tasks)),
             "runs": runs,
         }
-        drawn = figure.gains(results.StudyResults.model_validate(content))
-        files.write_bytes(STUDY / "gains.png", figures.png(drawn))
+        plot = figure.gains(results.StudyResults.model_validate(content))
+        files.write_bytes(STUDY / "gains.png", figures.png(plot))
         files.write_json(paths.METRICS / "study.json", content)
         run.log_json(content, "study.json")
-        run.log_figures({"gains": drawn})
+        run.log_figures({"gains": plot})
         print(f"{len(runs)} runs; `mtl report` prints their table")
 
 
@@ -54,28 +58,28 @@ def measure(
 ) -> dict[tuple[str, int], float | None]:
     """Milliseconds of processor time that all networks of an arrangement take for an image, once per seed in turn.
 
-    With one thread, so that it is also the time on the clock where nothing else runs. The networks are untrained: what
-    their weights are does not change how long they take.
+    It is measured with one thread, so that it is also the time on the clock where nothing else runs. The networks are
+    untrained: their weights do not change how long they take.
     """
     backend.import_tensorflow()
     from mtl.networks import catalog, inference
 
     backend.configure(params.Hardware(threads=1, strategy="one_device"), study.recipe.precision, 0)
     images = np.asarray(images)  # those in shards are read by TensorFlow, as it was set up just now
-    built = {}
+    models: dict[str, list[keras.Model]] = {}
     for arrangement in study.arrangements:
-        built[arrangement] = []
+        models[arrangement] = []
         for network in arrangements.networks(arrangement, tasks, study.recipe.epochs):
             recipe = arrangements.recipe(study, network, tasks)
             outputs = sum(len(tasks[task].classes) for task in network.tasks)
             model = inference.plain(catalog.build(recipe, images.shape[1:], outputs, images))
             inference.predict(model, images)  # the first call compiles
-            built[arrangement].append(model)
-    took: dict[tuple[str, int], float | None] = {}
+            models[arrangement].append(model)
+    milliseconds: dict[tuple[str, int], float | None] = {}
     for seed, arrangement in product(study.seeds, study.arrangements):
         started = time.process_time()
-        for model in built[arrangement]:
+        for model in models[arrangement]:
             inference.predict(model, images)
         seconds = time.process_time() - started
-        took[arrangement, seed] = 1000 * seconds / len(images) if built[arrangement] else None
-    return took
+        milliseconds[arrangement, seed] = 1000 * seconds / len(images) if models[arrangement] else None
+    return milliseconds

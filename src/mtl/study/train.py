@@ -37,9 +37,9 @@ def main(arrangement: str, seed: int) -> None:
         run.log_tags(outside)
         run.log_params({"arrangement": arrangement, "seed": seed, "hardware": settings.hardware.model_dump()})
         run.log_params({"loss_weights": weights, "recipe": study.recipe.model_dump()})
-        given: dict[str, np.ndarray] = {}
-        took: list[np.ndarray] = []
-        spent = {"multiply_adds": 0, "parameters": 0, "images_seen": 0}
+        answers: dict[str, np.ndarray] = {}
+        times: list[np.ndarray] = []
+        spent: dict[str, int] = {"multiply_adds": 0, "parameters": 0, "images_seen": 0}
         for network in arrangements.networks(arrangement, tasks, study.recipe.epochs):
             recipe = arrangements.recipe(study, network, tasks)
             heads = [Head(len(tasks[task].classes), weights[task]) for task in network.tasks]
@@ -48,39 +48,43 @@ def main(arrangement: str, seed: int) -> None:
             backend.configure(settings.hardware, recipe.precision, seed)
             with hardware.strategy(hardware.one_machine(settings.hardware, "the study")).scope():
                 model = catalog.build(recipe, dataset.shape, sum(head.labels for head in heads), splits["train"][0])
-                fed = [streams.feed(*splits[split]) for split in ("train", "val")]
+                training, validation = (streams.feed(*splits[split]) for split in ("train", "val"))
                 started = clocks()
                 on_epoch = partial(run.log_epoch, prefix=f"{joined}.")
-                fitted = fitting.fit(model, recipe, seed, *fed, folder / joined, on_epoch, heads=heads)
-            epochs = fitted[1]  # fewer than the recipe's where a killed training went on
-            took.append((clocks() - started) * (recipe.epochs / epochs if epochs else np.nan))
+                _, epochs = fitting.fit(
+                    model, recipe, seed, training, validation, folder / joined, on_epoch, heads=heads
+                )
+            # Those are fewer than the recipe's where a killed training went on.
+            times.append((clocks() - started) * (recipe.epochs / epochs if epochs else np.nan))
             seen = recipe.epochs * dataset.train
             spent["images_seen"] += seen
             spent["parameters"] += model.count_params()
             # The two passes back, to the weights and to the activations, cost as much as the one forward, each.
             spent["multiply_adds"] += 3 * inference.multiply_adds(model) * seen
             probabilities = inference.predict(inference.plain(model), splits["test"][0])
-            given |= {t: probabilities[:, part] for t, part in zip(network.tasks, columns(heads), strict=True)}
+            answers |= {t: probabilities[:, part] for t, part in zip(network.tasks, columns(heads), strict=True)}
 
-        result = {"tasks": arrangements.judge(arrangements.answers(tasks, given)), **spent}
-        written = STUDY / "runs" / f"{name}.json"
-        files.write_json(written, result)
-        wall, processor = (None if np.isnan(total) else float(total) for total in sum(took, np.zeros(2)))
+        scores = arrangements.judge(arrangements.answers(tasks, answers))
+        result = STUDY / "runs" / f"{name}.json"
+        files.write_json(result, {"tasks": scores, **spent})
+        wall, processor = (None if np.isnan(total) else float(total) for total in sum(times, np.zeros(2)))
         if wall is None and earlier:  # it was trained to its end, and DVC did not record that
             run.log_tags({"repeats_run": earlier["run"]})
             print(f"{name}: trained before, by run {earlier['run'][:8] or '-'}; DVC did not record it: judged again")
             wall, processor = earlier["seconds"], earlier["cpu_seconds"]
-        took_all = {"seconds": wall, "cpu_seconds": processor}
-        files.write_json(STUDY / "runs" / f"{name}.seconds.json", took_all)
-        run.log_metrics(spent | ({} if wall is None else {"fit_seconds": wall, "fit_cpu_seconds": processor}))
-        run.log_metrics({f"{task}.{key}": value for task, got in result["tasks"].items() for key, value in got.items()})
+        seconds = {"seconds": wall, "cpu_seconds": processor}
+        files.write_json(STUDY / "runs" / f"{name}.seconds.json", seconds)
+        if wall is not None and processor is not None:
+            run.log_metrics({"fit_seconds": wall, "fit_cpu_seconds": processor})
+        run.log_metrics({**spent, **{f"{task}.{key}": value for task in scores for key, value in scores[task].items()}})
         for task in tasks:
-            got = result["tasks"].get(task)
-            answered = f"accuracy {got['acc']:.4f}" if got else "no answer, as no other task implies it"
+            answered = (
+                f"accuracy {scores[task]['acc']:.4f}" if task in scores else "no answer, as no other task implies it"
+            )
             print(f"{name}: {task}: {answered}")
-        checkpoint.finish(folder, written, run.identity.run_id or "", STUDY / "dvc.lock", **took_all)
+        checkpoint.finish(folder, result, run.identity.run_id or "", STUDY / "dvc.lock", **seconds)
 
 
 def clocks() -> np.ndarray:
-    """Seconds on the wall and of this process' processor time, which does not count what else the machine does."""
+    """Seconds of the clock on the wall and of processor time, which leaves out what other processes do."""
     return np.array([time.perf_counter(), time.process_time()])

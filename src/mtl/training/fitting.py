@@ -23,7 +23,7 @@ from mtl.training.checkpoint import Checkpoint
 from mtl.training.losses import accuracy, summed
 from mtl.training.multiworker import cluster, collectives, loop
 
-# The code that dvc.yaml names for the stage `train`, below this package: a state that other code left is not resumed.
+# The code that dvc.yaml names for the stage `train`, below this package. A state that other code left is not resumed.
 CODE = ("data", "files.py", "networks", "stages/train.py", "tasks", "training")
 
 Row = dict[str, Any]  # one epoch: epoch, loss, acc and, with validation images, val_loss, val_acc
@@ -44,20 +44,20 @@ def fit(
     """Train `model` in place; return the history, one row per epoch, and how many of them were trained just now.
 
     Args:
-        model: as `networks.build` gives it.
+        model: as `catalog.build` returns it.
         train: images and labels; those of several heads are (N, T).
         validation: likewise; may be empty, then rows have no `val_…` and `keep: best` is refused by params.
         folder: where the state of a killed training is; the same training goes on from it.
-        on_epoch: called with each row, those of a resumed training first.
-        heads: of a network that answers several tasks; the loss is the weighted sum over them, `acc` their mean.
+        on_epoch: called with each row, with those of a resumed training first.
+        heads: of a network for several tasks. The loss is their weighted sum, `acc` their mean.
         callbacks: more of Keras' callbacks; they must not change the model.
 
     Must be called outside of the strategy's scope, in which Keras would make variables of what it saves.
     Under `multi_worker` the chief's folder is the one that counts, and another worker's history is what it saw itself.
 
     Raises:
-        UserError: the loss became NaN or infinite, the recipe asks for what the images do not give, they cannot be
-            read, or another worker is gone.
+        UserError: the loss became NaN or infinite, the recipe does not fit the images, they cannot be read, or another
+            worker is gone.
     """
     if recipe.keep == "best" and not len(validation):
         raise UserError("keep: 'best' is chosen on the validation images and there are none; add some, or keep: last")
@@ -141,8 +141,8 @@ def _loss(recipe: Recipe) -> keras.Loss:
     return losses[recipe.loss](label_smoothing=recipe.label_smoothing)
 
 
-def _digest(model: keras.Model, recipe: Recipe, seed: int, heads: Sequence[Head], *fed: Feed) -> str:
-    """Digest of all that decides a training's result, so that a state is never taken up by another training."""
+def _digest(model: keras.Model, recipe: Recipe, seed: int, heads: Sequence[Head], *feeds: Feed) -> str:
+    """Digest of all that decides a training's result, so that no other training goes on from its state."""
     digest = hashlib.blake2b(digest_size=16)
     where = tf.config.threading.get_intra_op_parallelism_threads(), model.distribute_strategy.num_replicas_in_sync
     outside = backend.settings(os.environ)
@@ -154,6 +154,6 @@ def _digest(model: keras.Model, recipe: Recipe, seed: int, heads: Sequence[Head]
             digest.update(path.read_bytes())
     for array in model.get_weights():
         digest.update(np.ascontiguousarray(array).data)
-    for part in (part for feed in fed for part in feed.content()):
+    for part in (part for feed in feeds for part in feed.content()):
         digest.update(part)
     return digest.hexdigest()

@@ -31,11 +31,11 @@ def accuracy(heads: Sequence[targets.Head]) -> keras.Metric:
     """The metric `acc`: the accuracy, of several heads the mean of their accuracies."""
     if len(heads) == 1:
         return keras.metrics.CategoricalAccuracy(name="acc")
-    return keras.metrics.MeanMetricWrapper(right(heads), name="acc")
+    return keras.metrics.MeanMetricWrapper(mean_categorical_accuracy(heads), name="acc")
 
 
-def right(heads: Sequence[targets.Head]) -> Callable[[KerasTensor, KerasTensor], KerasTensor]:
-    """What `accuracy` is the mean of: the part (N,) that probabilities (N, K) got right of each image's targets."""
+def mean_categorical_accuracy(heads: Sequence[targets.Head]) -> Callable[[KerasTensor, KerasTensor], KerasTensor]:
+    """A function of targets and probabilities, both (N, K): the fraction (N,) of the heads that are right per image."""
 
     def of_images(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
         parts = [

@@ -49,19 +49,19 @@ class ConvMuon(keras.optimizers.Muon):
 
 def build(recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
     """The optimizer of `recipe` for a training of `steps` steps. Biases and normalisations are not decayed."""
-    given = recipe.optimizer
-    rate: Any = given.learning_rate
+    settings = recipe.optimizer
+    rate: Any = settings.learning_rate
     if isinstance(recipe.schedule, OneCycle):
-        rate = OneCycleSchedule(given.learning_rate, recipe.schedule.warmup, steps)
-    decay = given.weight_decay or None
-    if given.name == "muon":
+        rate = OneCycleSchedule(settings.learning_rate, recipe.schedule.warmup, steps)
+    decay = settings.weight_decay or None
+    if settings.name == "muon":
         return ConvMuon(
-            rate, momentum=given.momentum, weight_decay=decay, adam_weight_decay=None, adam_lr_ratio=ADAM_RATIO
+            rate, momentum=settings.momentum, weight_decay=decay, adam_weight_decay=None, adam_lr_ratio=ADAM_RATIO
         )
-    if given.name == "sgd":
-        built = keras.optimizers.SGD(rate, given.momentum, nesterov=given.momentum > 0, weight_decay=decay)
+    if settings.name == "sgd":
+        optimizer = keras.optimizers.SGD(rate, settings.momentum, nesterov=settings.momentum > 0, weight_decay=decay)
     else:
-        built = keras.optimizers.Adam(rate, weight_decay=decay)
+        optimizer = keras.optimizers.Adam(rate, weight_decay=decay)
     if decay:
-        built.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return built
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer

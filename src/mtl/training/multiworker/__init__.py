@@ -1,1 +1,1 @@
-"""One training on several machines: who they are, how they meet, and the loop that they share."""
+"""One training on several machines: their addresses, their meeting, and the loop that they share."""

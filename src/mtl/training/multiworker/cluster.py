@@ -23,7 +23,7 @@ class Cluster:
 
     @property
     def chief(self) -> bool:
-        """Whether this process is the one that writes: checkpoints, the model, metrics, MLflow."""
+        """Whether this process is the one that writes checkpoints, the model and metrics, and logs to MLflow."""
         return self.index == 0
 
 
@@ -33,7 +33,7 @@ def of(hardware: Hardware) -> Cluster:
 
 
 def read() -> Cluster:
-    """The cluster of TF_CONFIG. Raises UserError, one line, where it is missing or says what cannot be."""
+    """The cluster of TF_CONFIG. Raises UserError, one line, where it is missing or invalid."""
     text = os.environ.get(VARIABLE, "")
     if not text:
         raise UserError(f"strategy multi_worker: {VARIABLE} is not set; each worker needs its own, like {EXAMPLE}")
@@ -56,20 +56,20 @@ def read() -> Cluster:
         raise UserError(f"{VARIABLE}: an address is there twice: {', '.join(workers)}; each worker needs its own")
     job, number = task.get("type"), str(task.get("index"))
     if job not in parts or not number.isdecimal() or int(number) >= len(parts[job]):
-        known = ", ".join(f"{job} {i}" for job, there in parts.items() for i in range(len(there))) or "none"
+        known = ", ".join(f"{job} {i}" for job, members in parts.items() for i in range(len(members))) or "none"
         raise UserError(f"{VARIABLE}: its own task, {job} {number}, is not in its cluster; there: {known}")
     return Cluster(workers, int(number) + (len(parts["chief"]) if job == "worker" else 0))
 
 
-def _addresses(job: str, given: object) -> list[str]:
+def _addresses(job: str, addresses: object) -> list[str]:
     """The addresses of a job, checked."""
-    if not isinstance(given, list):
+    if not isinstance(addresses, list):
         raise UserError(f"{VARIABLE}: cluster.{job} is no list of addresses; it must be like {EXAMPLE}")
-    for address in given:
+    for address in addresses:
         host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
         if not _is_host(host) or not port.isdecimal() or not 0 < int(port) < 2**16:
             raise UserError(f"{VARIABLE}: cluster.{job}: {address!r} is no address like 'host:2222' or '[::1]:2222'")
-    return given
+    return addresses
 
 
 def _is_host(host: str) -> bool:

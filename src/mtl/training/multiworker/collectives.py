@@ -1,4 +1,4 @@
-"""What the workers of `multi_worker` say to each other: sums, means, and what the chief has.
+"""Exchange between the workers of `multi_worker`: sums, means, and the values of the chief.
 
 Worker 0, the chief, alone has checkpoints.
 """
@@ -14,13 +14,13 @@ import tensorflow as tf
 
 from mtl.errors import UserError
 
-# What a collective operation says when another worker is gone, or stopped answering (after about 10 s).
+# What a collective operation raises when another worker is gone, or stopped answering (after about 10 s).
 GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 
 
 @contextmanager
 def workers_stay() -> Iterator[None]:
-    """Turn what TensorFlow says where another worker is gone into one line."""
+    """Turn the errors of TensorFlow where another worker is gone into a UserError."""
     try:
         yield
     except GONE as error:
@@ -30,7 +30,7 @@ def workers_stay() -> Iterator[None]:
         ) from None
 
 
-def take_up(model: keras.Model, epoch: int, digest: str) -> int:
+def synchronise(model: keras.Model, epoch: int, digest: str) -> int:
     """Give every worker the chief's epoch, weights and optimizer's state; return the epoch.
 
     Raises UserError where a worker's `digest` of what decides the training is another than the chief's.
@@ -65,7 +65,7 @@ def take_up(model: keras.Model, epoch: int, digest: str) -> int:
 
 
 def total(value: tf.Tensor) -> tf.Tensor:
-    """The sum of what the workers have."""
+    """The sum of the workers' values."""
     # An input of a graph is on no device yet, and so could not be reduced; its copy is on this worker's.
     return tf.distribute.get_replica_context().all_reduce("sum", tf.identity(value))
 
@@ -76,12 +76,12 @@ def _chief_value(value: tf.Tensor) -> tf.Tensor:
 
 
 def of_chief(values: list[tf.Tensor]) -> list[tf.Tensor]:
-    """What the chief has."""
+    """The chief's values."""
     return [_chief_value(value) for value in values]
 
 
 def mean(values: list[tf.Tensor]) -> list[tf.Tensor]:
-    """The means of what the workers have, and exactly that where all have the same."""
+    """The means of the workers' values, and exactly these where all have the same."""
     replica, means = tf.distribute.get_replica_context(), []
     for value in values:
         first = _chief_value(value)

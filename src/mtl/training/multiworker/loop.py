@@ -17,7 +17,7 @@ from mtl.config.recipes import Recipe
 from mtl.data.feeds import Feed
 from mtl.errors import UserError
 from mtl.tasks.targets import Head
-from mtl.training.losses import right
+from mtl.training.losses import mean_categorical_accuracy
 from mtl.training.multiworker import cluster, collectives
 
 
@@ -89,19 +89,19 @@ def fit(
     stream = train.stream(recipe, seed, heads, first_epoch, ours.index, len(ours.workers))
     sizes = tf.data.Dataset.range(first_epoch * per_epoch, recipe.epochs * per_epoch).map(size)
     iterator = iter(tf.data.Dataset.zip(stream, sizes).map(lambda pair, count: (*pair, count)).prefetch(2))
-    called = keras.callbacks.CallbackList(
+    hooks = keras.callbacks.CallbackList(
         list(callbacks), add_progbar=verbose > 0 and ours.chief, model=model, verbose=verbose, epochs=recipe.epochs,
         steps=per_epoch,
     )  # fmt: skip
     with collectives.workers_stay():
-        called.on_train_begin()
+        hooks.on_train_begin()
         for epoch in range(first_epoch, recipe.epochs):
-            called.on_epoch_begin(epoch)
+            hooks.on_epoch_begin(epoch)
             sums = np.zeros(3)
             for start in range(0, per_epoch, at_once):
-                called.on_train_batch_begin(start)
+                hooks.on_train_batch_begin(start)
                 sums += steps(iterator).numpy()
-                called.on_train_batch_end(start + at_once - 1)
+                hooks.on_train_batch_end(start + at_once - 1)
             for variable, value in zip(averages, means(), strict=True):
                 variable.assign(value)
             logs = _logs(total(sums).numpy())
@@ -111,38 +111,39 @@ def fit(
                     share = slice(ours.index, None, len(ours.workers))
                     sums += judged(images[share], targets[share]).numpy()
                 logs |= {f"val_{key}": value for key, value in _logs(total(sums).numpy()).items()}
-            called.on_epoch_end(epoch, logs)
-        called.on_train_end()
+            hooks.on_epoch_end(epoch, logs)
+        hooks.on_train_end()
 
 
 def _step(model: keras.Model, heads: Sequence[Head]) -> Callable[..., tf.Tensor]:
     """A training step on this worker's share: sums of losses and of accuracies, and the number of images."""
-    replicas = model.distribute_strategy.num_replicas_in_sync
+    replicas, correct = model.distribute_strategy.num_replicas_in_sync, mean_categorical_accuracy(heads)
 
     def step(images: tf.Tensor, targets: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            given = tf.cast(model(images, training=True), tf.float32)
-            losses = tf.reduce_sum(model.loss.call(targets, given))
+            outputs = tf.cast(model(images, training=True), tf.float32)
+            losses = tf.reduce_sum(model.loss.call(targets, outputs))
             own = tf.add_n(model.losses) if model.losses else 0.0  # a person's network may have regularizers
             minimised = losses / size + own / replicas
         variables = model.trainable_variables
         gradients = tape.gradient(minimised, variables)
         model.optimizer.apply_gradients(zip(gradients, variables, strict=True))  # it sums them over the workers
         count = tf.cast(tf.shape(images)[0], tf.float32)
-        return tf.stack([losses + own * count, tf.reduce_sum(right(heads)(targets, given)), count])
+        return tf.stack([losses + own * count, tf.reduce_sum(correct(targets, outputs)), count])
 
     return step
 
 
 def _judge(model: keras.Model, heads: Sequence[Head]) -> Callable[..., tf.Tensor]:
     """The same sums of validation images."""
+    correct = mean_categorical_accuracy(heads)
 
     def judge(images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        given = tf.cast(model(images, training=False), tf.float32)
+        outputs = tf.cast(model(images, training=False), tf.float32)
         count = tf.cast(tf.shape(images)[0], tf.float32)
         own = tf.add_n(model.losses) if model.losses else 0.0
-        losses = tf.reduce_sum(model.loss.call(targets, given)) + own * count
-        return tf.stack([losses, tf.reduce_sum(right(heads)(targets, given)), count])
+        losses = tf.reduce_sum(model.loss.call(targets, outputs)) + own * count
+        return tf.stack([losses, tf.reduce_sum(correct(targets, outputs)), count])
 
     return judge
 

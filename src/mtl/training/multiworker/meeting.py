@@ -1,4 +1,4 @@
-"""How the workers of TF_CONFIG find each other before TensorFlow connects them."""
+"""Meeting of the workers of TF_CONFIG before TensorFlow connects them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import suppress
 from mtl.errors import UserError, describe_os_error
 from mtl.training.multiworker.cluster import Cluster
 
-GREETING = "mtl worker"  # how a worker that waits answers; TensorFlow's own server at the same address does not
+GREETING = "mtl worker"  # the answer of a worker that waits; TensorFlow's own server at the same address has another
 ANSWER_SECONDS = 2.0  # for one greeting
 LONGEST = 1024  # bytes of a greeting that are read
 
@@ -21,12 +21,12 @@ def meet(cluster: Cluster, seconds: float, training: str = "") -> None:
     TensorFlow itself waits an hour for a worker that never comes, and cannot be interrupted.
 
     Args:
-        cluster: who is to come.
-        seconds: how long they are waited for.
-        training: what is trained, such as the task's name: all must be here for the same.
+        cluster: the workers that are expected.
+        seconds: the longest wait for them.
+        training: what is trained, such as the task's name; it must be the same for all.
 
     Raises:
-        UserError: some were not there after `seconds`, another is here for another training, or this worker's own port
+        UserError: some were missing after `seconds`, another is here for another training, or this worker's own port
             is taken.
     """
     others = set(range(len(cluster.workers))) - {cluster.index}
@@ -36,8 +36,8 @@ def meet(cluster: Cluster, seconds: float, training: str = "") -> None:
         server = _listen(cluster.workers[cluster.index], len(cluster.workers))
     except OSError as error:
         raise UserError(f"cannot listen at {cluster.workers[cluster.index]}: {describe_os_error(error)}") from None
-    seen: dict[int, str] = {}  # what each that answered us trains
-    saw_us: dict[int, str] = {}  # and each that greeted us
+    seen: dict[int, str] = {}  # the training of each worker that answered us
+    saw_us: dict[int, str] = {}  # and of each that greeted us
     over = threading.Event()
     mine = f"{GREETING} {cluster.index} {training}\n".encode()
     thread = threading.Thread(target=_answer, args=(server, mine, saw_us, over), daemon=True)
@@ -79,7 +79,7 @@ def _listen(address: str, backlog: int) -> socket.socket:
 
 
 def _refuse_others(cluster: Cluster, training: str, met: dict[int, str]) -> None:
-    """Raise UserError where one that was met is here for another training."""
+    """Raise UserError where a worker that was met is here for another training."""
     for other, theirs in sorted(met.items()):
         if theirs != training:
             raise UserError(
@@ -89,12 +89,12 @@ def _refuse_others(cluster: Cluster, training: str, met: dict[int, str]) -> None
 
 
 def _answer(server: socket.socket, mine: bytes, saw_us: dict[int, str], over: threading.Event) -> None:
-    """Answer greetings until it is over, and note whose they were and what is trained there."""
+    """Answer greetings until `over` is set, and note their senders and what those train."""
     server.settimeout(0.2)
     while not over.is_set():
         with suppress(OSError, ValueError), server.accept()[0] as connection:
             connection.settimeout(ANSWER_SECONDS)
-            other, theirs = _hear(connection)
+            other, theirs = _read_greeting(connection)
             connection.sendall(mine)
             saw_us[other] = theirs
 
@@ -105,13 +105,13 @@ def _greet(address: str, mine: bytes) -> tuple[int, str] | None:
     try:
         with socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS) as connection:
             connection.sendall(mine)
-            return _hear(connection)
+            return _read_greeting(connection)
     except (OSError, ValueError):
         return None
 
 
-def _hear(connection: socket.socket) -> tuple[int, str]:
-    """The number and the training in a greeting; ValueError where it is none."""
+def _read_greeting(connection: socket.socket) -> tuple[int, str]:
+    """The number and the training in a greeting. Raises ValueError where it is none."""
     with connection.makefile("rb") as file:
         text = file.readline(LONGEST).decode()
     if not text.startswith(GREETING):
