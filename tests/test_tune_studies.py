@@ -55,7 +55,7 @@ def start(url: str, name: str, dies: int = -1) -> subprocess.Popen:
     )
 
 
-def optimize(found: opening.Found, trials: int) -> None:
+def optimize(found: opening.OpenedStudy, trials: int) -> None:
     """Do `trials` trials in this process: the value is the learning rate's distance from 0.9."""
 
     def objective(trial: optuna.Trial) -> float:

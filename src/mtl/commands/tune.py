@@ -41,11 +41,11 @@ def command(
     if (task is None) != joint:
         raise click.UsageError("give one TASK, or --joint for all of them")
     from mtl.search import opening, run
-    from mtl.search.storage import answers
+    from mtl.search.storage import translating_errors
 
     settings = opening.checked_settings(task)
-    tasks = list(settings.tasks) if joint else [task]
-    with answers(storage):
-        found = opening.open_study(settings, tasks, storage, "joint" if joint else task, name, old)
-        status = run.search(found, jobs, timeout, applied, Path("tune") / found.study.study_name)
+    tasks, stem = (list(settings.tasks), "joint") if task is None else ([task], task)
+    with translating_errors(storage):
+        opened = opening.open_study(settings, tasks, storage, stem, name, old)
+        status = run.search(opened, jobs, timeout, applied, Path("tune") / opened.study.study_name)
     raise SystemExit(status)

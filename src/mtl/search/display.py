@@ -1,8 +1,9 @@
-"""What a person sees of a running study: a line of its state, and one per trial that ended."""
+"""The display of a running study: a line of its state, and one per trial that ended."""
 
 from __future__ import annotations
 
 import time
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import optuna
@@ -17,10 +18,8 @@ if TYPE_CHECKING:
 
 
 def best(study: optuna.Study) -> FrozenTrial | None:
-    """The best of the complete trials; the earlier of two that are as good."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
-    return min(trials, key=lambda trial: (sign * trial.value, trial.number), default=None)
+    """The best of the complete trials, and the earlier of two that are equal; None where there is none."""
+    return next(iter(studies.ranked(study)), None)
 
 
 def short(values: dict[str, object]) -> str:
@@ -41,9 +40,9 @@ def status(study: optuna.Study, space: Space, seconds_left: float | None) -> str
         text += f", {failed} failed"
     if seconds_left is not None:
         text += f"; {max(0, seconds_left) / 60:.0f} min left"
-    if found := best(study):
-        text += f"; best {space.tune.metric} {found.value:.4f} (trial {found.number}): "
-        text += short(values_of(found, space.parameters))
+    if top := best(study):
+        text += f"; best {space.tune.metric} {studies.metric(top):.4f} (trial {top.number}): "
+        text += short(values_of(top, space.parameters))
     return text
 
 
@@ -55,22 +54,24 @@ class Progress:
 
         self.study, self.space, self.deadline, self.console = study, space, deadline, console
         self.live = Live(console=console, auto_refresh=False, transient=True)
-        self.said = {trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()}
+        self.printed = {trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()}
         self.began, self.before = time.monotonic(), self._done()
 
     def __enter__(self) -> Progress:
         self.live.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.live.__exit__(*error)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.live.__exit__(kind, error, traceback)
         self.update(last=True)
 
     def _done(self) -> int:
         return sum(studies.counts(self.study)[state] for state in studies.FINISHED)
 
     def _seconds_left(self) -> float | None:
-        """Of the time budget; without one, what the trials to do will take at the pace of those done."""
+        """Seconds left of the time budget; without one, those that the trials to do will take at the pace so far."""
         now = time.monotonic()
         if self.deadline is not None:
             return self.deadline - now
@@ -79,25 +80,26 @@ class Progress:
         return pace and pace * (studies.target(self.study, self.space.tune) - done)
 
     def update(self, last: bool = False) -> None:
-        """Say what is new."""
+        """Print the trials that ended since the last call."""
         for trial in self.study.get_trials(deepcopy=False):
-            if trial.state.is_finished() and trial.number not in self.said:
-                self.said.add(trial.number)
-                self._say(trial)
+            if trial.state.is_finished() and trial.number not in self.printed:
+                self.printed.add(trial.number)
+                self._print(trial)
         if self.console.is_terminal and not last:
             from rich.text import Text
 
             line = Text(status(self.study, self.space, self._seconds_left()), no_wrap=True, overflow="ellipsis")
             self.live.update(line, refresh=True)
 
-    def _say(self, trial: FrozenTrial) -> None:
+    def _print(self, trial: FrozenTrial) -> None:
         if trial.user_attrs.get("withdrawn") or f"{studies.ENDED}{trial.number}" in self.study.user_attrs:
             return
         values = short(values_of(trial, self.space.parameters))
-        said = {TrialState.COMPLETE: f"{self.space.tune.metric} {trial.value or 0:.4f}"}
-        reason = said.get(trial.state) or f"{trial.state.name.lower()}: {trial.user_attrs.get('reason', '')}"
-        self.console.print(f"trial {trial.number}: {reason}  {values}")
+        outcome = f"{trial.state.name.lower()}: {trial.user_attrs.get('reason', '')}"
+        if trial.state == TrialState.COMPLETE:
+            outcome = f"{self.space.tune.metric} {studies.metric(trial):.4f}"
+        self.console.print(f"trial {trial.number}: {outcome}  {values}")
 
     def ended(self, trial: FrozenTrial, why: str) -> None:
-        """Say that a trial was ended from outside."""
+        """Print that a trial was ended from outside, and why."""
         self.console.print(f"trial {trial.number}: {why}")

@@ -1,4 +1,4 @@
-"""Between the parameters that params.yaml declares and what Optuna draws."""
+"""Conversion between the parameters that params.yaml declares and those that Optuna draws."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ Parameters = Mapping[str, Parameter]  # by full path
 
 def probes(parameter: Parameter) -> list[Any]:
     """The ends of a range, or all values of a choice."""
-    ranged = isinstance(parameter, Double | Integer)
-    return [parameter.min, parameter.max] if ranged else list(parameter.values)
+    return [parameter.min, parameter.max] if isinstance(parameter, Double | Integer) else list(parameter.values)
 
 
 def encode(value: Any) -> Any:
@@ -50,7 +49,7 @@ def grid(parameters: Parameters) -> Iterator[Values]:
 
 
 def grid_size(parameters: Parameters) -> int:
-    """How many points `grid` has."""
+    """The number of points of `grid`."""
     return math.prod(map(len, _axes(parameters)))
 
 
@@ -63,17 +62,17 @@ def _axes(parameters: Parameters) -> list[Sequence[Any]]:
 
 
 def sampler(tune: Tune, seed: int, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler of one trial: what it draws depends on the seed, the trial's number and the trials before it."""
+    """The sampler of one trial, whose draws depend on the seed, the trial's number and the trials before it."""
     from optuna.samplers import RandomSampler, TPESampler
 
-    drawn = (seed * 1_000_003 + number) % 2**32
+    own_seed = (seed * 1_000_003 + number) % 2**32
     if tune.algorithm == "tpe":
-        return TPESampler(seed=drawn)
-    return RandomSampler(seed=drawn)  # of a grid, every point is queued beforehand
+        return TPESampler(seed=own_seed)
+    return RandomSampler(seed=own_seed)  # of a grid, every point is queued beforehand
 
 
 def pruner(tune: Tune) -> optuna.pruners.BasePruner:
-    """What stops a trial early. ASHA is Optuna's successive halving: the best quarter goes on after epochs 1, 4, …"""
+    """The rule that stops trials early. ASHA is successive halving: the best quarter goes on after epochs 1, 4, …"""
     from optuna.pruners import MedianPruner, NopPruner, SuccessiveHalvingPruner
 
     if tune.early_stopping == "asha":
@@ -83,11 +82,12 @@ def pruner(tune: Tune) -> optuna.pruners.BasePruner:
 
 def suggest(trial: optuna.Trial, parameters: Parameters) -> Values:
     """Draw the trial's parameters."""
-    values = {}
+    values: Values = {}
     for path, parameter in parameters.items():
-        if isinstance(parameter, Double | Integer):
-            draw = trial.suggest_float if isinstance(parameter, Double) else trial.suggest_int
-            values[path] = draw(path, parameter.min, parameter.max, log=parameter.scale == "log")
+        if isinstance(parameter, Double):
+            values[path] = trial.suggest_float(path, parameter.min, parameter.max, log=parameter.scale == "log")
+        elif isinstance(parameter, Integer):
+            values[path] = trial.suggest_int(path, parameter.min, parameter.max, log=parameter.scale == "log")
         else:
             stored = trial.suggest_categorical(path, [encode(value) for value in parameter.values])
             values[path] = decode(parameter, stored)
@@ -100,7 +100,7 @@ def values_of(trial: optuna.trial.FrozenTrial, parameters: Parameters) -> Values
 
 
 def carried(trial: optuna.trial.FrozenTrial, parameters: Parameters) -> Values | None:
-    """The parameters of another study's trial where this study could draw them, else None."""
+    """The parameters of another study's trial; None where this study could not draw them."""
     for path, parameter in parameters.items():
         stored = trial.params.get(path)
         choices = [] if isinstance(parameter, Double | Integer) else [encode(value) for value in parameter.values]

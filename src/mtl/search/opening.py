@@ -1,4 +1,4 @@
-"""Which study a `mtl tune` works on: the one that is there, a new one, or one that goes on from an old one."""
+"""Opening the study of a `mtl tune`: the latest, a new one, or one that goes on from an old one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from optuna.storages import RDBStorage
 
 from mtl.config import editing, params
 from mtl.config.params import PATH, Params
+from mtl.config.tune import Double, Integer
 from mtl.data import backend, store
 from mtl.errors import UserError
 from mtl.repro.devices import gpu_devices
@@ -28,8 +29,8 @@ SETUP_SECONDS = 120.0  # for another process to queue the first trials of a stud
 
 
 @dataclass(frozen=True)
-class Found:
-    """A study, what it searches, and the URL of its storage."""
+class OpenedStudy:
+    """A study, its search space, and the URL of its storage."""
 
     study: optuna.Study
     space: Space
@@ -37,7 +38,11 @@ class Found:
 
 
 def checked_settings(task: str | None) -> Params:
-    """params.yaml; raises UserError where there is no such task, nothing to judge trials by, or several machines."""
+    """Read params.yaml.
+
+    Raises:
+        UserError: there is no such task, there are no validation images, or it asks for several machines.
+    """
     settings = params.read()
     hardware.one_machine(settings.hardware, "a search")
     if task is not None:
@@ -58,12 +63,14 @@ def checked_settings(task: str | None) -> Params:
     return settings
 
 
-def open_study(settings: Params, tasks: Sequence[str], url: str, stem: str, name: str | None, old: str | None) -> Found:
-    """Join the study of these tasks, or make it.
+def open_study(
+    settings: Params, tasks: Sequence[str], url: str, stem: str, name: str | None, old: str | None
+) -> OpenedStudy:
+    """Join the study of these tasks, or create it.
 
     Args:
         settings: params.yaml.
-        tasks: what the study trains.
+        tasks: the tasks that the study trains.
         url: of the storage.
         stem: of the study's name: `stem`, or of later ones `stem-2`, …
         name: of the study, where it is not the latest of its stem.
@@ -76,32 +83,32 @@ def open_study(settings: Params, tasks: Sequence[str], url: str, stem: str, name
         raise UserError(f"--name {name!r}: a study's name is letters, digits, _, . and -")
     searched = space.read(settings, tasks)
     storage = open_storage(url)
-    there = whole(storage)
-    latest = max((_count(known, stem), known) for known in [stem, *there] if _count(known, stem))
+    existing = whole(storage)
+    latest = max((_count(known, stem), known) for known in [stem, *existing] if _count(known, stem))
     carry: list[Values] = []
-    if old is not None and not _goes_on(storage, there, name or latest[1], old, searched):
-        learned = load(storage, old)
-        if name in there:
+    if old is not None and not _goes_on(storage, existing, name or latest[1], old, searched):
+        source = load(storage, old)
+        if name in existing:
             raise UserError(f"--name {name}: there is such a study already; give the new one another name")
-        name = name or f"{stem}-{max(latest[0], int(stem in there)) + 1}"
-        searched = _learn(learned, searched)
-        found = best(learned)
-        carry = [values] if found and (values := carried(found, searched.parameters)) else []
+        name = name or f"{stem}-{max(latest[0], int(stem in existing)) + 1}"
+        searched = _learn(source, searched)
+        top = best(source)
+        carry = [values] if top and (values := carried(top, searched.parameters)) else []
     name = name or latest[1]
-    now = searched.definition()
-    study = None if name in there else create(storage, name, searched, now, _starts(searched, carry), old)
+    definition = searched.definition()
+    study = None if name in existing else create(storage, name, searched, definition, _starts(searched, carry), old)
     study = study or load(storage, name)
-    if changes := space.difference(_definition(study), now):
+    if changes := space.difference(_definition(study), definition):
         raise UserError(
             f"study {name!r} in {shown(url)} was begun with something else: {'; '.join(changes)}. Undo that in {PATH},"
             f" or begin a new study from what it learned: --continue {name}"
         )
-    return Found(study, searched, url)
+    return OpenedStudy(study, searched, url)
 
 
-def _goes_on(storage: RDBStorage, there: Sequence[str], name: str, old: str, searched: Space) -> bool:
+def _goes_on(storage: RDBStorage, existing: Sequence[str], name: str, old: str, searched: Space) -> bool:
     """Whether `name` is a study that was begun by `--continue old` and is not over."""
-    if name not in there:
+    if name not in existing:
         return False
     study = load(storage, name)
     return study.user_attrs.get("continues") == old and not studies.is_over(study, searched.tune)
@@ -114,7 +121,7 @@ def _count(name: str, stem: str) -> int:
 
 
 def _definition(study: optuna.Study) -> dict:
-    """What a study was begun with; another process may be about to write it."""
+    """The definition that a study was begun with. Another process may be about to write it, and is waited for."""
     deadline = time.monotonic() + SETUP_SECONDS
     while "definition" not in (attributes := study.user_attrs):
         if time.monotonic() > deadline:
@@ -124,7 +131,7 @@ def _definition(study: optuna.Study) -> dict:
 
 
 def _starts(searched: Space, carry: Sequence[Values]) -> list[Values]:
-    """The trials that are queued at the start: params.yaml as it is, the best of an old study; of a grid, all."""
+    """The trials queued at the start: params.yaml as it is, the best of an old study, and all points of a grid."""
     present = searched.present()
     inside = all(contains(searched.parameters[path], value) for path, value in present.items())
     points = grid(searched.parameters) if searched.tune.algorithm == "grid" else []
@@ -140,23 +147,21 @@ def _learn(old: optuna.Study, searched: Space) -> Space:
 
     Raises UserError where the old study has no complete trial.
     """
-    complete = old.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    if not complete:
+    ranked = studies.ranked(old)
+    if not ranked:
         raise UserError(f"study {old.study_name!r} has no complete trial to learn from; go on with it first")
     before, now = old.user_attrs.get("definition", {}), searched.definition()
     if any(line.startswith("tune.recipes.") for line in space.difference(before, now)):
         click.echo(f"the ranges are those of {PATH}, which differ from those of {old.study_name}")
         return searched
-    sign = -1 if old.direction == optuna.study.StudyDirection.MAXIMIZE else 1
-    ranked = sorted(complete, key=lambda trial: (sign * trial.value, trial.number))
     new = ranges.changed(
         searched.parameters,
         [values_of(trial, searched.parameters) for trial in ranked],
         lambda path, value: space.accepts(searched, path, value),
     )
-    edited = {}
+    edited: dict[str, float] = {}
     for index, (path, parameter) in enumerate(searched.parameters.items()):
-        if path in new:
+        if path in new and isinstance(parameter, Double | Integer):
             low, high = new[path]
             click.echo(f"{PATH}: {path}: {parameter.min:g} … {parameter.max:g} -> {low:g} … {high:g}")
             edited |= {f"tune.parameters.{index}.min": low, f"tune.parameters.{index}.max": high}

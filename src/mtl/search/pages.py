@@ -1,7 +1,8 @@
-"""What a study found, in files: its pages, its trials as a CSV and their curves as a picture."""
+"""Files of a study: its pages, its trials as a CSV and their curves as a picture."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
 def write(study: optuna.Study, space: Space, folder: Path) -> None:
     """Write the pages (history, parallel coordinates, slices), the trials as a CSV and their curves as a picture."""
     folder.mkdir(parents=True, exist_ok=True)
-    shown = _with_short_names(study, space)
-    pages = {
+    renamed = _with_short_names(study, space)
+    pages: dict[str, Callable[..., Any]] = {
         "history": optuna.visualization.plot_optimization_history,
         "parallel_coordinates": optuna.visualization.plot_parallel_coordinate,
         "slices": optuna.visualization.plot_slice,
     }
     for name, draw in pages.items():
-        # The script that draws lies beside the pages, once: they open without a network.
-        draw(shown, target_name=space.tune.metric).write_html(folder / f"{name}.html", include_plotlyjs="directory")
+        # The script that draws lies beside the pages, once, so that they open without a network.
+        draw(renamed, target_name=space.tune.metric).write_html(folder / f"{name}.html", include_plotlyjs="directory")
     files.write_csv(folder / "trials.csv", rows(study, space))
     curves(study, space).savefig(folder / "curves.png", dpi=120)
 
@@ -45,7 +46,7 @@ def _with_short_names(study: optuna.Study, space: Space) -> optuna.Study:
                 state=trial.state,
                 value=trial.value,
                 params={short[path]: value for path, value in trial.params.items()},
-                distributions={short[path]: drawn for path, drawn in trial.distributions.items()},
+                distributions={short[path]: distribution for path, distribution in trial.distributions.items()},
                 intermediate_values=trial.intermediate_values,
             )
         )
@@ -53,24 +54,24 @@ def _with_short_names(study: optuna.Study, space: Space) -> optuna.Study:
 
 
 def rows(study: optuna.Study, space: Space) -> list[dict[str, Any]]:
-    """A row per finished or failed trial: its number, how it ended, its metric, epochs and parameters."""
-    failed = {trial.number: reason for trial, reason in studies.failures(study)}
-    made = []
+    """A row per finished or failed trial: its number, state, metric, epochs and parameters."""
+    failed = {trial.number: why for trial, why in studies.failures(study)}
+    table: list[dict[str, Any]] = []
     for trial in study.get_trials(deepcopy=False):
         if trial.state in studies.FINISHED or trial.number in failed:
             values = values_of(trial, space.parameters)
-            why = failed.get(trial.number) or trial.user_attrs.get("reason")
-            made.append(
+            reason = failed.get(trial.number) or trial.user_attrs.get("reason")
+            table.append(
                 {
                     "trial": trial.number,
                     "state": trial.state.name.lower(),
                     space.tune.metric: trial.value if trial.state == TrialState.COMPLETE else None,
                     "epochs": trial.last_step or 0,
                     **{path: values.get(path) for path in space.parameters},
-                    "reason": why,
+                    "reason": reason,
                 }
             )
-    return made
+    return table
 
 
 def curves(study: optuna.Study, space: Space) -> Figure:
@@ -80,10 +81,10 @@ def curves(study: optuna.Study, space: Space) -> Figure:
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    found = best(study)
+    top = best(study)
     for trial in study.get_trials(deepcopy=False, states=studies.FINISHED):
         steps = sorted(trial.intermediate_values)
-        is_best = found is not None and trial.number == found.number
+        is_best = top is not None and trial.number == top.number
         whole = trial.state == TrialState.COMPLETE
         axes.plot(
             steps,

@@ -1,9 +1,11 @@
-"""What an old study says about the ranges of the next one."""
+"""The ranges of a study that goes on from an old one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from mtl.config.tune import Double, Integer, Parameter
 from mtl.search.drawing import Values
@@ -14,7 +16,7 @@ WIDER = 0.5  # of the old range, added beyond an end at which the best value lie
 
 
 def _unit(parameter: Double | Integer, value: float) -> float:
-    """Where `value` lies in the range: 0 at min, 1 at max, on the parameter's scale."""
+    """The position of `value` in the range: 0 at min, 1 at max, on the parameter's scale."""
     low, high = parameter.min, parameter.max
     if parameter.scale == "log":
         return math.log(value / low) / math.log(high / low)
@@ -28,8 +30,8 @@ def _value(parameter: Double | Integer, unit: float) -> float:
     return round(value) if isinstance(parameter, Integer) else float(f"{value:.3g}")
 
 
-def edge(parameter: Parameter, value: object) -> str | None:
-    """`min` or `max` where `value` lies at that end of its range, of which a categorical parameter has none."""
+def edge(parameter: Parameter, value: Any) -> str | None:
+    """`min` or `max` where `value` lies at that end of its range; a categorical parameter has no ends."""
     if isinstance(parameter, Double):
         unit = _unit(parameter, value)
         return "min" if unit <= EDGE else "max" if unit >= 1 - EDGE else None
@@ -64,7 +66,7 @@ def next_range(
             ends[index] = min(max(wanted, parameter.min), parameter.max)  # rounding may have gone beyond
         elif _extends(parameter, wanted, accepted):
             ends[index] = wanted
-    # … or past the best value.
+    # Rounding may also have gone past the best value.
     first, last = min(ends[0], best), max(ends[1], best)
     return (first, last) if first < last else (parameter.min, parameter.max)
 
@@ -86,11 +88,11 @@ def changed(
         accepts: whether the recipe takes a value at a path.
     """
     good = ranked[: max(3, math.ceil(len(ranked) / 4))]
-    found = {}
+    new_ranges: dict[str, tuple[float, float]] = {}
     for path, parameter in parameters.items():
         if isinstance(parameter, Double | Integer):
             values = [trial[path] for trial in good]
-            new = next_range(parameter, values[0], values, lambda value, path=path: accepts(path, value))
+            new = next_range(parameter, values[0], values, partial(accepts, path))
             if new != (parameter.min, parameter.max):
-                found[path] = new
-    return found
+                new_ranges[path] = new
+    return new_ranges

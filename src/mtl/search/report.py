@@ -1,4 +1,4 @@
-"""What a study found, in words: the best parameters as a table, what there is to say of them, how to get them again."""
+"""The result of a study in words: a table of the best parameters, remarks on them, and the command to train again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mtl.config.params import PATH
 from mtl.config.tune import Double, Integer
 from mtl.data import store
 from mtl.search import ranges, studies
-from mtl.search.drawing import probes, values_of
+from mtl.search.drawing import values_of
 from mtl.search.space import Space
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ REASONS = 5  # how many failures are named
 
 
 def epochs(study: optuna.Study) -> int:
-    """How many epochs the finished trials took, over all their tasks."""
+    """The number of epochs of the finished trials, over all their tasks."""
     return sum(trial.last_step or 0 for trial in study.get_trials(deepcopy=False, states=studies.FINISHED))
 
 
@@ -36,7 +36,7 @@ def reached(study: optuna.Study) -> int:
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
-    """How much of the metric's variance each parameter explains (fANOVA, Hutter et al. 2014); empty where none can.
+    """The share of the metric's variance that each parameter explains (fANOVA, Hutter et al. 2014); may be empty.
 
     Where trials were stopped early, the metric is that after the last epoch that all `reached`: those that were trained
     to their end are few, and the best.
@@ -47,8 +47,8 @@ def importances(study: optuna.Study) -> dict[str, float]:
     if any(trial.state == TrialState.PRUNED for trial in finished):
         study = optuna.create_study(direction=study.direction)
         for trial in finished:
-            value, given = trial.intermediate_values[step], (trial.params, trial.distributions)
-            study.add_trial(optuna.create_trial(value=value, params=given[0], distributions=given[1]))
+            value = trial.intermediate_values[step]
+            study.add_trial(optuna.create_trial(value=value, params=trial.params, distributions=trial.distributions))
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -58,63 +58,65 @@ def importances(study: optuna.Study) -> dict[str, float]:
             return {}
 
 
-def table(study: optuna.Study, space: Space, found: FrozenTrial) -> Table:
+def table(study: optuna.Study, space: Space, top: FrozenTrial) -> Table:
     """The best parameters beside those in params.yaml, their ranges and their importance."""
     from rich.table import Table
 
     present, weights = space.present(), importances(study)
-    made = Table("parameter", "best", PATH.name, "searched", "importance", box=None, pad_edge=False)
-    for path, value in values_of(found, space.parameters).items():
+    grid = Table("parameter", "best", PATH.name, "searched", "importance", box=None, pad_edge=False)
+    for path, value in values_of(top, space.parameters).items():
         parameter = space.parameters[path]
-        ends = isinstance(parameter, Double | Integer)
-        searched = f"{parameter.min:g} … {parameter.max:g}" if ends else ", ".join(map(str, probes(parameter)))
-        scale = ", log" if ends and parameter.scale == "log" else ""
+        if isinstance(parameter, Double | Integer):
+            searched = f"{parameter.min:g} … {parameter.max:g}" + (", log" if parameter.scale == "log" else "")
+        else:
+            searched = ", ".join(map(str, parameter.values))
         weight = f"{weights[path]:.2f}" if path in weights else "-"
-        made.add_row(path.removeprefix("recipes."), _text(value), _text(present[path]), searched + scale, weight)
-    return made
+        grid.add_row(path.removeprefix("recipes."), _text(value), _text(present[path]), searched, weight)
+    return grid
 
 
 def _text(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def words(study: optuna.Study, space: Space, found: FrozenTrial) -> list[str]:
-    """What the table does not say: against the recipe as it stands, at the edge of a range, failures."""
+def words(study: optuna.Study, space: Space, top: FrozenTrial) -> list[str]:
+    """Sentences beside the table: comparison with the recipe as it stands, values at the edge of a range, failures."""
     metric, counts = space.tune.metric, studies.counts(study)
-    said = [
+    best = studies.metric(top)
+    lines = [
         f"trials trained to their end: {counts[TrialState.COMPLETE]}; stopped early: {counts[TrialState.PRUNED]};"
         f" epochs: {epochs(study)}"
     ]
     if counts[TrialState.PRUNED]:
-        said.append(f"importance is for {metric} after epoch {reached(study)}, which all of them reached")
+        lines.append(f"importance is for {metric} after epoch {reached(study)}, which all of them reached")
     attempts = [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("baseline")]
     baseline = next((trial for trial in attempts if trial.state == TrialState.COMPLETE), None)
     if not attempts:
-        said.append(f"{PATH} as it was at the start lies outside the ranges: it is not among the trials")
+        lines.append(f"{PATH} as it was at the start lies outside the ranges: it is not among the trials")
     elif baseline is None:
-        said.append(f"{PATH} as it was at the start was not trained to its end (trial {attempts[-1].number})")
-    elif baseline.number == found.number:
-        said.append(f"No trial is better than {PATH} as it was at the start: it stands ({metric} {found.value:.4f})")
+        lines.append(f"{PATH} as it was at the start was not trained to its end (trial {attempts[-1].number})")
+    elif baseline.number == top.number:
+        lines.append(f"No trial is better than {PATH} as it was at the start: it stands ({metric} {best:.4f})")
     else:
-        said.append(f"{metric} {found.value:.4f}, against {baseline.value:.4f} of {PATH} as it was at the start")
+        lines.append(f"{metric} {best:.4f}, against {studies.metric(baseline):.4f} of {PATH} as it was at the start")
         if metric == "val_acc" and len(space.tasks) == 1:
             images = store.read_dataset().validation
-            error = math.sqrt(found.value * (1 - found.value) / images)  # of a binomial
-            said[-1] += f"; on {images} validation images an accuracy has a standard error of {error:.4f}"
-    for path, value in values_of(found, space.parameters).items():
+            error = math.sqrt(best * (1 - best) / images)  # of a binomial
+            lines[-1] += f"; on {images} validation images an accuracy has a standard error of {error:.4f}"
+    for path, value in values_of(top, space.parameters).items():
         if end := ranges.edge(space.parameters[path], value):
-            said.append(f"{path}: the best value, {_text(value)}, lies at the {end} of what was searched")
+            lines.append(f"{path}: the best value, {_text(value)}, lies at the {end} of what was searched")
     failed = studies.failures(study)
-    said += [f"trial {trial.number} failed: {reason}" for trial, reason in failed[:REASONS]]
+    lines += [f"trial {trial.number} failed: {reason}" for trial, reason in failed[:REASONS]]
     if len(failed) > REASONS:
-        said.append(f"{len(failed) - REASONS} more failed")
+        lines.append(f"{len(failed) - REASONS} more failed")
     if lost := sum(bool(trial.user_attrs.get("not_logged")) for trial in study.get_trials(deepcopy=False)):
-        said.append(f"MLflow: {lost} trials were not logged as a whole; `mtl log` lists what is kept for later")
-    return said
+        lines.append(f"MLflow: {lost} trials were not logged as a whole; `mtl log` lists what is kept for later")
+    return lines
 
 
 def command(space: Space, values: dict[str, Any]) -> str:
-    """The `dvc exp run` that trains with `values` and the trials' epochs."""
+    """The command `dvc exp run` that trains with `values` and the trials' epochs."""
     written = space.settings.model_dump(mode="json", exclude_unset=True)
     line = ["dvc exp run", *(f"train@{task}" for task in space.tasks)]
     for path, value in {**space.reduced(values), **values}.items():
@@ -133,5 +135,5 @@ def override(value: Any) -> str:
         return repr(value)
     plain = re.fullmatch(r"[A-Za-z_][\w:.-]*", value) and value.lower() not in ("null", "true", "false", "nan", "inf")
     # A backslash stands for itself, except before a quote.
-    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
+    escaped = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), value)
     return value if plain else f"'{escaped}'"

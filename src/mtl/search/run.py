@@ -1,4 +1,4 @@
-"""One `mtl tune` on a study: search, then say what was found and how to get it again."""
+"""One `mtl tune` on a study: search, then print the best parameters and the command that trains with them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from mtl.errors import UserError
 from mtl.search import pages, report, studies
 from mtl.search.display import Progress, best, status
 from mtl.search.drawing import values_of
-from mtl.search.opening import Found
+from mtl.search.opening import OpenedStudy
 from mtl.search.worker import Work
 from mtl.search.workers import Stop, lead
 
 COLUMNS = 140  # of what is printed to a file
 
 
-def search(found: Found, jobs: int | None, minutes: float | None, applied: bool, folder: Path) -> int:
-    """Search until the study is over or its time is up, and say what was found; return the exit status.
+def search(opened: OpenedStudy, jobs: int | None, minutes: float | None, applied: bool, folder: Path) -> int:
+    """Search until the study is over or its time is up, print the result and return the exit status.
 
     Raises UserError where the MLflow server does not answer, or every process fails.
     """
     from rich.console import Console
 
-    study, searched = found.study, found.space
+    study, searched = opened.study, opened.space
     deadline = time.monotonic() + 60 * minutes if minutes else None
     console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     definition = study.user_attrs["definition"]
@@ -44,14 +44,14 @@ def search(found: Found, jobs: int | None, minutes: float | None, applied: bool,
             if trial.user_attrs.get("mlflow_run"):
                 run.end_other(trial.user_attrs["mlflow_run"], why)
 
-        given = Work(found.url, study.study_name, searched, run_id, folder / f"{studies.HOST}.log")
+        assignment = Work(opened.url, study.study_name, searched, run_id, folder / f"{studies.HOST}.log")
         with Progress(study, searched, deadline, console) as progress:
-            stopped = lead(study, given, jobs or searched.tune.parallel_trials, deadline, progress.update, on_end)
-        console.print(_end(found, stopped))
+            stopped = lead(study, assignment, jobs or searched.tune.parallel_trials, deadline, progress.update, on_end)
+        console.print(_end(opened, stopped))
         top = best(study)
         if top is not None:
             pages.write(study, searched, folder)
-            run.log_metrics({f"best_{searched.tune.metric}": top.value, "epochs": report.epochs(study)})
+            run.log_metrics({f"best_{searched.tune.metric}": studies.metric(top), "epochs": report.epochs(study)})
             run.log_tags({"best_trial": str(top.number), "stopped": stopped.reason if stopped else ""})
             run.log_folder(folder)
     if top is None and stopped and stopped.status and not studies.failures(study):
@@ -60,29 +60,31 @@ def search(found: Found, jobs: int | None, minutes: float | None, applied: bool,
         raise UserError(f"study {study.study_name!r}: no trial was trained to its end; the reasons are above")
     failed = len(studies.failures(study)) > searched.tune.max_failed_trials
     exit_status = stopped.status if stopped else int(failed)
-    conclude(found, top, applied and not exit_status, folder)
+    conclude(opened, top, applied and not exit_status, folder)
     return exit_status
 
 
-def _end(found: Found, stopped: Stop | None) -> str:
-    """How a study ended, in one line."""
-    failed, why = len(studies.failures(found.study)), ""
+def _end(opened: OpenedStudy, stopped: Stop | None) -> str:
+    """The end of a study, in one line."""
+    failed, why = len(studies.failures(opened.study)), ""
     if stopped:
         why = f" ({stopped.reason}; the same command goes on)"
-    elif failed > found.space.tune.max_failed_trials:
+    elif failed > opened.space.tune.max_failed_trials:
         why = f" ({failed} failed, more than tune.max_failed_trials)"
-    return status(found.study, found.space, None) + why
+    return status(opened.study, opened.space, None) + why
 
 
-def conclude(found: Found, top: optuna.trial.FrozenTrial, applied: bool, folder: Path) -> None:
-    """Print the best parameters, what there is to say of them, and how to get them; apply them."""
+def conclude(opened: OpenedStudy, top: optuna.trial.FrozenTrial, applied: bool, folder: Path) -> None:
+    """Print the best parameters, remarks on them and the command that trains with them; if `applied`, write them."""
     from rich.console import Console
 
-    study, searched = found.study, found.space
+    study, searched = opened.study, opened.space
     # Rich takes 80 columns where it has no terminal, and would cut the table.
     console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else COLUMNS)
     values = values_of(top, searched.parameters)
-    click.echo(f"\nstudy {study.study_name}: best {searched.tune.metric} {top.value:.4f}, trial {top.number}\n")
+    click.echo(
+        f"\nstudy {study.study_name}: best {searched.tune.metric} {studies.metric(top):.4f}, trial {top.number}\n"
+    )
     console.print(report.table(study, searched, top))
     click.echo("\n" + "\n".join(report.words(study, searched, top)))
     click.echo(f"\npages and trials: {folder}/; the trial again:\n  {report.command(searched, values)}")

@@ -1,4 +1,4 @@
-"""What a study searches: the parameters of `tune:` by their full path, and the params.yaml that a trial stands for."""
+"""The search space of a study: the parameters of `tune:` by full path, and the params.yaml that a trial stands for."""
 
 from __future__ import annotations
 
@@ -36,18 +36,19 @@ class Space:
         return list(dict.fromkeys(self.settings.tasks[task].recipe for task in self.tasks))
 
     def reduced(self, values: Mapping[str, Any]) -> Values:
-        """What the trial of `values` changes beside them: fewer epochs, shorter ones."""
-        tree, tune, made = self.settings.model_dump(mode="json"), self.tune, {}
+        """The changes beside `values` in a trial: fewer epochs, shorter ones."""
+        tree, tune = self.settings.model_dump(mode="json"), self.tune
+        changes: Values = {}
         for recipe in self.recipes:
             if tune.epochs:
-                made[f"recipes.{recipe}.epochs"] = tune.epochs
+                changes[f"recipes.{recipe}.epochs"] = tune.epochs
             batch = f"recipes.{recipe}.batch_size"
             size = values.get(batch, get(tree, batch))
             if tune.images_per_epoch and isinstance(size, int) and size > 0:  # else the recipe refuses it
                 at_once = self.settings.recipes[recipe].steps_per_execution
                 calls = max(1, round(tune.images_per_epoch / size / at_once))
-                made[f"recipes.{recipe}.steps_per_epoch"] = calls * at_once
-        return {path: value for path, value in made.items() if path not in self.parameters}
+                changes[f"recipes.{recipe}.steps_per_epoch"] = calls * at_once
+        return {path: value for path, value in changes.items() if path not in self.parameters}
 
     def present(self) -> Values:
         """The values of the searched parameters in params.yaml as it is."""
@@ -55,7 +56,7 @@ class Space:
         return {path: get(tree, path) for path in self.parameters}
 
     def changed(self, values: Mapping[str, Any]) -> Params:
-        """params.yaml with `values` in reduced epochs; raises UserError where a recipe refuses a value."""
+        """params.yaml with `values` and reduced epochs. Raises UserError where a recipe refuses a value."""
         tree = self.settings.model_dump(mode="json")
         for path, value in {**self.reduced(values), **values}.items():
             put(tree, path, value)
@@ -65,11 +66,11 @@ class Space:
             raise UserError(first_line(error)) from None
 
     def definition(self) -> Values:
-        """All that must stay the same while a study runs, or its trials could not be compared; flat."""
+        """All that must stay the same while a study runs, as its trials could not be compared otherwise; flat."""
         tree = self.settings.model_dump(mode="json")
         changed = {**self.reduced({}), **self.parameters}
         for path in changed:
-            put(tree, path, "changed by trials")  # what is left of it is an item of a list
+            put(tree, path, "changed by trials")  # stays where it is an item of a list
         held = {f"recipes.{recipe}": tree["recipes"][recipe] for recipe in self.recipes}
         base = dict(flat({"seed": tree["seed"], "threads": tree["hardware"]["threads"], **held}))
         base = {path: value for path, value in base.items() if path not in changed}
@@ -115,7 +116,7 @@ def read(settings: Params, tasks: Sequence[str]) -> Space:
 
 
 def _full(name: str, recipes: Sequence[str]) -> str:
-    """The full path of a parameter; a short one is of the one recipe that the tasks share."""
+    """The full path of a parameter. A short one belongs to the one recipe that the tasks share."""
     if not name.startswith("recipes."):
         if len(recipes) > 1:
             raise UserError(
@@ -131,9 +132,9 @@ def _full(name: str, recipes: Sequence[str]) -> str:
 
 
 def _known(tree: Any, section: str) -> str:
-    """What is wrong with a path whose last part is not in `section`."""
-    there = get(tree, section) if holds(tree, section) else None
-    known = f"known in {section}: {', '.join(there)}" if isinstance(there, dict) else "see recipes in params.yaml"
+    """The message on a path whose last part is not in `section`."""
+    entry = get(tree, section) if holds(tree, section) else None
+    known = f"known in {section}: {', '.join(entry)}" if isinstance(entry, dict) else "see recipes in params.yaml"
     return f"unknown path; {known}"
 
 
@@ -157,7 +158,7 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]
 
 
 def _digest(tasks: Sequence[str]) -> str:
-    """Digest of the training and validation images and of the tasks' labels; the test images are not opened."""
+    """Digest of the training and validation images and of the tasks' labels. The test images are not opened."""
     digest = hashlib.blake2b(digest_size=8)
     images = ("manifest.json", "dataset.json") if (paths.RAW / paths.SHARDS).exists() else ("x_train.npy",)
     contents = [paths.RAW / name for name in (*images, "validation.npy")]

@@ -1,4 +1,4 @@
-"""Where studies live: SQLite in the repository, or a database that several machines share."""
+"""The storage of studies: SQLite in the repository, or a database that several machines share."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _LOST = (SQLAlchemyError, StorageInternalError)
 
 
 def open_storage(url: str) -> RDBStorage:
-    """Open, or make, the storage behind an SQLAlchemy URL. Raises UserError where that fails."""
+    """Open or create the storage behind an SQLAlchemy URL. Raises UserError where that fails."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with answers(url, (SQLAlchemyError, ImportError, RuntimeError, ValueError)):
+    with translating_errors(url, (SQLAlchemyError, ImportError, RuntimeError, ValueError)):
         try:
             return _storage(url)
-        except SQLAlchemyError:  # another process may have been making the same tables
+        except SQLAlchemyError:  # another process may have been creating the same tables
             return _storage(url)
 
 
 @contextmanager
-def answers(url: str, errors: tuple[type[Exception], ...] = _LOST) -> Iterator[None]:
-    """Turn what a storage that is away raises into one line."""
+def translating_errors(url: str, errors: tuple[type[Exception], ...] = _LOST) -> Iterator[None]:
+    """Turn the errors of a storage that is away into a UserError."""
     try:
         yield
     except errors as error:
@@ -74,7 +74,7 @@ def names(storage: RDBStorage) -> list[str]:
 
 
 def whole(storage: RDBStorage) -> list[str]:
-    """The names of all studies, after what a killed process had just begun to make is removed."""
+    """The names of all studies, after those that a killed process had not created completely are removed."""
     for name in names(storage):
         attributes = optuna.load_study(study_name=name, storage=storage).user_attrs
         if "definition" not in attributes and is_gone(attributes.get("maker")):
@@ -83,7 +83,7 @@ def whole(storage: RDBStorage) -> list[str]:
 
 
 def load(storage: RDBStorage, name: str) -> optuna.Study:
-    """The study called `name`; raises UserError where there is none."""
+    """The study called `name`. Raises UserError where there is none."""
     try:
         return optuna.load_study(study_name=name, storage=storage)
     except KeyError:
@@ -94,12 +94,13 @@ def load(storage: RDBStorage, name: str) -> optuna.Study:
 def create(
     storage: RDBStorage, name: str, space: Space, definition: Values, starts: Sequence[Values], old: str | None = None
 ) -> optuna.Study | None:
-    """Make a study and queue its first trials; None where another process made it first.
+    """Create a study and queue its first trials; None where another process created it first.
 
     Args:
-        storage: where it lives.
-        name: its name.
-        space: what is space.
+        storage: of the study.
+        name: of the study.
+        space: its search space.
+        definition: of that space.
         starts: parameters of the first trials. The first of them is the recipe as it stands, which is never stopped
             early, so that there is something to compare the best with.
         old: name of the study that it goes on from.

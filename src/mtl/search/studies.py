@@ -1,8 +1,8 @@
-"""Who does which trial of a study that any number of processes and machines share.
+"""Sharing out the trials of a study between any number of processes and machines.
 
-Exactly `max_trials` trials finish, whoever joins or is killed: a trial is taken up only where fewer than that many of
-an earlier number are not failed, and numbers are given out by the storage one by one. A trial whose process is gone is
-marked failed and its parameters are queued again.
+Exactly `max_trials` trials finish, whoever joins or is killed: a trial begins only where fewer than that many of an
+earlier number are not failed, and the storage gives out numbers one by one. A trial whose process is gone is marked
+failed and its parameters are queued again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import psutil
 from optuna import Study, Trial
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import fail_stale_trials
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from mtl.config.tune import Tune
@@ -38,7 +39,7 @@ class Withdrawn(Exception):
 
 
 def target(study: Study, tune: Tune) -> int:
-    """How many trials are to finish: max_trials, or the points of the grid where those are fewer."""
+    """The number of trials that are to finish: max_trials, or the points of the grid where those are fewer."""
     if tune.algorithm != "grid":
         return tune.max_trials
     trials = study.get_trials(deepcopy=False)
@@ -47,20 +48,33 @@ def target(study: Study, tune: Tune) -> int:
 
 
 def counts(study: Study) -> dict[TrialState, int]:
-    """How many trials are in each state."""
+    """The number of trials in each state."""
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
     return {state: states.count(state) for state in TrialState}
 
 
+def metric(trial: FrozenTrial) -> float:
+    """The metric of a complete trial."""
+    assert trial.value is not None
+    return trial.value
+
+
+def ranked(study: Study) -> list[FrozenTrial]:
+    """The complete trials, the best first and the earlier of two that are equal."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    sign = -1 if study.direction == StudyDirection.MAXIMIZE else 1
+    return sorted(trials, key=lambda trial: (sign * metric(trial), trial.number))
+
+
 def failures(study: Study) -> list[tuple[FrozenTrial, str]]:
-    """The trials that failed by themselves, with the reason; not those that were queued again or withdrawn."""
-    found = []
+    """The trials that failed by themselves, with the reason, without those queued again or withdrawn."""
+    failed = []
     attributes = study.user_attrs
     for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
         ended = attributes.get(f"{ENDED}{trial.number}", {"again": False, "reason": trial.user_attrs.get("reason")})
         if not ended["again"] and not trial.user_attrs.get("withdrawn"):
-            found.append((trial, ended["reason"] or "no reason was given; see the log beside its pages"))
-    return found
+            failed.append((trial, ended["reason"] or "no reason was given; see the log beside its pages"))
+    return failed
 
 
 def is_over(study: Study, tune: Tune) -> bool:
@@ -74,13 +88,12 @@ def has_room(study: Study, tune: Tune) -> bool:
 
 
 def _count(study: Study, states: Sequence[TrialState]) -> int:
-    there = counts(study)
-    return sum(there[state] for state in states)
+    by_state = counts(study)
+    return sum(by_state[state] for state in states)
 
 
 def work_on(study: Study, tune: Tune, objective: Callable[[Trial], float]) -> None:
-    """Do trials of `study`, one after the other, until it is over: what each process of a study does."""
-
+    """Do trials of `study`, one after the other, until it is over; each process of a study runs this."""
     begun = ""
 
     def claimed(trial: Trial) -> float:
@@ -102,7 +115,7 @@ def work_on(study: Study, tune: Tune, objective: Callable[[Trial], float]) -> No
 
 
 def claim(trial: Trial, tune: Tune) -> None:
-    """Say whose trial it is; raises Withdrawn where it is one too many."""
+    """Record the owner of a trial. Raises Withdrawn where it is one too many."""
     trial.set_user_attr("owner", process())
     study = trial.study
     queued = trial.user_attrs.get("queued")
@@ -116,7 +129,7 @@ def claim(trial: Trial, tune: Tune) -> None:
 
 
 def recover(study: Study, but: Collection[int] = ()) -> list[FrozenTrial]:
-    """Queue again the trials whose process is gone (`but` for those of these processes of this host); return them."""
+    """Queue again the trials whose process is gone, `but` for those of these processes of this host; return them."""
     running = {trial.number: trial for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -136,24 +149,24 @@ def _was_ended(study: Study, trial: FrozenTrial) -> bool:
 
 
 def _queue_lost(study: Study, trials: Sequence[FrozenTrial]) -> None:
-    """Queue what was to be done again where the process that said so was killed before it queued it."""
+    """Queue the trials that a process was to queue again, and was killed before it did."""
     latest = {first_number(trial): trial for trial in trials}  # the last attempt at each
     for trial in latest.values():
         if trial.state == TrialState.FAIL and _is_long_ago(trial.datetime_complete):
-            said = study.user_attrs.get(f"{ENDED}{trial.number}", {})
-            if said.get("again") and _drawn(trial):
-                queue_again(study, trial, said["reason"])
+            ended = study.user_attrs.get(f"{ENDED}{trial.number}", {})
+            if ended.get("again") and _parameters(trial):
+                queue_again(study, trial, ended["reason"])
 
 
 def process() -> list[Any]:
-    """What tells this process from all others: its machine, number and start."""
+    """The identity of this process among all: its machine, number and start."""
     own = psutil.Process()
     return [machine(), own.pid, own.create_time()]
 
 
 @cache
 def machine() -> str:
-    """What tells this machine, or the container that sees its own processes alone, from those of the same name."""
+    """The identity of this machine, or of a container with processes of its own, among those of the same name."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{HOST} {boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -161,28 +174,28 @@ def machine() -> str:
         return HOST
 
 
-def is_gone(said: Sequence[Any] | None) -> bool:
-    """Whether a `process` was of this machine and is there no more."""
-    if not said or said[0] != machine():
+def is_gone(identity: Sequence[Any] | None) -> bool:
+    """Whether a `process` was of this machine and runs no more."""
+    if not identity or identity[0] != machine():
         return False
     try:
-        there = psutil.Process(said[1])
-        another = abs(there.create_time() - said[2]) > CLOCK_STEP_SECONDS
-        return another or there.status() == psutil.STATUS_ZOMBIE
+        current = psutil.Process(identity[1])
+        another = abs(current.create_time() - identity[2]) > CLOCK_STEP_SECONDS
+        return another or current.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
 
 def owner(trial: FrozenTrial) -> tuple[str, int] | None:
-    """Machine and process that run the trial; None where they have not said so yet."""
-    said = trial.user_attrs.get("owner")
-    return (said[0], said[1]) if said else None
+    """Machine and process that run the trial; None where they have not recorded that yet."""
+    identity = trial.user_attrs.get("owner")
+    return (identity[0], identity[1]) if identity else None
 
 
 def _is_orphan(trial: FrozenTrial) -> bool:
-    """Whether the process that runs the trial is known to be gone: it was of this machine, or never gave its name."""
-    said = trial.user_attrs.get("owner")
-    return is_gone(said) if said else _is_long_ago(trial.datetime_start)
+    """Whether the process of the trial is gone: it was of this machine, or never recorded its identity."""
+    identity = trial.user_attrs.get("owner")
+    return is_gone(identity) if identity else _is_long_ago(trial.datetime_start)
 
 
 def _is_long_ago(moment: datetime | None) -> bool:
@@ -204,17 +217,17 @@ def end(study: Study, trial: FrozenTrial, reason: str, again: bool) -> bool:
 def queue_again(study: Study, trial: FrozenTrial, reason: str) -> None:
     """Queue the parameters of a trial that was ended from outside, if it had drawn them."""
     study.set_user_attr(f"{ENDED}{trial.number}", {"reason": reason, "again": True})
-    if queued := _drawn(trial):
+    if queued := _parameters(trial):
         study.enqueue_trial(queued, user_attrs=_inherited(trial, queued))
 
 
-def _drawn(trial: FrozenTrial) -> dict[str, Any]:
-    """The parameters that a trial was given or drew."""
+def _parameters(trial: FrozenTrial) -> dict[str, Any]:
+    """The parameters that were queued for a trial or that it drew."""
     return {**trial.user_attrs.get("queued", {}), **trial.params}
 
 
 def _inherited(trial: FrozenTrial | Trial, queued: dict[str, Any]) -> dict[str, Any]:
-    """What a trial that is done again keeps: whether it is the baseline, and the folder of its checkpoint."""
+    """Attributes that a trial keeps when it is done again: whether it is the baseline, and its first number."""
     return {"queued": queued, "baseline": trial.user_attrs.get("baseline", False), "first": first_number(trial)}
 
 

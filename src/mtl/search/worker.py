@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import multiprocessing
 import os
@@ -34,9 +35,9 @@ Arrays = dict[str, dict[str, tuple[np.ndarray | Images, np.ndarray]]]  # task ->
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker is told: the storage, the study in it, what is searched, the study's MLflow run, where to log.
+    """The assignment of a worker: storage, study, search space, the study's MLflow run and the file of its log.
 
-    `environment` holds what gives it a GPU of its own, where there are several.
+    `environment` holds the variables that give it a GPU of its own, where there are several.
     """
 
     storage: str
@@ -47,50 +48,54 @@ class Work:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def work(given: Work) -> None:
-    """Do trials until there is none left to do; the whole output goes to `given.log`."""
+def work(assignment: Work) -> None:
+    """Do trials until there is none left to do. The whole output goes to `assignment.log`."""
     _end_with_parent()
-    with given.log.open("ab") as log:
+    with assignment.log.open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    sys.stdout.reconfigure(line_buffering=True)
-    os.environ.update(given.environment)
-    precisions = {given.space.settings.recipes[recipe].precision for recipe in given.space.recipes}
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    os.environ.update(assignment.environment)
+    precisions = {assignment.space.settings.recipes[recipe].precision for recipe in assignment.space.recipes}
     backend.import_tensorflow(precisions.pop() if len(precisions) == 1 else None)
     tracking.prepare_client()
-    arrays = read_arrays(given.space.tasks)
-    study = load(open_storage(given.storage), given.study)
-    study.pruner = pruner(given.space.tune)
-    studies.work_on(study, given.space.tune, partial(_objective, given, arrays))
+    arrays = read_arrays(assignment.space.tasks)
+    study = load(open_storage(assignment.storage), assignment.study)
+    study.pruner = pruner(assignment.space.tune)
+    studies.work_on(study, assignment.space.tune, partial(_objective, assignment, arrays))
 
 
 def _end_with_parent() -> None:
     """End when the process that started us is gone, however it went."""
     parent = multiprocessing.parent_process()
+    if parent is None:
+        return
 
     def watch() -> None:
         parent.join()
         os._exit(1)
 
-    if parent is not None:
-        threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
 
 
 def read_arrays(tasks: tuple[str, ...]) -> Arrays:
-    """The training and the validation images with the labels of each task; the test images are not opened."""
+    """The training and the validation images with the labels of each task. The test images are not opened."""
     split = store.read_training()
     labels = {task: store.read_labels(task, "train") for task in tasks}
     return {task: {name: (pixels, labels[task][chosen]) for name, (chosen, pixels) in split.items()} for task in tasks}
 
 
-def _objective(given: Work, arrays: Arrays, trial: optuna.Trial) -> float:
-    """One trial: draw, train, judge; what it does and how it ends is in its MLflow run too."""
-    space = given.space
+def _objective(assignment: Work, arrays: Arrays, trial: optuna.Trial) -> float:
+    """Do one trial: draw, train, judge. Its MLflow run records its epochs and its end."""
+    space = assignment.space
     # A sampler of its own makes the draw a function of the trial's number and not of the process.
     trial.study.sampler = sampler(space.tune, space.settings.seed, trial.number)
     values = suggest(trial, space.parameters)
-    name = f"{given.study} trial {trial.number}"
-    run, run_id = tracking.trial_run(given.parent_run, name, {"study": given.study, "trial": str(trial.number)})
+    name = f"{assignment.study} trial {trial.number}"
+    run, run_id = tracking.trial_run(
+        assignment.parent_run, name, {"study": assignment.study, "trial": str(trial.number)}
+    )
     trial.set_user_attr("mlflow_run", run_id)
     run.log_params(values)
     status, state, reason = "FAILED", "failed", ""
@@ -142,7 +147,7 @@ def _judge(space: Space, settings: Params, arrays: Arrays, trial: optuna.Trial, 
 
 
 def _named(space: Space, task: str, key: str) -> str:
-    """The name of a task's metric or parameter: with the task in it where there are several."""
+    """The name of a task's metric or parameter, with the task in it where there are several."""
     if len(space.tasks) == 1:
         return key
     return f"val_{task}_{key.removeprefix('val_')}" if key.startswith("val_") else f"{task}_{key}"
@@ -155,7 +160,7 @@ def fit(
     folder: Path,
     on_epoch: Callable[[Mapping[str, Any]], None],
 ) -> dict[str, float]:
-    """Train a task's model as the stage `train` does; return `val_acc` and `val_loss` of the model that it keeps."""
+    """Train a task's model as the stage `train` does; return `val_acc` and `val_loss` of the kept model."""
     import keras
 
     from mtl.data import streams
@@ -170,7 +175,7 @@ def fit(
     with hardware.strategy(settings.hardware).scope():
         classes = len(store.read_classes(task)["classes"])
         model = catalog.build(recipe, images.shape[1:], classes, splits["train"][0])
-        fed = (streams.feed(*splits[split]) for split in ("train", "val"))
-        fitting.fit(model, recipe, settings.seed, *fed, folder, on_epoch)
+        training, validation = (streams.feed(*splits[split]) for split in ("train", "val"))
+        fitting.fit(model, recipe, settings.seed, training, validation, folder, on_epoch)
     probabilities = inference.predict(inference.plain(model), images)
     return scores.of_split("val", probabilities, labels, recipe.loss)

@@ -26,7 +26,7 @@ POLL_SECONDS = 1.0  # each looks at all trials, which is work that the trainings
 
 
 class Stop(NamedTuple):
-    """What stopped a study before it was over, and the exit status that says so."""
+    """The reason why a study stopped before it was over, and the exit status for it."""
 
     reason: str
     status: int
@@ -34,7 +34,7 @@ class Stop(NamedTuple):
 
 def lead(
     study: optuna.Study,
-    given: Work,
+    assignment: Work,
     jobs: int,
     deadline: float | None,
     on_poll: Callable[[], None],
@@ -44,19 +44,19 @@ def lead(
 
     Args:
         study: the study.
-        given: what each process is told.
-        jobs: how many at once.
+        assignment: that of each process.
+        jobs: number of processes.
         deadline: on time.monotonic()'s clock; then trials are stopped, and begun again by the next `mtl tune`.
         on_poll: called every POLL_SECONDS.
         on_end: called with each trial that was ended from outside, and why.
 
     Returns:
-        None where the study is over, else what stopped it.
+        None where the study is over, else the reason why it stopped.
 
     Raises:
         UserError: a process ended before it did any trial.
     """
-    tune = given.space.tune
+    tune = assignment.space.tune
     processes: dict[int, SpawnProcess] = {}
     devices = gpu_devices(os.environ)
     signals: list[int] = []
@@ -70,10 +70,11 @@ def lead(
                 for slot in [slot for slot, process in processes.items() if not process.is_alive()]:
                     gone = processes.pop(slot)
                     if gone.exitcode:
-                        bury(study, gone.pid, gone.exitcode, given.log, on_end)
+                        assert gone.pid is not None  # it was started
+                        bury(study, gone.pid, gone.exitcode, assignment.log, on_end)
                 for slot in set(range(jobs)) - set(processes):
-                    processes[slot] = _start(replace(given, environment=device_environment(slot, devices)))
-                for trial in studies.recover(study, but=[process.pid for process in processes.values()]):
+                    processes[slot] = _start(replace(assignment, environment=device_environment(slot, devices)))
+                for trial in studies.recover(study, but=[process.pid for process in processes.values() if process.pid]):
                     on_end(trial, "its process was gone; it is done again")
                 on_poll()
                 time.sleep(POLL_SECONDS)
@@ -87,9 +88,9 @@ def lead(
     return None
 
 
-def _start(given: Work) -> SpawnProcess:
+def _start(assignment: Work) -> SpawnProcess:
     # Not forked: TensorFlow and MLflow have threads and locks that do not survive it.
-    process = multiprocessing.get_context("spawn").Process(target=work, args=(given,), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(target=work, args=(assignment,), daemon=True)
     # Ctrl-C reaches every process of the terminal; this one decides what it means, and the new one inherits the mask.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
@@ -100,13 +101,13 @@ def _start(given: Work) -> SpawnProcess:
 
 
 def bury(study: optuna.Study, pid: int, code: int, log: Path, on_end: Callable[[FrozenTrial, str], None]) -> None:
-    """Mark the trial of a process that crashed as failed; its parameters may be the cause, so it is not done again.
+    """Mark the trial of a process that crashed as failed. Its parameters may be the cause, so it is not done again.
 
     Args:
         study: the study.
         pid: of the process, on this host.
         code: its exit status, or the number of the signal that ended it with a minus.
-        log: where it wrote.
+        log: the file of its output.
         on_end: called with the trial and the reason.
 
     Raises:
