@@ -1,4 +1,4 @@
-"""Changing params.yaml by program: a value at a dotted path; the comments stay."""
+"""Changing params.yaml by program: values at dotted paths, with its comments kept."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def get(tree: Any, path: str) -> Any:
 
 
 def holds(tree: Any, path: str) -> bool:
-    """Whether there is a value at a dotted path of a tree."""
+    """Return whether there is a value at a dotted path of a tree."""
     try:
         get(tree, path)
     except LookupError:

@@ -23,7 +23,7 @@ class Sgd(Settings):
 
 
 class Adam(Settings):
-    """Adam; with weight decay it is AdamW."""
+    """Adam, which with weight decay is AdamW."""
 
     name: Literal["adam"]
     learning_rate: Rate = 0.001

@@ -52,7 +52,7 @@ class _Choice(Settings):
     @model_validator(mode="after")
     def _are_different(self) -> _Choice:
         if len({repr(value) for value in self.values}) < len(self.values):
-            raise ValueError(f"{self.name}: a value is listed duplicate; list it once")
+            raise ValueError(f"{self.name}: a value is listed twice; list it once")
         if any(isinstance(value, dict) for value in self.values):
             raise ValueError(f"{self.name}: a value is a mapping; search its keys one by one")
         return self
@@ -101,7 +101,7 @@ class Tune(Settings):
         names = [parameter.name for parameter in self.parameters]
         duplicate = next((name for name in names if names.count(name) > 1), None)
         if duplicate:
-            raise ValueError(f"parameters: {duplicate} is declared duplicate; declare it once")
+            raise ValueError(f"parameters: {duplicate} is declared twice; declare it once")
         for parameter in self.parameters if self.algorithm == "grid" else ():
             if isinstance(parameter, Double):
                 raise ValueError(

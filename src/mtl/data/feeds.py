@@ -76,11 +76,11 @@ class Feed(ABC, Generic[Pixels]):
         worker: int = 0,
         workers: int = 1,
     ) -> tf.data.Dataset:
-        """`batches` as (images, uint8 (B, H, W, C); one-hot targets, float32 (B, K)), the next two made ahead."""
+        """`batches` with one-hot targets, float32 (B, K), instead of labels. The next two are prepared ahead."""
         return self._dataset(lambda: self.batches(recipe, seed, first_epoch, worker, workers), heads)
 
     def in_order(self, heads: Sequence[Head], batch_size: int = 500) -> tf.data.Dataset:
-        """`whole` as `stream` gives its batches."""
+        """`whole` with one-hot targets, as in `stream`."""
         batches = self._dataset(lambda: self.whole(batch_size), heads)
         # Keras warns of a stream that ends without having stated its length.
         return batches.apply(tf.data.experimental.assert_cardinality(math.ceil(len(self) / batch_size)))

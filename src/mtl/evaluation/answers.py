@@ -81,5 +81,5 @@ def finest_base(name: str, answers: Mapping[str, Answers]) -> str | None:
 
 
 def group_sums(probabilities: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Probabilities (N, K) summed over the columns of each group, (N, G); `groups` (K,) names each column's group."""
+    """Probabilities (N, K) summed over the columns of each group, (N, G). `groups` (K,) holds each column's group."""
     return probabilities @ np.eye(groups.max() + 1)[groups]

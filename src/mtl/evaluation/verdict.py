@@ -123,7 +123,7 @@ def tables(answers: Mapping[str, Answers]) -> dict[str, dict[str, list[statistic
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """The numbers in a verdict under dotted names, `tasks.model1.acc`; names, texts and what is None are left out."""
+    """The numbers in a verdict under dotted names, `tasks.model1.acc`. Texts and None are left out."""
     numbers: dict[str, float] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):

@@ -45,7 +45,7 @@ class FusedBatchNormalization(layers.BatchNormalization):
         return outputs, mean, variance
 
     def _of_all(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The same, of the images of all replicas; of a gradient, the part that goes back through the others too."""
+        """The same over the images of all replicas. Gradients go back through the statistics of the others too."""
         x = tf.cast(inputs, tf.float32)
         replica = tf.distribute.get_replica_context()
         own = tf.cast(tf.size(x) // x.shape[-1], tf.float32)

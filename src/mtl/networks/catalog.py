@@ -1,4 +1,4 @@
-"""Keras networks by name: uint8 images in, float32 probabilities out; preprocessing is inside the network."""
+"""Keras networks by name, from uint8 images to float32 probabilities, with preprocessing inside the network."""
 
 from __future__ import annotations
 

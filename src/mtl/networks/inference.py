@@ -1,4 +1,4 @@
-"""A network in use: its answers, its cost, and the copy of it that is saved."""
+"""A network in use: its predictions, its cost, and the copy of it that is saved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mtl.networks import blocks
 
 
 def plain(model: keras.Model) -> keras.Model:
-    """`model` in layers of Keras alone, which load anywhere in safe mode; without its optimizer.
+    """A copy of `model` without optimizer, in layers of Keras alone, which load anywhere in safe mode.
 
     Raises UserError where it is not built of layers (a subclass of Model), which a model file could not hold.
     """

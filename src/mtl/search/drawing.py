@@ -35,7 +35,7 @@ def decode(parameter: Parameter, stored: Any) -> Any:
 
 
 def contains(parameter: Parameter, value: Any) -> bool:
-    """Whether `value` is one that a trial could draw."""
+    """Return whether `value` is one that a trial could draw."""
     if isinstance(parameter, Double | Integer):
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and parameter.min <= value <= parameter.max

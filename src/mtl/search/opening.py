@@ -107,7 +107,7 @@ def open_study(
 
 
 def _goes_on(storage: RDBStorage, existing: Sequence[str], name: str, old: str, searched: Space) -> bool:
-    """Whether `name` is a study that was begun by `--continue old` and is not over."""
+    """Return whether `name` is a study that was begun by `--continue old` and is not over."""
     if name not in existing:
         return False
     study = load(storage, name)

@@ -75,7 +75,7 @@ def _end(opened: OpenedStudy, stopped: Stop | None) -> str:
 
 
 def conclude(opened: OpenedStudy, top: optuna.trial.FrozenTrial, applied: bool, folder: Path) -> None:
-    """Print the best parameters, remarks on them and the command that trains with them; if `applied`, write them."""
+    """Print the best parameters, remarks and the command that trains with them, and write them if `applied`."""
     from rich.console import Console
 
     study, searched = opened.study, opened.space

@@ -66,7 +66,7 @@ class Space:
             raise UserError(first_line(error)) from None
 
     def definition(self) -> Values:
-        """All that must stay the same while a study runs, as its trials could not be compared otherwise; flat."""
+        """All that must stay the same while a study runs so that its trials can be compared, with dotted keys."""
         tree = self.settings.model_dump(mode="json")
         changed = {**self.reduced({}), **self.parameters}
         for path in changed:
@@ -147,7 +147,7 @@ def _refusal(space: Space, values: Values) -> str | None:
 
 
 def accepts(space: Space, path: str, value: Any) -> bool:
-    """Whether the recipe takes `value` at `path`, everything else being as it is."""
+    """Return whether the recipe takes `value` at `path`, everything else being as it is."""
     return _refusal(space, {path: value}) is None
 
 

@@ -28,7 +28,7 @@ from mtl.config.tune import Tune
 HOST = socket.gethostname()
 POLL_SECONDS = 0.5
 HEARTBEAT_SECONDS = 60  # a process on another machine is taken for gone after two of these without a sign
-CLOCK_STEP_SECONDS = 60  # psutil dates a process's start by the clock, which may be put right meanwhile
+CLOCK_STEP_SECONDS = 60  # psutil dates the start of a process by the clock, which may be corrected meanwhile
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 TAKEN = (*FINISHED, TrialState.RUNNING)
 ENDED = "ended:"  # study attribute `ended:7`: why trial 7 was ended from outside, and whether it is done again
@@ -78,12 +78,12 @@ def failures(study: Study) -> list[tuple[FrozenTrial, str]]:
 
 
 def is_over(study: Study, tune: Tune) -> bool:
-    """Whether all trials are finished, or too many have failed."""
+    """Return whether all trials are finished, or too many have failed."""
     return _count(study, FINISHED) >= target(study, tune) or len(failures(study)) > tune.max_failed_trials
 
 
 def has_room(study: Study, tune: Tune) -> bool:
-    """Whether another trial may be begun."""
+    """Return whether another trial may be begun."""
     return _count(study, TAKEN) < target(study, tune)
 
 
@@ -93,7 +93,7 @@ def _count(study: Study, states: Sequence[TrialState]) -> int:
 
 
 def work_on(study: Study, tune: Tune, objective: Callable[[Trial], float]) -> None:
-    """Do trials of `study`, one after the other, until it is over; each process of a study runs this."""
+    """Do trials of `study`, one after the other, until it is over. Each process of a study runs this."""
     begun = ""
 
     def claimed(trial: Trial) -> float:
@@ -129,7 +129,7 @@ def claim(trial: Trial, tune: Tune) -> None:
 
 
 def recover(study: Study, but: Collection[int] = ()) -> list[FrozenTrial]:
-    """Queue again the trials whose process is gone, `but` for those of these processes of this host; return them."""
+    """Queue again and return the trials whose process is gone, except those of the processes `but` of this host."""
     running = {trial.number: trial for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -175,7 +175,7 @@ def machine() -> str:
 
 
 def is_gone(identity: Sequence[Any] | None) -> bool:
-    """Whether a `process` was of this machine and runs no more."""
+    """Return whether a `process` was of this machine and runs no more."""
     if not identity or identity[0] != machine():
         return False
     try:
@@ -193,7 +193,7 @@ def owner(trial: FrozenTrial) -> tuple[str, int] | None:
 
 
 def _is_orphan(trial: FrozenTrial) -> bool:
-    """Whether the process of the trial is gone: it was of this machine, or never recorded its identity."""
+    """Return whether the process of the trial is gone: it was of this machine, or never recorded its identity."""
     identity = trial.user_attrs.get("owner")
     return is_gone(identity) if identity else _is_long_ago(trial.datetime_start)
 

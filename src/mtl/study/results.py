@@ -36,7 +36,7 @@ class OfTask(Part):
 
 
 class Subset(Part):
-    """Images on which a task's own model and the one that implies its answer agree, or do not; accuracies on them."""
+    """The images on which a task's own model and its base agree, or those on which they do not, with accuracies."""
 
     images: int
     acc: float | None = None
@@ -44,7 +44,7 @@ class Subset(Part):
 
 
 class OfDerived(Part):
-    """The answer that another task's model implies; `gain` is the own model's accuracy minus that of this answer."""
+    """The answer that another task's model implies. `gain` is the own model's accuracy minus that of this answer."""
 
     base: str = Field(alias="from")
     acc: float

@@ -21,7 +21,7 @@ class Interval(NamedTuple):
 
     @property
     def bounded(self) -> bool:
-        """Whether there is an interval at all."""
+        """Return whether there is an interval at all."""
         return math.isfinite(self.low)
 
     @property

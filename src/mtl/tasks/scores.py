@@ -20,7 +20,7 @@ def of_split(split: str, probabilities: np.ndarray, labels: np.ndarray, name: Lo
 
 
 def normalise(probabilities: np.ndarray) -> np.ndarray:
-    """Rows of `probabilities` (N, K) scaled to sum to one, float64; a row of zeros is no answer, 1 / K each."""
+    """Rows of `probabilities` (N, K) scaled to sum to one, float64. A row of zeros becomes 1 / K each."""
     positive = probabilities.astype(np.float64).clip(1e-30)
     return positive / positive.sum(axis=1, keepdims=True)
 

@@ -41,7 +41,7 @@ def fit(
     heads: Sequence[Head] = (),
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> tuple[list[Row], int]:
-    """Train `model` in place; return the history, one row per epoch, and how many of them were trained just now.
+    """Train `model` in place. Return the history, a row per epoch, and the number of epochs trained in this call.
 
     Args:
         model: as `catalog.build` returns it.
@@ -52,7 +52,7 @@ def fit(
         heads: of a network for several tasks. The loss is their weighted sum, `acc` their mean.
         callbacks: more of Keras' callbacks; they must not change the model.
 
-    Must be called outside of the strategy's scope, in which Keras would make variables of what it saves.
+    Call it outside of the strategy's scope, in which Keras would turn what it saves into variables.
     Under `multi_worker` the chief's folder is the one that counts, and another worker's history is what it saw itself.
 
     Raises:

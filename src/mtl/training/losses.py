@@ -11,7 +11,7 @@ from mtl.tasks import targets
 
 
 def summed(loss: keras.Loss, heads: Sequence[targets.Head]) -> keras.Loss:
-    """The weighted sum of `loss` over the heads; for one head of weight 1 `loss` itself."""
+    """The weighted sum of `loss` over the heads, or `loss` itself for one head of weight 1."""
     if len(heads) == 1 and heads[0].weight == 1:
         return loss
     return _Summed(loss, heads)

@@ -23,12 +23,12 @@ class Cluster:
 
     @property
     def chief(self) -> bool:
-        """Whether this process is the one that writes checkpoints, the model and metrics, and logs to MLflow."""
+        """Return whether this process is the one that writes checkpoints, the model and metrics, and logs to MLflow."""
         return self.index == 0
 
 
 def of(hardware: Hardware) -> Cluster:
-    """The cluster that this process is part of; itself alone where the strategy is not `multi_worker`."""
+    """The cluster of this process, which is alone where the strategy is not `multi_worker`."""
     return read() if hardware.strategy == "multi_worker" else Cluster(("",), 0)
 
 
@@ -73,7 +73,7 @@ def _addresses(job: str, addresses: object) -> list[str]:
 
 
 def _is_host(host: str) -> bool:
-    """Whether it is a name, an IPv4 address, or an IPv6 address in brackets, without which its port would be part."""
+    """Return whether `host` is a name, an IPv4 address or an IPv6 address in brackets."""
     if not host.startswith("["):
         return bool(host) and ":" not in host
     try:
