@@ -109,7 +109,7 @@ def test_bytecode_changes_nothing_that_the_study_names(studied, tmp_path):
     project.environment = studied.environment | {"PYTHONPATH": str(project.root / "src")}
     project.run(sys.executable, "-m", "compileall", "-q", str(project.root / "src/mtl"))
     assert list((project.root / "src/mtl").rglob("__pycache__"))
-    status = project.run("sh", "-c", "cd study && dvc status")
+    status = inside(project).run("dvc", "status")
     assert "up to date" in status.stdout
 
 

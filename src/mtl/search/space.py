@@ -18,7 +18,7 @@ from mtl.errors import UserError
 from mtl.search.drawing import Values, grid_size, probes
 from mtl.tracking import flat
 
-MOST_POINTS = 1_000  # of a grid: they are all queued when its study is made
+MOST_POINTS = 1_000  # of a grid: all are queued when its study is created
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from mtl.config.tune import Tune
 
 HOST = socket.gethostname()
 POLL_SECONDS = 0.5
-HEARTBEAT_SECONDS = 60  # a process on another machine is taken for gone after two of these without a sign
+HEARTBEAT_SECONDS = 60  # after two of these without a sign a process on another machine counts as gone
 CLOCK_STEP_SECONDS = 60  # psutil dates the start of a process by the clock, which may be corrected meanwhile
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 TAKEN = (*FINISHED, TrialState.RUNNING)

@@ -22,7 +22,7 @@ from mtl.repro.processes import on_signals
 from mtl.search import studies
 from mtl.search.worker import Work, work
 
-POLL_SECONDS = 1.0  # each looks at all trials, which is work that the trainings do not get
+POLL_SECONDS = 1.0  # each poll reads all trials and takes processor time from the trainings
 
 
 class Stop(NamedTuple):

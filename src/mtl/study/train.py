@@ -54,12 +54,12 @@ def main(arrangement: str, seed: int) -> None:
                 _, epochs = fitting.fit(
                     model, recipe, seed, training, validation, folder / joined, on_epoch, heads=heads
                 )
-            # Those are fewer than the recipe's where a killed training went on.
+            # A killed training that went on trained fewer epochs here than the recipe has.
             times.append((clocks() - started) * (recipe.epochs / epochs if epochs else np.nan))
             seen = recipe.epochs * dataset.train
             spent["images_seen"] += seen
             spent["parameters"] += model.count_params()
-            # The two passes back, to the weights and to the activations, cost as much as the one forward, each.
+            # Each of the two backward passes, to weights and to activations, costs as much as the forward pass.
             spent["multiply_adds"] += 3 * inference.multiply_adds(model) * seen
             probabilities = inference.predict(inference.plain(model), splits["test"][0])
             answers |= {t: probabilities[:, part] for t, part in zip(network.tasks, columns(heads), strict=True)}

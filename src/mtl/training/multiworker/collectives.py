@@ -55,7 +55,7 @@ def synchronise(model: keras.Model, epoch: int, digest: str) -> int:
             )
         if epoch:
             variables = [*model.variables, *model.optimizer.variables]
-            # Collectives know no unsigned numbers, which states of random generators are.
+            # Collectives do not support unsigned numbers, such as the states of random generators.
             wide = [
                 tf.identity(v.value) if v.value.dtype.is_floating else tf.cast(v.value, tf.int64) for v in variables
             ]
@@ -66,7 +66,7 @@ def synchronise(model: keras.Model, epoch: int, digest: str) -> int:
 
 def total(value: tf.Tensor) -> tf.Tensor:
     """The sum of the workers' values."""
-    # An input of a graph is on no device yet, and so could not be reduced; its copy is on this worker's.
+    # An input of a graph has no device yet and cannot be reduced. Its copy is on this worker's device.
     return tf.distribute.get_replica_context().all_reduce("sum", tf.identity(value))
 
 

@@ -51,7 +51,7 @@ def meet(cluster: Cluster, seconds: float, training: str = "") -> None:
                     f"after {seconds:g} seconds (hardware.wait_seconds) these workers are not there: {missing};"
                     " start all of them, and see that each reaches the others"
                 )
-            # All are greeted before anything is said of one: so each hears of a wrong one that ends at once.
+            # Greet all before raising because of one, so that the others hear from this worker before it ends.
             for other in sorted(others - seen.keys()):
                 number, theirs = _greet(cluster.workers[other], mine) or (None, "")
                 if number == other:
@@ -72,7 +72,7 @@ def _listen(address: str, backlog: int) -> socket.socket:
         return socket.create_server((host, int(port)), backlog=backlog)
     if host == "[::1]":
         return socket.create_server(("::1", int(port)), family=socket.AF_INET6, backlog=backlog)
-    # The name may be that of a service in front of this machine, which cannot be listened at.
+    # The name may be that of a service in front of this machine, whose address cannot be bound.
     if socket.has_dualstack_ipv6():
         return socket.create_server(("", int(port)), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True)
     return socket.create_server(("", int(port)), backlog=backlog)
