@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mtl import evaluation
+from mtl.data.shards import Images
 from mtl.evaluation import Answers, figures
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 MOST = 24  # pictures of a gallery
 
 
-def draw(answers: Mapping[str, Answers], images: np.ndarray, truth: Sequence[str]) -> dict[str, Figure]:
+def draw(answers: Mapping[str, Answers], images: np.ndarray | Images, truth: Sequence[str]) -> dict[str, Figure]:
     """A gallery `<task>_mistakes` for each task and `<task>_contradictions` for each that another task implies.
 
     Args:
@@ -26,7 +27,7 @@ def draw(answers: Mapping[str, Answers], images: np.ndarray, truth: Sequence[str
     """
 
     def pictures(indices: np.ndarray) -> list[figures.Picture]:
-        return [figures.Picture(images[i], truth[i], _captions(answers, i)) for i in indices]
+        return [figures.Picture(np.asarray(images[i]), truth[i], _captions(answers, i)) for i in indices]
 
     galleries = {}
     for name, task in answers.items():
