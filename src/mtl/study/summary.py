@@ -18,9 +18,6 @@ from mtl.study import arrangements, figure, results
 if TYPE_CHECKING:
     import keras
 
-if TYPE_CHECKING:
-    import keras
-
 STUDY = Path("study")
 IMAGES = 2000  # of the test images, on which the time per image is measured
 
