@@ -34,7 +34,9 @@ def test_without_a_copy_or_a_network_the_images_are_generated(here):
     assert (params.read().data.source, params.read().data.path) == ("generated", "data/generated")
     assert (ROOT / "data/generated").is_dir()  # load_data depends on it
     # Nothing else changed, comments included.
-    restored = after.replace("source: generated", "source: cifar10").replace("data/generated", "data/external")
+    restored = after.replace("source: generated", "source: cifar10").replace(
+        "path: data/generated", "path: data/external"
+    )
     assert restored.split() == before.split()
 
 
