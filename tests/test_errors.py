@@ -43,8 +43,8 @@ def test_a_command_in_the_wrong_folder_says_so(tmp_path: Path, monkeypatch: pyte
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
-        errors.run(lambda: CliRunner().invoke(runs.runs, [], catch_exceptions=False))
-    assert f"no dvc.yaml in {tmp_path}" in str(ended.value)
+        errors.run(lambda: CliRunner().invoke(runs.command, [], catch_exceptions=False))
+    assert f"{tmp_path} is no project" in str(ended.value)
 
 
 def test_what_is_wrong_is_named_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:

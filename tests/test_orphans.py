@@ -41,4 +41,4 @@ def test_a_stage_ends_with_the_process_that_started_it(under_dvc):
     "script", [*sorted((ROOT / "src").glob("*.py")), *sorted((ROOT / "study").glob("*.py"))], ids=str
 )
 def test_every_stage_is_started_that_way(script):
-    assert "errors.run(" in script.read_text()
+    assert "process.run(" in script.read_text()

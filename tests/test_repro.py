@@ -329,7 +329,7 @@ def test_what_a_full_disk_left_of_the_lock_is_to_be_removed(
     (said,) = capfd.readouterr().err.splitlines()
     monkeypatch.chdir(root)
     with pytest.raises(UserError) as caught:
-        CliRunner().invoke(runs.runs, catch_exceptions=False)
+        CliRunner().invoke(runs.command, catch_exceptions=False)
     for line in (said, str(caught.value)):
         assert "dvc.lock" in line
         assert "remove it" in line

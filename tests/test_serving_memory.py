@@ -30,7 +30,8 @@ def silu() -> dict[str, Loaded]:
     inputs = Input(SHAPE, dtype="uint8")
     x = layers.Dense(2, activation="silu")(layers.Flatten()(layers.Rescaling(1 / 255)(inputs)))
     outputs = layers.Dense(2, activation="softmax")(layers.Activation("silu")(x))
-    return {"model2": loading.load("model2", Model(inputs, outputs), LABELS["model2"], "1")}
+    network = Model(inputs, outputs)
+    return {"model2": Loaded("model2", LABELS["model2"], SHAPE, "1", loading.compiled(network))}
 
 
 def test_no_graph_survives_twenty_reloads(tensorflow, monkeypatch):

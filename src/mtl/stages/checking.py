@@ -17,7 +17,7 @@ def check_here(allow_missing: bool) -> None:
 
     Raises UserError with one line, also where the images are not here though their outputs are.
     """
-    if not (STAGE.exists() and params.PATH.exists()):
+    if not (STAGE.exists() and params.PATH.exists() and lineage.root() == Path.cwd()):
         return
     path = Path(check().data.path)
     if not allow_missing and paths.RAW.exists() and not path.exists() and path.with_name(f"{path.name}.dvc").exists():

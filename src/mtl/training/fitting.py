@@ -87,7 +87,7 @@ def fit(
     if checkpoint.epoch:
         print(f"goes on after epoch {checkpoint.epoch} of {recipe.epochs}, where it was stopped", flush=True)
         checkpoint.load(model, checkpoint.epoch)
-    before = collectives.take_up(model, checkpoint.epoch, digest) if together else checkpoint.epoch
+    before = collectives.synchronise(model, checkpoint.epoch, digest) if together else checkpoint.epoch
     for row in checkpoint.history:
         on_epoch(row)
 
