@@ -13,8 +13,9 @@ from images import encoded, pixels, tree, write_tree
 
 from mtl import records
 from mtl.config import params
-from mtl.sources import duplicates, tfrecord
-from mtl.sources.images import Images
+from mtl.data import shards
+from mtl.sources import duplicates
+from mtl.sources.images import LoadedImages
 from mtl.stages import job
 
 FILES = tree(train=4, test=2)
@@ -61,7 +62,9 @@ def test_images_without_files_are_named_by_their_number() -> None:
     x = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), np.uint8)
     y = np.uint8([[0], [1], [0], [1], [0], [1]])
     x[5], x[2] = x[1], x[3]
-    found = duplicates.among(Images("some", ("a", "b"), x[:4], y[:4], x[4:], y[4:], "raw"), np.array([], int))
+    found = duplicates.find_loaded(
+        LoadedImages("some", ("a", "b"), x[:4], y[:4], x[4:], y[4:], "raw"), np.array([], int)
+    )
     assert (found.splits, found.classes) == (1, 1)
     assert found.first == {"splits": ("train image 1", "test image 1"), "classes": ("train image 2", "train image 3")}
 
@@ -80,7 +83,7 @@ def test_convert_counts_them_and_load_data_says_it_again(
     done = CliRunner().invoke(records.command, arguments, catch_exceptions=False)
     line = done.stderr.splitlines()[-1]
     assert "1 in several splits" in line and "1 in several classes" in line
-    found = tfrecord.read_manifest("shards").duplicates
+    found = shards.read_manifest("shards").duplicates
     assert found is not None
     assert TEST in found.first["splits"] and {found.first["classes"][0], found.first["classes"][1]} == {TRAIN, OTHER}
     assert said_by_load_data({"source": "tfrecord", "path": "shards"}, capsys) == [line]
