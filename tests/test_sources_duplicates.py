@@ -11,12 +11,12 @@ from click.testing import CliRunner
 from conftest import ROOT
 from images import encoded, pixels, tree, write_tree
 
-from mtl import records
+from mtl.commands import convert
 from mtl.config import params
 from mtl.data import shards
 from mtl.sources import duplicates
 from mtl.sources.images import LoadedImages
-from mtl.stages import job
+from mtl.stages import load_data
 
 FILES = tree(train=4, test=2)
 TRAIN, TEST, OTHER = "train/cat/0.png", "test/cat/1.png", "train/dog/2.png"
@@ -26,9 +26,8 @@ def said_by_load_data(data: dict, capsys: pytest.CaptureFixture[str]) -> list[st
     """The lines on stderr of what the stage does with `data`, in the working directory."""
     settings = params.read(ROOT / "params.yaml")
     settings = settings.model_copy(update={"data": params.Data(**({"validation": 0, "path": "images"} | data))})
-    stage = job.function(job.script("load_data")).__globals__
     capsys.readouterr()
-    stage["link" if settings.data.source == "tfrecord" else "load"](settings)
+    (load_data.link if settings.data.source == "tfrecord" else load_data.load)(settings)
     return capsys.readouterr().err.splitlines()
 
 
@@ -80,7 +79,7 @@ def test_convert_counts_them_and_load_data_says_it_again(
     write_tree(tmp_path / "images", {**FILES, "train/cat/1.png": b"broken"})
     write_tree(tmp_path / "images", dict.fromkeys((TEST, OTHER), encoded(pixels(0), compress_level=1)))
     arguments = ["images", "shards", "--records-per-shard", "2", "--direct_running_mode=in_memory"]
-    done = CliRunner().invoke(records.command, arguments, catch_exceptions=False)
+    done = CliRunner().invoke(convert.command, arguments, catch_exceptions=False)
     line = done.stderr.splitlines()[-1]
     assert "1 in several splits" in line and "1 in several classes" in line
     found = shards.read_manifest("shards").duplicates
