@@ -24,9 +24,9 @@ from PIL import ExifTags, Image
 from mtl.commands.convert import command
 from mtl.config.params import Data, Hardware
 from mtl.config.recipes import Augmentation, Recipe, Sgd
-from mtl.data import shards
+from mtl.data import remote, shards
 from mtl.errors import UserError
-from mtl.records import encoding, files, rows
+from mtl.records import encoding, rows
 from mtl.sources import decoding, folder, tfrecord
 
 HERE = "--direct_running_mode=in_memory"  # Beam in this process
@@ -221,7 +221,7 @@ def test_what_is_no_image_is_discarded_with_the_reason_and_a_count(tmp_path, ten
         (tmp_path / name).write_bytes(data_)
     rows = [("TRAIN", name, "b" if name == "a.jpg" else "a, or not") for name in [*content, "gone.png"]]
     output = convert(write_csv(tmp_path / "all.csv", rows), tmp_path / "out")
-    manifest = tfrecord.read_manifest(str(tmp_path / "out"))
+    manifest = shards.read_manifest(str(tmp_path / "out"))
     assert manifest.splits["train"].classes == {"a, or not": 3, "b": 1}
     assert (manifest.encoding, manifest.height, manifest.width) == ("mixed", (4, 6), (4, 4))
     assert manifest.discarded.count == 3
@@ -271,7 +271,7 @@ def test_a_csv_is_read_in_any_case_and_order_and_what_is_not_read_is_named(tmp_p
     ]
     source = write_csv(tmp_path / "x.csv", rows, "Image_URI,width, LABEL,Note,Split")
     done = CliRunner().invoke(command, [str(source), str(tmp_path / "out"), HERE], catch_exceptions=False)
-    assert tfrecord.read_manifest(str(tmp_path / "out")).splits["train"].classes == {"cat": 1, "dog": 1}
+    assert shards.read_manifest(str(tmp_path / "out")).splits["train"].classes == {"cat": 1, "dog": 1}
     (note,) = [line for line in done.stderr.splitlines() if "columns" in line]
     assert "x.csv" in note and "2 columns" in note and "width, Note" in note
 
@@ -408,7 +408,7 @@ def test_uris_that_fsspec_opens_are_read_and_written(converted, tmp_path, monkey
 
 def left(root: str) -> set[str]:
     """The files in a folder or below a URI."""
-    return set(files.listing(root))
+    return set(remote.list_files(root))
 
 
 @pytest.mark.parametrize("root", ["{here}/out", "memory://forced/out"])
@@ -416,7 +416,7 @@ def test_forced_only_what_is_of_an_earlier_conversion_is_replaced(tmp_path, root
     output = root.format(here=tmp_path)
     kept = {"notes.txt", "train.tfrecord.gz", "dev-00000-of-00001.tfrecord.gz", "old/train-00000-of-00001.tfrecord.gz"}
     for name in kept | {"discarded-train-00003-of-00004.csv"}:
-        with files.write(files.join(output, name)) as file:
+        with remote.write(remote.join(output, name)) as file:
             file.write(b"x")
     with pytest.raises(UserError, match=r"discarded-train-00003-of-00004.csv is there without manifest.json, of a con"):
         convert(write_tree(tmp_path / "in", tree()), output)

@@ -17,13 +17,13 @@ from mtl import sources
 from mtl.config.params import Data
 from mtl.errors import UserError
 from mtl.sources import trees
-from mtl.sources.images import Images
+from mtl.sources.images import LoadedImages
 
 FILES = MappingProxyType(tree())
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def load(path: Path | str, size: int | None = None) -> Images:
+def load(path: Path | str, size: int | None = None) -> LoadedImages:
     return sources.load(Data(source="folder", path=str(path), size=size, validation=0), 0)
 
 
@@ -42,7 +42,7 @@ def one_image(tmp_path: Path, content: bytes, name: str = "0.png") -> np.ndarray
     return load(write_tree(tmp_path, dict.fromkeys(places, content))).x_train[0]
 
 
-def same(left: Images, right: Images) -> bool:
+def same(left: LoadedImages, right: LoadedImages) -> bool:
     arrays = ("x_train", "y_train", "x_test", "y_test")
     return left.classes == right.classes and all(
         np.array_equal(getattr(left, name), getattr(right, name)) for name in arrays

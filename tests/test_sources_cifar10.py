@@ -21,9 +21,8 @@ from images import CIFAR10, batches, pixels, serving, tree, write_tar, write_tre
 from mtl import sources
 from mtl.config.params import Data
 from mtl.errors import UserError
-from mtl.sources import batches as official_format
-from mtl.sources import cifar10, official, trees
-from mtl.sources.images import Images
+from mtl.sources import cifar10, official, pickles, trees
+from mtl.sources.images import LoadedImages
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 LABELS = np.arange(12) % 10
@@ -58,7 +57,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def load(path: Path | str, size: int | None = None) -> Images:
+def load(path: Path | str, size: int | None = None) -> LoadedImages:
     return sources.load(Data(source="cifar10", path=str(path), size=size, validation=0), 0)
 
 
@@ -88,7 +87,7 @@ def test_batches_are_parsed_as_they_were_written(
     files = batches(images, labels, protocol)
     root, files = tmp_path_factory.mktemp("batches"), {name: files[name] for name in order}
     path = write_tree(root, files) if form == "folder" else write_tar(root / form, files)
-    x_train, y_train, x_test, y_test = official_format.parse(trees.list_files(path))
+    x_train, y_train, x_test, y_test = pickles.parse(trees.list_files(path))
     assert np.array_equal(np.concatenate([x_train, x_test]), images)
     assert np.array_equal(np.concatenate([y_train, y_test])[:, 0], labels)
     assert {array.dtype for array in (x_train, y_train, x_test, y_test)} == {np.dtype(np.uint8)}

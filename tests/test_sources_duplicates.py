@@ -11,10 +11,11 @@ from click.testing import CliRunner
 from conftest import ROOT
 from images import encoded, pixels, tree, write_tree
 
-from mtl.commands.convert import command
+from mtl.commands import convert
 from mtl.config import params
-from mtl.sources import duplicates, tfrecord
-from mtl.sources.images import Images
+from mtl.data import shards
+from mtl.sources import duplicates
+from mtl.sources.images import LoadedImages
 from mtl.stages import load_data
 
 FILES = tree(train=4, test=2)
@@ -60,7 +61,9 @@ def test_images_without_files_are_named_by_their_number() -> None:
     x = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), np.uint8)
     y = np.uint8([[0], [1], [0], [1], [0], [1]])
     x[5], x[2] = x[1], x[3]
-    found = duplicates.among(Images("some", ("a", "b"), x[:4], y[:4], x[4:], y[4:], "raw"), np.array([], int))
+    found = duplicates.find_loaded(
+        LoadedImages("some", ("a", "b"), x[:4], y[:4], x[4:], y[4:], "raw"), np.array([], int)
+    )
     assert (found.splits, found.classes) == (1, 1)
     assert found.first == {"splits": ("train image 1", "test image 1"), "classes": ("train image 2", "train image 3")}
 
@@ -76,10 +79,10 @@ def test_convert_counts_them_and_load_data_says_it_again(
     write_tree(tmp_path / "images", {**FILES, "train/cat/1.png": b"broken"})
     write_tree(tmp_path / "images", dict.fromkeys((TEST, OTHER), encoded(pixels(0), compress_level=1)))
     arguments = ["images", "shards", "--records-per-shard", "2", "--direct_running_mode=in_memory"]
-    done = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    done = CliRunner().invoke(convert.command, arguments, catch_exceptions=False)
     line = done.stderr.splitlines()[-1]
     assert "1 in several splits" in line and "1 in several classes" in line
-    found = tfrecord.read_manifest("shards").duplicates
+    found = shards.read_manifest("shards").duplicates
     assert found is not None
     assert TEST in found.first["splits"] and {found.first["classes"][0], found.first["classes"][1]} == {TRAIN, OTHER}
     assert said_by_load_data({"source": "tfrecord", "path": "shards"}, capsys) == [line]

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import click
 
-from mtl.records import conversion, files
+from mtl.records import conversion
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("where", nargs=-1, type=click.UNPROCESSED, metavar="INPUT OUTPUT [BEAM_FLAGS]...")
-@click.option("--inspect", "folder", metavar="FOLDER", help="Check the shards in FOLDER and print what they hold.")
-@click.option("--name", help="What the data set is called. Default: as INPUT is.")
-@click.option("--validation", type=click.IntRange(min=0), default=0, help="Hold so many out of TRAIN, where none are.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what is held out.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="INPUT OUTPUT [BEAM_FLAGS]...")
+@click.option("--inspect", "folder", metavar="FOLDER", help="Check the shards in FOLDER and print a summary.")
+@click.option("--name", help="Name of the data set. Default: the name of INPUT.")
+@click.option("--validation", type=click.IntRange(min=0), default=0, help="Images of TRAIN to hold out as VALIDATION.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of their choice.")
 @click.option(
     "--records-per-shard", "records", type=click.IntRange(min=1), default=conversion.RECORDS, show_default=True
 )
-@click.option("--force", is_flag=True, help="Remove the shards that are in OUTPUT first.")
+@click.option("--force", is_flag=True, help="First remove the shards that are in OUTPUT.")
 def command(
-    where: tuple[str, ...], folder: str | None, name: str | None, validation: int, seed: int, records: int, force: bool
+    arguments: tuple[str, ...],
+    folder: str | None,
+    name: str | None,
+    validation: int,
+    seed: int,
+    records: int,
+    force: bool,
 ) -> None:
     """Convert images to sharded, compressed TFRecords with a manifest, for `data.source: tfrecord`.
 
@@ -28,20 +34,20 @@ def command(
     DataflowRunner --project … --region …
     """
     if folder is not None:
-        if where:
+        if arguments:
             raise click.UsageError("--inspect takes one folder and nothing else")
         conversion.inspect(folder)
         return
-    if len(where) < 2 or any(given.startswith("-") for given in where[:2]):
+    if len(arguments) < 2 or any(argument.startswith("-") for argument in arguments[:2]):
         raise click.UsageError("give INPUT and OUTPUT first, then Beam's flags")
-    source, output, *flags = where
-    from mtl.records import rows
+    source, folder, *flags = arguments
+    from mtl.records import output, rows
 
-    rows.refuse_secret(output)
+    rows.refuse_secret(folder)
     if not force:
-        conversion.refuse_written(output)
-    found = rows.hold_out(rows.read(source), validation, seed, source)
+        output.refuse_written(folder)
+    images = rows.hold_out(rows.read(source), validation, seed, source)
     from mtl.records import pipeline
 
-    pipeline.run(rows.plan(found, records), name or files.stem(source), output, flags)
-    conversion.inspect(output)
+    pipeline.run(rows.plan(images, records), name or rows.name_data_set(source), folder, flags)
+    conversion.inspect(folder)

@@ -1,4 +1,4 @@
-"""The data set on disk: where its files are, how they are read, and how a training is fed from them.
+"""The data set on disk: the paths of its files, reading and checking them, and feeding a training from them.
 
-TensorFlow is set up here too (`backend`), as shards are read by it. How images get here is told in `mtl.sources`.
+TensorFlow is set up here too (`backend`), as it reads the shards. Images come from `mtl.sources`.
 """

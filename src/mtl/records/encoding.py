@@ -1,4 +1,4 @@
-"""One image -> one record of a TFRecord file, without TensorFlow, which takes a worker seconds to start."""
+"""Encoding of an image as a record of a TFRecord file, without TensorFlow, which takes a worker seconds to import."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLAIN = ("RGB", "L")  # TensorFlow decodes these as Pillow does
 
 @dataclass(frozen=True)
 class Encoded:
-    """A whole PNG or JPEG file, 8 bits a channel and upright, its size and the digest of its pixels."""
+    """A whole PNG or JPEG file, upright and of 8 bits a channel, its size in pixels and the digest of its pixels."""
 
     content: bytes
     height: int
@@ -29,28 +29,29 @@ class Encoded:
 
 
 def prepare(content: bytes, name: str) -> Encoded:
-    """Check that an image decodes. It stays as it is; one that is not plain RGB or grey, or lies, becomes a PNG.
+    """Check that an image file decodes and return it unchanged, or as a PNG if it is not upright RGB or grey.
 
-    To be called within `decoding.no_bombs()`. Raises UserError where the file is no whole image.
+    Must be called within `decoding.no_bombs()`. Raises UserError, which names `name`, where the file is no whole image.
     """
     try:
         with Image.open(io.BytesIO(content), formats=decoding.FORMATS) as image:
-            image.load()  # a PNG may have its orientation behind the pixels
+            image.load()  # reads to the end, where a PNG may have its orientation
             if image.mode in PLAIN and decoding.is_upright(image):
                 kind = "png" if image.format == "PNG" else "jpeg"
                 digest = duplicates.digest(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
                 return Encoded(content, image.height, image.width, len(image.getbands()), kind, digest)
-    except Exception:  # what a decoder raises on a stranger's bytes; `decode` puts it into a line
+    except Exception:  # on broken files decoders raise errors of any type; `decode` describes them
         decoding.decode(content, name)
         raise UserError(f"{name}: not a whole PNG or JPEG image") from None
     pixels, _ = decoding.decode(content, name)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
-    return Encoded(file.getvalue(), *pixels.shape, "png", duplicates.digest(pixels))
+    height, width, channels = pixels.shape
+    return Encoded(file.getvalue(), height, width, channels, "png", duplicates.digest(pixels))
 
 
-def example(image: Encoded, name: str, label: int, split: str) -> bytes:
-    """A serialized tf.train.Example with the keys of TFRecorder and `image_encoding`.
+def serialize(image: Encoded, name: str, label: int, split: str) -> bytes:
+    """Serialize a tf.train.Example with the keys of TFRecorder and `image_encoding`.
 
     In protobuf's wire format (https://protobuf.dev/programming-guides/encoding/): Example.features = 1, a map entry of
     Features.feature = 1 has key = 1 and value = 2, Feature.bytes_list = 1 and .int64_list = 3, each with value = 1.
@@ -90,8 +91,8 @@ def _varint(value: int) -> bytes:
     return bytes(parts)
 
 
-def framed(data: bytes) -> bytes:
-    """A record as it stands in a TFRecord file (https://www.tensorflow.org/tutorials/load_data/tfrecord)."""
+def frame(data: bytes) -> bytes:
+    """Frame a record for a TFRecord file (https://www.tensorflow.org/tutorials/load_data/tfrecord)."""
     length = struct.pack("<Q", len(data))
     return b"".join((length, _masked(length), data, _masked(data)))
 

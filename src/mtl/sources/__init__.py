@@ -1,14 +1,14 @@
-"""Where images and their labels come from: CIFAR-10, folders and archives, TFRecord shards, images drawn by code.
+"""Sources of images and labels: CIFAR-10, folders and archives, TFRecord shards, and images drawn by code.
 
-The stage `load_data` alone calls `load`; what is read here ends in data/raw.
+Only the stage `load_data` calls `load`, and writes its result to data/raw.
 """
 
 from importlib import import_module
 
 from mtl.config.params import Data
-from mtl.sources.images import Images
+from mtl.sources.images import LoadedImages
 
 
-def load(data: Data, seed: int) -> Images:
-    """Load all images of `data.source`. Raises UserError where the copy is missing, broken or unfit."""
+def load(data: Data, seed: int) -> LoadedImages:
+    """Load all images of `data.source`. Raises UserError where they are missing, broken or unusable."""
     return import_module(f"mtl.sources.{data.source}").load(data, seed)

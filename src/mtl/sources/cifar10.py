@@ -10,21 +10,21 @@ from PIL import Image
 
 from mtl.config.params import Data
 from mtl.errors import UserError
-from mtl.sources import batches, folder, official, trees
-from mtl.sources.batches import CLASSES
+from mtl.sources import folder, official, pickles, trees
 from mtl.sources.decoding import progress, resize
-from mtl.sources.images import Images
+from mtl.sources.images import LoadedImages
+from mtl.sources.pickles import CLASSES
 
 IMAGES = 60_000
 can_download = official.can_download
 
 
-def load(data: Data, seed: int) -> Images:
-    """Load CIFAR-10: uint8 (N, 32, 32, 3) (or `data.size`) and (N, 1), classes in the order of CIFAR-10.
+def load(data: Data, seed: int) -> LoadedImages:
+    """Load CIFAR-10: images uint8 (N, 32, 32, 3), or of `data.size`, and labels uint8 (N, 1) in its own class order.
 
-    In the official format nothing but the official images is accepted. A folder or archive of <split>/<class>/* may
-    hold others (a copy re-encoded as JPEG), also fewer; the name then says so. Raises UserError where a copy is
-    broken or not CIFAR-10, and where there is none and the download fails.
+    In the official format only the official images are accepted. A folder or archive of <split>/<class>/* may hold
+    other images (a copy re-encoded as JPEG), or fewer of them, and the name then says so. Raises UserError where a copy
+    is broken or not CIFAR-10, and where there is none and the download fails.
     """
     path = Path(data.path)
     if not path.exists() or trees.has_content(path):
@@ -36,16 +36,16 @@ def load(data: Data, seed: int) -> Images:
 
 
 def find_local(path: str) -> Path | None:
-    """What `load` would read without a download: `data.path` where there is something, else Keras' cache; else None.
+    """Return what `load` would read without a download: `path` unless it is empty, else Keras' cache, else None.
 
-    Nothing is decoded: a broken copy is found too, and `load` then says what is wrong with it.
+    Nothing is decoded, so a broken copy is returned too. `load` reports what is wrong with it.
     """
     local = Path(path)
     return local if trees.has_content(local) else official.find_cached()
 
 
 def _pick(path: Path) -> Path:
-    """The copy in `path`: the official archive or its folder where they are, whatever else is there."""
+    """Return the copy in `path`: the official archive or its unpacked folder, whatever else is there."""
     if path.is_dir():
         for name in (official.ARCHIVE, official.UNPACKED):
             if (path / name).exists():
@@ -53,45 +53,45 @@ def _pick(path: Path) -> Path:
     return trees.pick(path)
 
 
-def _load_copy(path: Path, size: int | None) -> Images:
+def _load_copy(path: Path, size: int | None) -> LoadedImages:
     if path.name == official.ARCHIVE and (digest := official.sha256(path)) != official.ARCHIVE_SHA256:
         raise UserError(
             f"{path}: truncated or not the official archive: its sha256 is {digest}, expected"
             f" {official.ARCHIVE_SHA256} ({official.ARCHIVE_BYTES:,} bytes); get it again from {official.URL}"
         )
     tree = trees.list_files(path)
-    if not batches.is_official(tree):
+    if not pickles.is_official(tree):
         return _load_folder(tree, size)
-    arrays = dict(zip(official.ARRAYS_MD5, batches.parse(tree), strict=True))
-    for name, array in arrays.items():
+    arrays = pickles.parse(tree)
+    for name, array in zip(official.ARRAYS_MD5, arrays, strict=True):
         if (digest := official.npy_md5(array)) != official.ARRAYS_MD5[name]:
             raise UserError(
                 f"{path}: not the official CIFAR-10: md5 of {name} ({len(array):,} rows) is {digest}, the official one"
                 f" {official.ARRAYS_MD5[name]}; put {official.ARCHIVE} there, or other images as <split>/<class>/*.png"
             )
-    images = Images("CIFAR-10", CLASSES, **arrays, encoding="raw", official=True)
-    if size in (None, batches.SIDE):
+    images = LoadedImages("CIFAR-10", CLASSES, *arrays, encoding="raw", official=True)
+    if size is None or size == pickles.SIDE:
         return images
     x_train, x_test = _resized(images.x_train, size), _resized(images.x_test, size)
     return replace(images, x_train=x_train, x_test=x_test, official=False)
 
 
-def _load_folder(tree: trees.Tree, size: int | None) -> Images:
+def _load_folder(tree: trees.Tree, size: int | None) -> LoadedImages:
     images = folder.load_tree(tree, size)
     if images.classes != CLASSES:
-        odd = ", ".join(sorted({*images.classes} ^ {*CLASSES}))
+        differing = ", ".join(sorted({*images.classes} ^ {*CLASSES}))
         raise UserError(
-            f"{tree.path}: not CIFAR-10, its classes are others or not all there ({odd});"
+            f"{tree.path}: not CIFAR-10, its classes are others or not all there ({differing});"
             " for your own images set data.source: folder"
         )
-    kind = {"jpeg": "JPEG", "png": "PNG", "mixed": "JPEG and PNG"}[images.encoding]
+    encoding = {"jpeg": "JPEG", "png": "PNG", "mixed": "JPEG and PNG"}[images.encoding]
     count = len(images.x_train) + len(images.x_test)
     part = "" if count == IMAGES else f", {count:,} of {IMAGES:,} images"
-    return replace(images, name=f"CIFAR-10, {kind} copy{part}")
+    return replace(images, name=f"CIFAR-10, {encoding} copy{part}")
 
 
 def _resized(x: np.ndarray, size: int) -> np.ndarray:
     resized = np.empty((len(x), size, size, 3), np.uint8)
     for index, image in enumerate(progress(x, len(x), "resizing")):
-        resized[index] = resize(Image.fromarray(image), size)
+        resized[index] = np.asarray(resize(Image.fromarray(image), size))
     return resized

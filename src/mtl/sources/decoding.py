@@ -1,4 +1,4 @@
-"""One image file -> RGB, 8 bits a channel, upright."""
+"""Decoding of an image file to upright RGB of 8 bits a channel."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from mtl.sources import kinds
 FORMATS = ("PNG", "JPEG")
 
 _Item = TypeVar("_Item")
-# Where Pillow keeps what says which way is up, for JPEG and PNG alike.
+# Pillow keeps the orientation of an image in one of these, for JPEG and PNG alike.
 _METADATA = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
-_LYING = range(2, 9)  # values of Exif's orientation that turn or mirror; any other one, like 1, is upright
+_TURNED = range(2, 9)  # values of Exif's orientation that turn or mirror the image
 
 
 def decode(content: bytes, name: str, size: int | None = None) -> tuple[np.ndarray, str]:
-    """Decode a PNG or JPEG file to uint8 (H, W, 3) and say which of the two it was.
+    """Decode a PNG or JPEG file to uint8 (H, W, 3); also return which of the two it was, `png` or `jpeg`.
 
-    Grey, palette, CMYK and 16-bit images become RGB of 8 bits, the orientation in the file is applied, transparency is
-    dropped (as PyTorch's ImageFolder and Keras do). With `size`, the image is resized to size x size (bilinear over
+    Grey, palette, CMYK and 16-bit images become RGB of 8 bits. The orientation in the file is applied, and transparency
+    is dropped, as PyTorch's ImageFolder and Keras do. With `size`, the image is resized to size x size (bilinear over
     all the pixels that a new one covers), whatever its proportions.
 
-    Raises UserError, with `name` in it, where the file is no whole image or has more pixels than Pillow trusts.
+    Raises UserError, which names `name`, where the file is no whole image or has more pixels than Pillow accepts.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -42,17 +42,17 @@ def decode(content: bytes, name: str, size: int | None = None) -> tuple[np.ndarr
             return np.asarray(rgb if size is None else resize(rgb, size)), kind
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(f"{name}: more than {Image.MAX_IMAGE_PIXELS:,} pixels; make the image smaller") from None
-    except Exception as error:  # what a decoder raises on a stranger's bytes is not limited to a few types
+    except Exception as error:  # on broken files decoders raise errors of any type
         reason = _reason(error, content)
         raise UserError(f"{name}: not a whole PNG or JPEG image ({reason}); replace or remove it") from error
 
 
 def is_upright(image: Image.Image) -> bool:
-    """Whether nothing in the file says that it lies otherwise; to be asked of an image that is loaded.
+    """Return False if the metadata of a loaded image turn or mirror it.
 
-    Cameras write metadata into every file: it is the orientation alone that counts.
+    Cameras write metadata into every file, so their presence alone means nothing.
     """
-    return _METADATA.isdisjoint(image.info) or image.getexif().get(ExifTags.Base.Orientation, 1) not in _LYING
+    return _METADATA.isdisjoint(image.info) or image.getexif().get(ExifTags.Base.Orientation, 1) not in _TURNED
 
 
 def resize(image: Image.Image, size: int) -> Image.Image:
@@ -61,7 +61,7 @@ def resize(image: Image.Image, size: int) -> Image.Image:
 
 
 def fitted(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """A decoded image, uint8 (h, w, 3), at the height and width of `shape`, resized as `decode` does."""
+    """Resize a decoded image, uint8 (h, w, 3), to the height and width of `shape`, as `decode` does."""
     height, width, _ = shape
     if pixels.shape == shape:
         return pixels
@@ -70,14 +70,14 @@ def fitted(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
 
 @contextmanager
 def no_bombs() -> Iterator[None]:
-    """Make Pillow's warning about too many pixels an error, as long as this lasts."""
+    """Turn Pillow's warning about too many pixels into an error within this context."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 
 
 def progress(items: Iterable[_Item], total: int, what: str) -> Iterator[_Item]:
-    """Yield `items`, with a bar on stderr if that takes longer than two seconds; in a log, a line every ten seconds."""
+    """Yield `items` with a progress bar on stderr after two seconds, in a log with a line every ten seconds."""
     interval = 0.1 if sys.stderr.isatty() else 10
     yield from tqdm(items, what, total, unit=" images", delay=2, mininterval=interval, file=sys.stderr)
 
@@ -90,5 +90,5 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _reason(error: Exception, content: bytes) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return kinds.of(content) or ("of another kind" if content else "an empty file")
+        return kinds.identify(content) or ("of another kind" if content else "an empty file")
     return " ".join(str(error).split()) or type(error).__name__

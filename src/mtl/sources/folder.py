@@ -1,4 +1,4 @@
-"""Your own images: a folder or tar archive of `<split>/<class>/<file>`, splits `train` and `test`, any class names."""
+"""A user's own images: a folder or tar archive of `<split>/<class>/<file>`, with the splits `train` and `test`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mtl.config.params import Data
 from mtl.errors import UserError
 from mtl.sources import kinds, trees
 from mtl.sources.decoding import decode, no_bombs, progress
-from mtl.sources.images import Images, check_count
+from mtl.sources.images import LoadedImages, check_class_count
 from mtl.sources.kinds import SUFFIXES
 
 SPLITS = ("train", "test")
@@ -20,17 +20,17 @@ SPLITS = ("train", "test")
 Groups = dict[tuple[str, str], list[str]]
 
 
-def load(data: Data, seed: int) -> Images:
+def load(data: Data, seed: int) -> LoadedImages:
     """Load the images in `data.path`: a folder, an archive (.tar, .tar.gz, .tgz), or a folder that holds one of them.
 
-    Classes are in the order of their names, images in the order of theirs. Returns uint8 (N, H, W, 3) and (N, 1).
-    Raises UserError where there is nothing to load or what is there is broken or unfit.
+    Classes and images are in the order of their names: images uint8 (N, H, W, 3), labels uint8 (N, 1). Raises UserError
+    where there is nothing to load, or an image or the layout of the folders is wrong.
     """
     return load_tree(trees.list_files(trees.pick(Path(data.path))), data.size)
 
 
-def load_tree(tree: trees.Tree, size: int | None) -> Images:
-    """Load the images of `tree`, resized to size x size, or as they are where `size` is None and they agree."""
+def load_tree(tree: trees.Tree, size: int | None) -> LoadedImages:
+    """Load the images of `tree`, resized to size x size; with None they must all be of one size."""
     groups = arrange(tree)
     classes = sorted({name for _, name in groups})
     _check(tree.path, groups, classes)
@@ -39,26 +39,30 @@ def load_tree(tree: trees.Tree, size: int | None) -> Images:
     labels = {split: [len(groups[split, name]) for name in classes] for split in SPLITS}
     x, encoding = _decode_all(tree, order, size)
     y = {split: np.repeat(np.arange(len(classes), dtype=np.uint8), counts)[:, None] for split, counts in labels.items()}
-    return Images(_name(tree.path), tuple(classes), x["train"], y["train"], x["test"], y["test"], encoding, files=order)
+    return LoadedImages(
+        _name(tree.path), tuple(classes), x["train"], y["train"], x["test"], y["test"], encoding, files=order
+    )
 
 
 def arrange(tree: trees.Tree) -> Groups:
-    """The image files by (split, class), a class without images included; says on stderr what was left out.
+    """Group the image files by (split, class), including classes without images; print on stderr what was left out.
 
-    One folder above the splits is passed over. Raises UserError where images or splits are not where they should be.
+    There may be one folder above the splits. Raises UserError where images or splits are not where they should be.
     """
     images = [name for name in tree.files if name.lower().endswith(SUFFIXES)]
     if not images:
-        raise UserError(f"{tree.path}: {kinds.no_images(_others(tree), kinds.hidden(tree.hidden, SPLITS))}")
+        raise UserError(
+            f"{tree.path}: {kinds.explain_no_images(_others(tree), kinds.hidden_images(tree.hidden, SPLITS))}"
+        )
     tops = {name.split("/")[0] for name in images if "/" in name}
     lead = f"{tops.pop()}/" if len(tops) == 1 and tops.isdisjoint(SPLITS) else ""
     inside = {name: name.removeprefix(lead).split("/") for name in images}
-    found = {split for split, *rest in inside.values() if rest}
+    present = {split for split, *rest in inside.values() if rest}
     for split in SPLITS:
-        if split not in found:
+        if split not in present:
             raise UserError(
                 f"{tree.path}: no images in {lead}{split}/<class>/; expected the folders train and test, in small"
-                f" letters (found: {', '.join(sorted(found)) or 'none'})"
+                f" letters (found: {', '.join(sorted(present)) or 'none'})"
             )
     folders = [folder.removeprefix(lead).split("/") for folder in tree.folders if folder.startswith(lead)]
     groups: Groups = {(parts[0], parts[1]): [] for parts in folders if len(parts) == 2 and parts[0] in SPLITS}
@@ -68,7 +72,7 @@ def arrange(tree: trees.Tree) -> Groups:
         if len(parts) != 3:
             raise UserError(f"{tree.path}: {name} is not at {lead}<split>/<class>/<file>; move or remove it")
         groups.setdefault((parts[0], parts[1]), []).append(name)
-    _say_what_is_left_out(tree, [name for name, parts in inside.items() if parts[0] not in SPLITS])
+    _report_left_out(tree, [name for name, parts in inside.items() if parts[0] not in SPLITS])
     return groups
 
 
@@ -81,20 +85,24 @@ def _check(path: Path, groups: Groups, classes: Sequence[str]) -> None:
                 raise UserError(f"{path}: class {name!r} has no images in {split}; add some or remove the class")
         if not name.isprintable():
             raise UserError(f"{path}: class {name!r} has a name that cannot be written as text; rename the folder")
-    check_count(str(path), classes)
+    check_class_count(str(path), classes)
 
 
 def _decode_all(
     tree: trees.Tree, order: Mapping[str, Sequence[str]], size: int | None
 ) -> tuple[dict[str, np.ndarray], str]:
-    """Decode straight into the arrays of the splits, file by file, so that no image is in memory twice."""
-    place = {name: (split, index) for split, names in order.items() for index, name in enumerate(names)}
+    """Decode file by file straight into the arrays of the splits, so that no image is in memory twice.
+
+    Returns an array uint8 (N, H, W, 3) for each split, and the encoding of all: jpeg, png or mixed.
+    """
+    positions = {name: (split, index) for split, names in order.items() for index, name in enumerate(names)}
     x: dict[str, np.ndarray] = {}
-    kinds, first, shape = set(), "", ()
+    encodings: set[str] = set()
+    first, shape = "", (0, 0, 0)
     with no_bombs():
-        for name, content in progress(tree.read(place), len(place), "decoding"):
-            image, kind = decode(content, f"{tree.path}: {name}", size)
-            kinds.add(kind)
+        for name, content in progress(tree.read(positions), len(positions), "decoding"):
+            image, encoding = decode(content, f"{tree.path}: {name}", size)
+            encodings.add(encoding)
             if not x:
                 first, shape = name, image.shape
                 x = {split: _empty(tree.path, (len(names), *shape)) for split, names in order.items()}
@@ -103,9 +111,9 @@ def _decode_all(
                     f"{tree.path}: {first} is {shape[1]}x{shape[0]} pixels and {name}"
                     f" {image.shape[1]}x{image.shape[0]}; make them agree or set data.size, to which all are resized"
                 )
-            split, index = place[name]
+            split, index = positions[name]
             x[split][index] = image
-    return x, kinds.pop() if len(kinds) == 1 else "mixed"
+    return x, encodings.pop() if len(encodings) == 1 else "mixed"
 
 
 def _empty(path: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -118,18 +126,18 @@ def _empty(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _name(path: Path) -> str:
-    """What the data set is called: as its archive or folder is."""
+    """Return the name of the data set, which is that of its archive or folder."""
     name = path.name or path.resolve().name
     return next((name.removesuffix(suffix) for suffix in trees.ARCHIVES if name.endswith(suffix)), name)
 
 
 def _others(tree: trees.Tree) -> list[str]:
-    """The files that are no images by their name."""
+    """List the files that are not images by their names, except for a README."""
     return [name for name in tree.files if not name.lower().endswith(SUFFIXES) and not trees.is_readme(name)]
 
 
-def _say_what_is_left_out(tree: trees.Tree, strays: Sequence[str]) -> None:
-    kinds.say_left_out(str(tree.path), _others(tree), kinds.hidden(tree.hidden, SPLITS))
+def _report_left_out(tree: trees.Tree, strays: Sequence[str]) -> None:
+    kinds.report_left_out(str(tree.path), _others(tree), kinds.hidden_images(tree.hidden, SPLITS))
     if strays:
-        strayed = f"{len(strays):,} images outside of train/ and test/: {kinds.some(strays)}"
+        strayed = f"{len(strays):,} images outside of train/ and test/: {kinds.first_few(strays)}"
         print(f"{tree.path}: left out {strayed}", file=sys.stderr)

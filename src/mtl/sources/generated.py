@@ -1,9 +1,9 @@
-"""Images drawn by code, with the names of CIFAR-10's classes: the whole DAG runs on them where no data set can be had.
+"""Images drawn by code, with the names of CIFAR-10's classes, on which the whole DAG runs without a data set.
 
 A class is a silhouette in any colours, moved, tilted, mirrored and resized, under noise. Measured with seed 0: ridge
 regression on the pixels of all 15,000 training images (scikit-learn's RidgeClassifier, alpha 1e5) has a test accuracy
-of 0.138, and 0.597 for animal or vehicle; `compact` as params.yaml has it, on 10,000 of them, 0.994. They say nothing
-about photographs.
+of 0.138, and 0.597 for animal or vehicle. `compact` as params.yaml has it, trained on 10,000 of them, has 0.994. These
+figures say nothing about photographs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from mtl.config.params import PATH, Data
 from mtl.errors import UserError
-from mtl.sources.images import Images
+from mtl.sources.images import LoadedImages
 
 TRAIN, TEST, SIDE, MAX_SIDE = 15_000, 2_000, 32, 256
 NOISE, CONTRAST, COAT, UNTYPICAL = 110, (60, 110), 45, 0.2
@@ -33,7 +33,7 @@ SHAPES = {
 }
 
 
-def load(data: Data, seed: int) -> Images:
+def load(data: Data, seed: int) -> LoadedImages:
     """Draw 15,000 training and 2,000 test images, as many of each class: uint8 (N, size, size, 3) and (N, 1).
 
     The same seed gives the same bytes on every machine. Raises UserError where `data.size` is above 256.
@@ -43,22 +43,23 @@ def load(data: Data, seed: int) -> Images:
         raise UserError(f"{PATH}: data.size: {size}; generated images are drawn at up to {MAX_SIDE} pixels")
     x_train, y_train = _draw_all(TRAIN, size, np.random.default_rng([seed, 0]))
     x_test, y_test = _draw_all(TEST, size, np.random.default_rng([seed, 1]))
-    return Images("generated images", tuple(SHAPES), x_train, y_train, x_test, y_test, "drawn")
+    return LoadedImages("generated images", tuple(SHAPES), x_train, y_train, x_test, y_test, "drawn")
 
 
 def _draw_all(count: int, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw `count` images, the classes in turn, in portions that need little memory."""
+    """Draw `count` images, the classes in turn: uint8 (N, size, size, 3) and labels (N, 1)."""
     labels = (np.arange(count) % len(SHAPES)).astype(np.uint8)
     images = np.empty((count, size, size, 3), np.uint8)
     for label, shape in enumerate(SHAPES.values()):
         indices = np.flatnonzero(labels == label)
+        # In portions, which need little memory.
         for portion in np.array_split(indices, 1 + len(indices) * size * size // 1_000_000):
             images[portion] = _draw(shape, len(portion), size, rng)
     return images, labels[:, None]
 
 
 def _draw(shape: str, count: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw `count` images of one shape; +, -, * and / alone, which every processor rounds alike (sine it does not)."""
+    """Draw `count` images of one shape by +, -, * and / only, which all processors round alike (not so the sine)."""
 
     def some(low: float, high: float, *shape: int) -> np.ndarray:
         return low + (high - low) * rng.random((count, *(shape or (1, 1, 1))))

@@ -1,4 +1,4 @@
-"""What a source gives: images, labels and where they are from."""
+"""Images and labels in memory, as a source returns them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from mtl.errors import UserError
 MAX_CLASSES = 256  # labels are uint8
 
 
-def check_count(where: str, classes: Sequence[str]) -> None:
-    """Raise UserError, beginning with `where`, where so many classes cannot be told apart."""
+def check_class_count(source: str, classes: Sequence[str]) -> None:
+    """Raise UserError, whose message begins with `source`, unless there are from 2 to MAX_CLASSES classes."""
     if len(classes) == 1:
-        raise UserError(f"{where}: one class only, {classes[0]!r}; add images of another one, to tell it from")
+        raise UserError(f"{source}: one class only, {classes[0]!r}; add images of another one, to tell it from")
     if len(classes) > MAX_CLASSES:
         raise UserError(
-            f"{where}: {len(classes)} classes; labels are 8-bit numbers, so up to {MAX_CLASSES} are possible"
+            f"{source}: {len(classes)} classes; labels are 8-bit numbers, so up to {MAX_CLASSES} are possible"
         )
 
 
 @dataclass(frozen=True)
-class Images:
+class LoadedImages:
     """Images uint8 (N, H, W, 3) and labels uint8 (N, 1), as `keras.datasets` gives them.
 
     `official` is True only where the four arrays are, to the byte, those of the official CIFAR-10 archive;
-    `encoding` says what the pixels went through: raw, jpeg, png, mixed or drawn. `files` names the images of each
-    split (train and test) where they are files of their own.
+    `encoding` is the format of the files: raw, jpeg, png, mixed or drawn. `files` holds the names of the image files of
+    each split (train and test), and is None where the images are not files of their own.
     """
 
     name: str

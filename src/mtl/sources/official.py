@@ -1,4 +1,4 @@
-"""The official archive of CIFAR-10: what it must be to the byte, Keras' cache of it, and its download by Keras."""
+"""The official archive of CIFAR-10: its checksums, Keras' cache of it, and its download by Keras."""
 
 from __future__ import annotations
 
@@ -29,53 +29,56 @@ ARRAYS_MD5 = {
     "y_test": "4846404154c8dd074a57c66c850dcdd1",
 }
 
-# What Keras 3 and Keras 2 call the archive in their cache.
+# Names of the archive in the caches of Keras 3 and Keras 2.
 _CACHED = ("cifar-10-batches-py-target_archive", "cifar-10-batches-py.tar.gz")
-_DOWNLOAD_TIMEOUT = 60  # seconds without a byte; Keras sets none and would wait for ever
+_DOWNLOAD_TIMEOUT = 60  # seconds without a byte; Keras sets no timeout
 
 
 def sha256(path: Path) -> str:
-    """The sha256 of a file."""
+    """Compute the sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def npy_md5(array: np.ndarray) -> str:
-    """The md5 of the file that `np.save` writes of `array`, without writing it."""
+    """Compute the md5 of the file that `np.save` would write of `array`."""
     md5 = hashlib.md5(usedforsecurity=False)
     np.lib.format.write_array(SimpleNamespace(write=md5.update), array, allow_pickle=False)
     return md5.hexdigest()
 
 
 def can_download(timeout: float = 8) -> bool:
-    """Whether the archive can be fetched from where Keras gets it, asked within `timeout` seconds in all."""
-    answer: list[bool] = []
+    """Return True if the archive can be downloaded from Keras' URL, within `timeout` seconds in all."""
+    results: list[bool] = []
 
     def ask() -> None:
         try:
-            reply = requests.head(URL, timeout=timeout, allow_redirects=True)
-        except (requests.RequestException, OSError, ValueError):  # ValueError: a proxy whose address is none
+            response = requests.head(URL, timeout=timeout, allow_redirects=True)
+        except (requests.RequestException, OSError, ValueError):  # ValueError: the proxy's address is invalid
             return
-        answer.append(reply.ok and reply.headers.get("Content-Length") in (None, str(ARCHIVE_BYTES)))
+        results.append(response.ok and response.headers.get("Content-Length") in (None, str(ARCHIVE_BYTES)))
 
     # The timeout of requests does not cover the lookup of the name, which takes a minute on some machines without
-    # network; a daemon thread is left behind instead of waited for.
+    # network. So it runs in a daemon thread, which is abandoned after the timeout.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(timeout)
-    return answer == [True]
+    return results == [True]
 
 
 def find_cached() -> Path | None:
-    """The archive in Keras' cache, as it stores it, if its length is right."""
+    """Return the archive in Keras' cache, or None if it is missing or of another length."""
     home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
-    # Where its home cannot be written to, Keras uses /tmp.
-    paths = [place / "datasets" / name for place in (home, Path("/tmp/.keras")) for name in _CACHED]
+    # Keras uses /tmp where it cannot write to its home.
+    paths = [folder / "datasets" / name for folder in (home, Path("/tmp/.keras")) for name in _CACHED]
     return next((path for path in paths if path.is_file() and path.stat().st_size == ARCHIVE_BYTES), None)
 
 
 def download(path: Path) -> Path:
-    """Let Keras download the archive into its cache; return where it is. `path` is where a person may put a copy."""
+    """Let Keras download the archive into its cache and return its path.
+
+    Raises UserError where that fails, which names `path` as the place for a copy.
+    """
     import keras
 
     try:
@@ -94,9 +97,9 @@ def download(path: Path) -> Path:
 
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    before = socket.getdefaulttimeout()
+    previous = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
         yield
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(previous)

@@ -1,4 +1,4 @@
-"""Hold validation images out of the training images."""
+"""Validation images, held out of the training images."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from mtl.config.params import PATH
 from mtl.errors import UserError
 
 
-def hold_out(y: np.ndarray, count: int, seed: int, said: str = f"{PATH}: data.validation:") -> np.ndarray:
-    """Choose `count` images, stratified by class, from the seed.
+def hold_out(y: np.ndarray, count: int, seed: int, prefix: str = f"{PATH}: data.validation:") -> np.ndarray:
+    """Choose `count` images at random, stratified by class.
 
     Args:
         y: labels of the training images, uint8 (N, 1).
-        count: how many.
-        seed: of the choice.
-        said: where the count is from, as an error begins with it.
+        count: number of images to hold out.
+        seed: seed of the choice.
+        prefix: beginning of an error's message, which says where the count is from.
 
     Returns:
         Sorted indices, int64 (count,).
@@ -30,7 +30,7 @@ def hold_out(y: np.ndarray, count: int, seed: int, said: str = f"{PATH}: data.va
     classes, sizes = np.unique(y, return_counts=True)
     if not len(classes) <= count <= len(y) - len(classes) or sizes.min() < 2:
         raise UserError(
-            f"{said} {count} of {len(y)} training images in {len(classes)} classes (the smallest has"
+            f"{prefix} {count} of {len(y)} training images in {len(classes)} classes (the smallest has"
             f" {sizes.min()}); hold out 0, or from {len(classes)} to {len(y) - len(classes)} where each class has two"
         )
     _, held_out = train_test_split(np.arange(len(y)), test_size=count, stratify=y.ravel(), random_state=seed)

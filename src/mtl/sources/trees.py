@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import tarfile
 import unicodedata
@@ -11,39 +12,39 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, NoReturn
+from typing import NoReturn
 
 from mtl.errors import UserError, describe_os_error
 from mtl.sources import kinds
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz")
 
-# What an archive may hold, unpacked. Every image ends up in one array in memory, so more than a large machine's memory
-# is a bomb or belongs in a folder; a file of 256 MiB is an uncompressed image of as many pixels as Pillow accepts.
+# Bounds of an unpacked archive. Every image ends up in one array in memory, so an archive larger than a large machine's
+# memory is a bomb or belongs in a folder. 256 MiB is an uncompressed image of as many pixels as Pillow accepts.
 MAX_ARCHIVE = 16 << 30
 MAX_FILE = 256 << 20
 
-# <leading folder>/<split>/<class>/<file>, and one more to name what is too deep: links may run in circles.
+# <leading folder>/<split>/<class>/<file>, and one level more to name files that are too deep. Links may form circles.
 _DEPTH = 5
 _JUNK = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
 _GZIP = b"\x1f\x8b"
 
 
 class Names:
-    """The names in `where` in Unicode's composed form, each of which stands for one file or folder."""
+    """The names in `source` in Unicode's composed form, each of which stands for one file or folder."""
 
-    def __init__(self, where: str) -> None:
-        self.where = where
-        self._written: dict[str, str] = {}
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self._originals: dict[str, str] = {}
 
-    def composed(self, place: PurePosixPath) -> str:
-        """The composed form of `place`; raises UserError where another file or folder has it too."""
-        name = str(place)
+    def composed(self, path: PurePosixPath) -> str:
+        """Return the composed form of `path`; raises UserError where another file or folder has the same."""
+        name = str(path)
         composed = unicodedata.normalize("NFC", name)
-        other = self._written.setdefault(composed, name)
+        other = self._originals.setdefault(composed, name)
         if other != name:
             raise UserError(
-                f"{self.where}: {other!a} and {name!a} are the same name, {composed!r}, written in two ways;"
+                f"{self.source}: {other!a} and {name!a} are the same name, {composed!r}, written in two ways;"
                 " rename or merge one of them"
             )
         return composed
@@ -53,13 +54,14 @@ class Names:
 class Tree:
     """The files below a folder or in an archive, without the hidden ones.
 
-    `files` gives for each path in the tree where it is: a path on the disk, or offset and size in the unpacked archive.
-    `folders` are all folders, also the empty ones. Names are in Unicode's composed form: macOS writes `é` as two.
-    `hidden` are the hidden ones: files, and folders with a `/` behind them.
+    Names are in Unicode's composed form, as macOS writes `é` as two characters. `paths` holds the files of a folder by
+    name, `spans` those of an archive: offset and size in bytes in the unpacked archive. `folders` includes empty ones.
+    `hidden` holds the names of hidden files, and of hidden folders with a `/` behind them.
     """
 
     path: Path
-    files: dict[str, Path | tuple[int, int]] = field(default_factory=dict)
+    paths: dict[str, Path] = field(default_factory=dict)
+    spans: dict[str, tuple[int, int]] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
     hidden: set[str] = field(default_factory=set)
     names: Names = field(init=False)
@@ -67,53 +69,61 @@ class Tree:
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", Names(str(self.path)))
 
+    @property
+    def files(self) -> list[str]:
+        """The names of all files."""
+        return [*self.paths, *self.spans]
+
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield (name, content) of the files `names`, an archive's in the order in which they lie in it."""
-        wanted = sorted((self.files[name], name) for name in names)
-        if not self.path.is_file():
-            yield from ((name, _read_file(place)) for place, name in wanted)
+        """Yield (name, content) of the files `names`, those of an archive in the order in which they lie in it."""
+        if self.path.is_dir():
+            yield from ((name, _read_file(self.paths[name])) for name in sorted(names, key=self.paths.__getitem__))
             return
         with _open(self.path) as file:
-            for (offset, size), name in wanted:
+            for name in sorted(names, key=self.spans.__getitem__):
+                offset, size = self.spans[name]
                 file.seek(offset)
                 yield name, file.read(size)
 
 
-class _Bounded:
-    """A file that refuses to be read further than an honest archive goes, before the memory or the hour is spent."""
+class _Bounded(io.BufferedIOBase):
+    """A file that refuses to be read beyond the bounds of an archive, before it fills the memory or takes an hour."""
 
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
-        self.path, self.file, self.tell = path, file, file.tell
+    def __init__(self, path: Path, file: io.BufferedIOBase) -> None:
+        self.path, self.file = path, file
 
-    def read(self, size: int) -> bytes:
-        if not 0 <= size <= MAX_FILE:
-            raise UserError(f"{self.path}: one file in it has {size:,} bytes; up to {MAX_FILE:,} are read")
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= MAX_FILE:
+            raise UserError(f"{self.path}: one file in it has {size or 0:,} bytes; up to {MAX_FILE:,} are read")
         return self.file.read(size)
 
-    def seek(self, offset: int) -> None:
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         if not 0 <= offset <= MAX_ARCHIVE:
             raise UserError(
                 f"{self.path}: unpacks to more than {MAX_ARCHIVE >> 30} GiB; unpack it yourself and use the folder"
             )
-        self.file.seek(offset)
+        return self.file.seek(offset, whence)
 
 
 def has_content(path: Path) -> bool:
-    """Whether `path` is a file, or a folder with anything in it besides hidden files and a README."""
+    """Return True if `path` is a file, or a folder that holds more than hidden files and a README."""
     if not path.is_dir():
         return path.exists()
     return any(not is_junk(entry.name) and not is_readme(entry.name) for entry in path.iterdir())
 
 
 def is_readme(name: str) -> bool:
-    """Whether the file `name` explains the others."""
+    """Return True if `name` is the name of a README, of any suffix."""
     return PurePosixPath(name).stem.upper() == "README"
 
 
 def refuse_unhashed(path: Path) -> None:
-    """Raise UserError where DVC does not hash all that would be read of `path`: it does not follow links to folders.
+    """Raise UserError where DVC would not hash all files of `path`, as it does not follow links to folders.
 
-    An empty folder is refused too. In the copy that `dvc exp run --temp` makes it is one that neither git nor DVC has.
+    An empty folder is refused too: in the copy that `dvc exp run --temp` makes, neither git nor DVC tracks its images.
     """
     if not has_content(path):
         raise UserError(
@@ -132,13 +142,13 @@ def refuse_unhashed(path: Path) -> None:
 
 
 def pick(path: Path) -> Path:
-    """The archive or folder of images that `path` means: itself, or the one archive in it.
+    """Return the archive or folder of images that `path` stands for: itself, or the one archive in it.
 
-    Raises UserError where there is nothing, or more than one thing, to choose from.
+    Raises UserError where there is none, or more than one.
     """
     if not path.exists():
-        what = "a link to a file that is not there" if path.is_symlink() else "no such file or folder"
-        raise UserError(f"{path}: {what}; put your images there or set data.path")
+        fault = "a link to a file that is not there" if path.is_symlink() else "no such file or folder"
+        raise UserError(f"{path}: {fault}; put your images there or set data.path")
     if not path.is_dir():
         return path
     content = sorted(entry for entry in path.iterdir() if not is_junk(entry.name))
@@ -151,10 +161,10 @@ def pick(path: Path) -> Path:
 
 
 def list_files(path: Path) -> Tree:
-    """List the files of the folder or tar archive `path`, reading an archive once to its end.
+    """List the files of the folder or tar archive `path`. An archive is read once to its end.
 
-    Raises UserError where the archive is truncated, broken, no archive or too large, or has a member that is a link, a
-    device or outside of it.
+    Raises UserError where the archive is truncated, broken, no archive or too large, or where one of its members is a
+    link, a device or outside of it.
     """
     if path.is_dir():
         return _list_folder(path)
@@ -163,11 +173,12 @@ def list_files(path: Path) -> Tree:
         with _open(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             while member := archive.next():
                 _add_member(tree, member)
-                archive.members.clear()  # 60,000 of them are 100 MB
+                # 60,000 members take 100 MB. The stubs lack this attribute.
+                archive.members.clear()  # type: ignore[attr-defined]
             _check_end(path, file, archive.offset)
     except tarfile.ReadError as error:
-        if kind := kinds.of_file(path):
-            raise UserError(f"{path}: {kind}, no tar archive; {kinds.advice([path.name])}") from None
+        if kind := kinds.identify_file(path):
+            raise UserError(f"{path}: {kind}, no tar archive; {kinds.advise([path.name])}") from None
         raise UserError(f"{path}: truncated, or no tar archive ({error}); put a whole .tar, .tar.gz there") from None
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
         raise UserError(f"{path}: truncated or broken archive ({error}); copy or download it again") from None
@@ -176,7 +187,7 @@ def list_files(path: Path) -> Tree:
 
 @contextmanager
 def _open(path: Path) -> Iterator[_Bounded]:
-    """Open an archive as the plain tar it is or unpacks to."""
+    """Open an archive as a plain tar file, unpacked by gzip where it is compressed."""
     with path.open("rb") as file:
         if file.peek(len(_GZIP))[: len(_GZIP)] != _GZIP:
             yield _Bounded(path, file)
@@ -186,41 +197,39 @@ def _open(path: Path) -> Iterator[_Bounded]:
 
 
 def _check_end(path: Path, file: _Bounded, offset: int) -> None:
-    """A whole archive ends with a block of zeros, then its checksum; `tarfile` stops silently without either."""
+    """Raise UserError unless a block of zeros ends the archive, which `tarfile` does not check, and read the rest."""
     file.seek(offset)
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise UserError(f"{path}: truncated or broken archive (no end mark); copy or download it again")
     while file.read(1 << 20):
-        file.seek(file.tell())  # past the bound: an error
+        file.seek(file.tell())  # raises beyond the bound; gzip checks its own checksum at the end
 
 
 def _add_member(tree: Tree, member: tarfile.TarInfo) -> None:
-    place = PurePosixPath(member.name)
-    if place.is_absolute() or ".." in place.parts or member.size < 0:
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts or member.size < 0:
         raise UserError(f"{tree.path}: refused, its member {member.name!r} is outside of the archive's own folder")
     if not (member.isdir() or member.isfile()) or member.issparse():
         raise UserError(f"{tree.path}: refused, its member {member.name!r} is a link or a device; pack plain files")
-    junk = next((number for number, part in enumerate(place.parts, 1) if is_junk(part)), 0)
-    if junk:
-        is_file = junk == len(place.parts) and member.isfile()
-        tree.hidden.add("/".join(place.parts[:junk]) + ("" if is_file else "/"))
+    if hidden := hidden_part(path, member.isfile()):
+        tree.hidden.add(hidden)
         return
-    folders = place.parents if member.isfile() else (place, *place.parents)
+    folders = path.parents if member.isfile() else (path, *path.parents)
     tree.folders.update(tree.names.composed(folder) for folder in folders if folder.name)
     if member.isfile():
-        tree.files[tree.names.composed(place)] = (member.offset_data, member.size)
+        tree.spans[tree.names.composed(path)] = (member.offset_data, member.size)
 
 
 def _list_folder(path: Path) -> Tree:
     tree = Tree(path)
     for folder, folders, files in os.walk(path, followlinks=True, onerror=_refuse):
-        place = PurePosixPath(Path(folder).relative_to(path))
-        tree.hidden.update(f"{place / name}/" for name in folders if is_junk(name))
-        tree.hidden.update(str(place / name) for name in files if is_junk(name))
-        folders[:] = [name for name in folders if not is_junk(name)] if len(place.parts) < _DEPTH - 1 else []
-        tree.folders.update(tree.names.composed(place / name) for name in folders)
-        tree.files.update(
-            (tree.names.composed(place / name), Path(folder, name)) for name in files if not is_junk(name)
+        parent = PurePosixPath(Path(folder).relative_to(path))
+        tree.hidden.update(f"{parent / name}/" for name in folders if is_junk(name))
+        tree.hidden.update(str(parent / name) for name in files if is_junk(name))
+        folders[:] = [name for name in folders if not is_junk(name)] if len(parent.parts) < _DEPTH - 1 else []
+        tree.folders.update(tree.names.composed(parent / name) for name in folders)
+        tree.paths.update(
+            (tree.names.composed(parent / name), Path(folder, name)) for name in files if not is_junk(name)
         )
     return tree
 
@@ -237,6 +246,15 @@ def _refuse(error: OSError) -> NoReturn:
     raise UserError(f"cannot list {describe_os_error(error)}; give access to it") from error
 
 
+def hidden_part(path: PurePosixPath, is_file: bool) -> str:
+    """Return the part of `path` down to its first hidden name, with a `/` behind a folder; empty if none is hidden."""
+    for length, name in enumerate(path.parts, 1):
+        if is_junk(name):
+            suffix = "" if is_file and length == len(path.parts) else "/"
+            return "/".join(path.parts[:length]) + suffix
+    return ""
+
+
 def is_junk(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or one that a system leaves behind."""
+    """Return True if a file or folder of this name is hidden, or left behind by an operating system."""
     return name.startswith(".") or name in _JUNK

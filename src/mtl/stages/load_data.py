@@ -1,4 +1,4 @@
-"""Load the images into data/raw: `python src/load_data.py`."""
+"""Stage `load_data`: load the images into data/raw."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from mtl.sources.split import hold_out
 
 
 def main() -> None:
-    """Stage `load_data`."""
+    """Run the stage."""
     settings = params.read()
     if os.environ.get("DVC_STAGE") == "load_data":  # elsewhere, as in `mtl train`, URIs are read
         params.refuse_uri(settings.data)
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def load(settings: params.Params) -> store.Dataset:
-    """Read the images into arrays."""
+    """Read the images into arrays and write these to data/raw."""
     images = sources.load(settings.data, settings.seed)
     validation = hold_out(images.y_train, settings.data.validation, settings.seed)
     dataset = store.Dataset(
@@ -49,43 +49,43 @@ def load(settings: params.Params) -> store.Dataset:
         "validation": validation,
     }
     store.write_raw(dataset, arrays)
-    _say(duplicates.line(images.name, duplicates.among(images, validation)))
+    _warn(duplicates.describe(images.name, duplicates.find_loaded(images, validation)))
     return dataset
 
 
 def link(settings: params.Params) -> store.Dataset:
-    """Check the TFRecord shards of the images and note where they are; validation is a split of its own there."""
-    found = tfrecord.load(settings.data)
-    train, validation, test = (found.labels[split] for split in shards.SPLITS)
+    """Check the TFRecord shards of the images and write to data/raw where they are. They hold a split `validation`."""
+    records = tfrecord.load(settings.data)
+    train, validation, test = (records.labels[split] for split in shards.SPLITS)
     dataset = store.Dataset(
-        name=found.manifest.name,
+        name=records.manifest.name,
         source="tfrecord",
         official=False,
-        classes=found.manifest.classes,
-        encoding=found.manifest.encoding,
+        classes=records.manifest.classes,
+        encoding=records.manifest.encoding,
         train=len(train),
         validation=len(validation),
         test=len(test),
-        shape=found.shape,
+        shape=records.shape,
     )
     arrays = {
         "y_train": np.concatenate([train, validation]),
         "y_test": test,
         "validation": np.arange(len(train), len(train) + len(validation)),
     }
-    place = shards.Place(path=settings.data.path, size=settings.data.size, cache=settings.data.cache)
-    manifest = found.manifest.model_dump(exclude={"duplicates"})
-    store.write_raw(dataset, arrays, {shards.MANIFEST: manifest, paths.SHARDS: place.model_dump()})
-    if found.manifest.duplicates:
-        _say(duplicates.line(settings.data.path, found.manifest.duplicates))
+    access = shards.Access(path=settings.data.path, size=settings.data.size, cache=settings.data.cache)
+    manifest = records.manifest.model_dump(exclude={"duplicates"})
+    store.write_raw(dataset, arrays, {shards.MANIFEST: manifest, paths.SHARDS: access.model_dump()})
+    if records.manifest.duplicates:
+        _warn(duplicates.describe(settings.data.path, records.manifest.duplicates))
     else:
-        _say(
+        _warn(
             f"{settings.data.path}: converted before `mtl convert` looked for images that are in several splits or"
             " classes: not checked"
         )
     return dataset
 
 
-def _say(line: str) -> None:
+def _warn(line: str) -> None:
     if line:
         print(line, file=sys.stderr)

@@ -1,23 +1,20 @@
 """Images in TFRecord shards, as `mtl convert` writes them: their manifest, and reading them like an array."""
 
-from mtl.data.shards.images import CHUNK, ENDED, Images, pixels, read_labels
+from mtl.data.shards.images import CHUNK, ENDED, Images, read_labels
 from mtl.data.shards.manifest import (
     FETCHED,
     MANIFEST,
     SPLITS,
+    Access,
     Discarded,
     Duplicates,
     Manifest,
-    Place,
     Shard,
     SplitRecords,
-    check,
-    is_remote,
-    join,
-    local,
-    parse,
+    check_shards,
+    read_manifest,
 )
-from mtl.data.shards.raw import read_images, read_manifest
+from mtl.data.shards.raw import read_images
 
 __all__ = [
     "CHUNK",
@@ -25,21 +22,15 @@ __all__ = [
     "FETCHED",
     "MANIFEST",
     "SPLITS",
+    "Access",
     "Discarded",
     "Duplicates",
     "Images",
     "Manifest",
-    "Place",
     "Shard",
     "SplitRecords",
-    "check",
-    "is_remote",
-    "join",
-    "local",
-    "parse",
-    "pixels",
+    "check_shards",
     "read_images",
     "read_labels",
     "read_manifest",
-    "resolve",
 ]

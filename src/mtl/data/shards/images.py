@@ -1,4 +1,4 @@
-"""Images in shards, read like an array."""
+"""Images in shards, which are read like an array."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mtl.errors import UserError, describe_os_error, one_line
 if TYPE_CHECKING:
     import tensorflow as tf
 
-DECODERS = 2  # threads that decode beside the training; they do not change what is read
+DECODERS = 2  # threads that decode beside the training; their number does not change what is read
 READ_AHEAD = 1 << 18  # bytes of a shard
-CHUNK = 256  # images that are handed over at once
+CHUNK = 256  # images in a batch
 ENDED = "fewer records than the manifest counts"
 
 
@@ -28,8 +28,8 @@ ENDED = "fewer records than the manifest counts"
 class Images:
     """Images in shards that look like an array, uint8 (N, H, W, 3), but are read and decoded when they are needed.
 
-    `images[i]` is one image; a slice or an array of indices picks some, still unread. `np.asarray` reads them into
-    memory, `batches` one after the other. `index` holds their positions in all records of the shards, in that order.
+    `images[i]` reads one image. A slice or an array of indices selects images without reading them. `np.asarray` reads
+    all into memory, `batches` a few at a time. `index` holds their positions among the records of all shards.
     """
 
     files: tuple[str, ...]
@@ -43,12 +43,12 @@ class Images:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """As of an array."""
+        """Shape of the array, (N, H, W, 3)."""
         return (len(self.index), *self.side, 3)
 
     @property
     def fits(self) -> bool:
-        """Whether the decoded images may be held in memory."""
+        """True if the decoded images may be held in memory."""
         return int(np.prod(self.shape, dtype=np.int64)) <= self.cache << 20
 
     def __len__(self) -> int:
@@ -61,13 +61,13 @@ class Images:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         array = np.empty(self.shape, np.uint8)
-        unique, back = np.unique(self.index, return_inverse=True)
-        into = np.argsort(back, kind="stable")  # where each record goes, in the order of the records
-        ends = np.cumsum(np.bincount(back, minlength=len(unique)))
+        unique, inverse = np.unique(self.index, return_inverse=True)
+        rows = np.argsort(inverse, kind="stable")  # of the array, in the order of the records
+        ends = np.cumsum(np.bincount(inverse, minlength=len(unique)))
         start = 0
         for batch in replace(self, index=unique).batches(CHUNK):
             for image in batch:
-                array[into[ends[start - 1] if start else 0 : ends[start]]] = image
+                array[rows[ends[start - 1] if start else 0 : ends[start]]] = image
                 start += 1
         return array if dtype is None else array.astype(dtype)
 
@@ -76,7 +76,7 @@ class Images:
             yield from batch
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
-        """Yield the images in order, uint8 (B, H, W, 3), few of them in memory at a time."""
+        """Yield the images in order, uint8 (size, H, W, 3), the last batch smaller, few of them in memory at a time."""
         if len(self.index) > 1 and not (np.diff(self.index) > 0).all():
             array = np.asarray(self)
             yield from (array[start : start + size] for start in range(0, len(array), size))
@@ -89,7 +89,7 @@ class Images:
                 raise self.broken(ENDED)
 
     def records(self, order: Sequence[int], interleaved: int = 1) -> tf.data.Dataset:
-        """(position, serialized example) of the images, from the shards in `order`, `interleaved` of them at a time."""
+        """Read (position, serialized example) of the images, from the shards in `order`, `interleaved` at a time."""
         tf = _tensorflow()
         starts = np.cumsum([0, *self.counts])
         wanted = np.zeros(starts[-1], bool)
@@ -103,19 +103,14 @@ class Images:
             num_parallel_calls=min(interleaved, DECODERS),
         )
         if not all(wanted[starts[shard] : starts[shard + 1]].all() for shard in used):
-            kept = tf.constant(wanted)
-            data = data.filter(lambda position, _: kept[position])
-        return data if interleaved > 1 else data.take(len(self.index))  # no record behind the last one is read
+            mask = tf.constant(wanted)
+            data = data.filter(lambda position, _: mask[position])
+        return data if interleaved > 1 else data.take(len(self.index))  # stop reading behind the last one
 
     def decoded(self, records: tf.data.Dataset, size: int, use: Any) -> Iterator[Any]:
-        """Yield `use(positions, images)` of `size` records after the other; (position, example) become pixels."""
+        """Decode `records`, (position, serialized example), and yield `use(positions, images)` of `size` at a time."""
         tf = _tensorflow()
-
-        def read(position: tf.Tensor, example: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            content = tf.io.parse_single_example(example, {"image": tf.io.FixedLenFeature([], tf.string)})["image"]
-            return position, pixels(content, self.size, (*self.side, 3))
-
-        data = records.map(read, num_parallel_calls=DECODERS).batch(size).prefetch(2)
+        data = records.map(self._decode, num_parallel_calls=DECODERS).batch(size).prefetch(2)
         batches = _own_threads(data).as_numpy_iterator()
         while True:
             try:
@@ -126,8 +121,14 @@ class Images:
                 raise self.broken(one_line(error)[:200]) from None
             yield use(ids, images)
 
+    def _decode(self, position: tf.Tensor, example: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        import tensorflow as tf
+
+        content = tf.io.parse_single_example(example, {"image": tf.io.FixedLenFeature([], tf.string)})["image"]
+        return position, _decode_pixels(content, self.size, (*self.side, 3))
+
     def broken(self, reason: str) -> UserError:
-        """The error that names the shard that cannot be read: one that is no longer as the manifest says, if any."""
+        """Return the error for shards that cannot be read, which names the first that differs from the manifest."""
         for file, digest in zip(self.files, self.sha256, strict=True):
             try:
                 check_content(Path(file), digest, file)
@@ -135,14 +136,14 @@ class Images:
                 return error
             except OSError as error:
                 return UserError(f"{describe_os_error(error)}; give access to it")
-        return UserError(f"{Path(self.files[0]).parent}: its shards are whole and cannot be read: {reason}")
+        return UserError(f"{Path(self.files[0]).parent}: its shards are whole but cannot be read: {reason}")
 
 
-def pixels(content: tf.Tensor, size: int | None, shape: Sequence[int]) -> tf.Tensor:
+def _decode_pixels(content: tf.Tensor, size: int | None, shape: Sequence[int]) -> tf.Tensor:
     """Decode a PNG or JPEG file, a scalar string, to uint8 `shape`; with `size`, resized to size x size.
 
-    JPEG is decoded with the exact cosine transform, as Pillow does; resizing is bilinear over all the pixels that a
-    new one covers.
+    JPEG is decoded with the exact cosine transform, as Pillow does. Resizing is bilinear over all the pixels that a new
+    one covers.
     """
     import tensorflow as tf
 
@@ -159,7 +160,7 @@ def pixels(content: tf.Tensor, size: int | None, shape: Sequence[int]) -> tf.Ten
 
 
 def read_labels(files: Sequence[Path]) -> np.ndarray:
-    """The labels of all records of the shards, int64 (N,). Raises UserError where a shard is broken."""
+    """Read the labels of all records of the shards, int64 (N,). Raises UserError where a shard is broken."""
     tf = _tensorflow()
     labels = []
     for file in files:
@@ -173,7 +174,7 @@ def read_labels(files: Sequence[Path]) -> np.ndarray:
 
 
 def _own_threads(data: tf.data.Dataset) -> tf.data.Dataset:
-    """`data` with threads of its own: one that the training's threads wait for must not wait for them."""
+    """Give `data` threads of its own, as the training's threads wait for it and it must not wait for them."""
     options = _tensorflow().data.Options()
     options.threading.private_threadpool_size = DECODERS
     options.deterministic = True
@@ -181,7 +182,7 @@ def _own_threads(data: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def _tensorflow() -> ModuleType:
-    """TensorFlow, imported where it is needed: it takes seconds."""
+    """Return TensorFlow, imported on first use, as that takes seconds."""
     if "tensorflow" not in sys.modules:
         import_tensorflow()
     return sys.modules["tensorflow"]

@@ -1,8 +1,9 @@
-"""What a folder of shards holds, and its files on this machine."""
+"""The manifest of a folder of shards, and checks of the shards against it."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,16 +12,17 @@ from pydantic import Field, ValidationError
 from mtl import files
 from mtl.config.reading import first_line
 from mtl.config.settings import Settings, like
+from mtl.data import remote
 from mtl.errors import UserError, one_line
 
 MANIFEST = "manifest.json"
 SPLITS = ("train", "validation", "test")
 _MISSING = "this shard of the manifest is missing; copy it there or convert again"
-FETCHED = Path(".shards")  # no DVC out: copies of shards that are not on this machine, by their checksum
+FETCHED = Path(".shards")  # no DVC out: copies of shards behind URIs, named by their checksum
 
 
 class Shard(Settings):
-    """One file: how many records and bytes it has, and its sha256."""
+    """One file: its name, its numbers of records and of bytes, and its sha256."""
 
     file: Annotated[str, like(r"[\w.-]+", "the name of a file in this folder")]
     records: int = Field(ge=0)
@@ -29,19 +31,19 @@ class Shard(Settings):
 
 
 class SplitRecords(Settings):
-    """The shards of a split, and how many records of each class are in them."""
+    """The shards of a split, and the number of records of each class in them."""
 
     shards: tuple[Shard, ...]
     classes: dict[str, int]
 
     @property
     def count(self) -> int:
-        """Number of records."""
+        """Number of records in all shards."""
         return sum(shard.records for shard in self.shards)
 
 
 class Discarded(Settings):
-    """Files that could not be read: how many, where they are listed with the reason, and how often each reason."""
+    """Images that could not be read: their number, the files that list them, and the number for each reason."""
 
     count: int
     files: tuple[str, ...]
@@ -49,9 +51,9 @@ class Discarded(Settings):
 
 
 class Duplicates(Settings):
-    """Images of the same pixels: how many are in another split, or of another class, than the first of them.
+    """Images of the same pixels: the numbers of those in another split, or another class, than the first of them.
 
-    `first` names, for `splits` and `classes`, the first two of them.
+    `first` holds, for `splits` and `classes`, the names of the first two such images.
     """
 
     splits: int
@@ -60,12 +62,12 @@ class Duplicates(Settings):
 
 
 class Manifest(Settings):
-    """What a folder of shards holds. `height` and `width` are the smallest and the largest of the images.
+    """The content of a folder of shards. `height` and `width` are the smallest and the largest of the images.
 
-    `duplicates` is None in a manifest of an earlier version, which did not look for any.
+    `duplicates` is None in a manifest of an earlier version, which did not look for duplicates.
     """
 
-    version: int = Field(1, ge=1, le=1)
+    version: int = Field(default=1, ge=1, le=1)
     name: str
     classes: tuple[str, ...] = Field(min_length=1, max_length=256)
     encoding: str
@@ -76,11 +78,11 @@ class Manifest(Settings):
     duplicates: Duplicates | None = None
 
 
-class Place(Settings):
-    """What data/raw says besides the manifest: where the shards are and how they are read.
+class Access(Settings):
+    """Where the shards are and how they are read, as data/raw holds it beside the manifest.
 
-    `size`: images are resized to size x size; None: as they are. `cache`: up to so many MiB of decoded images are held
-    in memory; where there are more, they are streamed.
+    Images are resized to `size` x `size`, or left as they are where it is None. Up to `cache` MiB of decoded images are
+    held in memory. If there are more, they are streamed.
     """
 
     path: str
@@ -89,7 +91,7 @@ class Place(Settings):
 
 
 def parse(content: Any, where: str) -> Manifest:
-    """The manifest that `content` (parsed JSON) is; raises UserError, naming `where`, for anything else."""
+    """Validate `content`, parsed from the JSON at `where`, as a manifest; raises UserError, which names `where`."""
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
@@ -102,66 +104,83 @@ def parse(content: Any, where: str) -> Manifest:
     return manifest
 
 
-def is_remote(path: str) -> bool:
-    """Whether `path` is a URI that fsspec opens rather than a path of this machine."""
-    return "://" in path
+def read_manifest(folder: str) -> Manifest:
+    """Read the manifest in `folder`, a path or a URI. Raises UserError where it is missing or invalid."""
+    address = remote.join(folder, MANIFEST)
+    try:
+        content = remote.read(address)
+    except FileNotFoundError:
+        raise UserError(f"{address} is missing; make shards of your images with `mtl convert`") from None
+    except UserError:
+        raise
+    except Exception as error:  # each file system of fsspec raises its own
+        raise UserError(f"{address}: cannot be read: {one_line(error)}") from error
+    try:
+        return parse(json.loads(content), address)
+    except ValueError as error:
+        raise UserError(f"{address}: not valid JSON ({one_line(error)}); convert again") from None
 
 
-def join(path: str, name: str) -> str:
-    """The file `name` in the folder `path`, a path or a URI."""
-    return f"{path.rstrip('/')}/{name}"
+def check_shards(folder: str, split: SplitRecords) -> list[Path]:
+    """Check size and checksum of all shards of a split and return where they are on this machine.
 
-
-def local(path: str, shard: Shard) -> Path:
-    """Where `shard` of the folder `path` can be read on this machine; one that is elsewhere is copied first, once.
-
-    Raises UserError where it is not there, or not as the manifest says.
+    Raises UserError where a shard is missing or differs from the manifest.
     """
-    if not is_remote(path):
-        found = Path(path, shard.file)
-        check(found, shard, content=False)
-        return found
+    paths = []
+    for shard in split.shards:
+        paths.append(fetch(folder, shard))
+        _check(paths[-1], shard, remote.join(folder, shard.file))
+    return paths
+
+
+def fetch(folder: str, shard: Shard) -> Path:
+    """Return the path of a shard of `folder` on this machine; one behind a URI is downloaded first, once.
+
+    Raises UserError where it is missing or of another size, or where a downloaded one has another checksum.
+    """
+    address = remote.join(folder, shard.file)
+    if not remote.is_remote(folder):
+        path = Path(folder, shard.file)
+        _check_size(path, shard, address)
+        return path
     copy = FETCHED / f"{shard.sha256}.tfrecord.gz"
     if not copy.exists():
-        import fsspec
-
         try:
-            with fsspec.open(join(path, shard.file), "rb") as source, files.replacing(copy) as temporary:
-                with temporary.open("wb") as file:
-                    while block := source.read(1 << 20):
-                        file.write(block)
-                check(temporary, shard, join(path, shard.file))
+            with files.replacing(copy) as temporary:
+                remote.download(address, temporary)
+                _check(temporary, shard, address)
         except UserError:
             raise
         except Exception as error:  # each file system of fsspec raises its own
-            raise UserError(f"{join(path, shard.file)}: cannot be read: {one_line(error)}") from error
+            raise UserError(f"{address}: cannot be read: {one_line(error)}") from error
     return copy
 
 
-def check(path: Path, shard: Shard, name: str | None = None, content: bool = True) -> None:
-    """Raise UserError where the file `path` has not the size and (with `content`) the checksum of `shard`."""
-    name = name or str(path)
+def check_content(path: Path, sha256: str, name: str) -> None:
+    """Raise UserError where the file `path`, called `name` in the message, does not have this checksum."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise UserError(f"{name}: {_MISSING}") from None
+    if digest != sha256:
+        raise UserError(f"{name}: its sha256 is {digest}, the manifest says {sha256}; {_remedy(path)}")
+
+
+def _check(path: Path, shard: Shard, name: str) -> None:
+    _check_size(path, shard, name)
+    check_content(path, shard.sha256, name)
+
+
+def _check_size(path: Path, shard: Shard, name: str) -> None:
     try:
         size = path.stat().st_size
     except FileNotFoundError:
         raise UserError(f"{name}: {_MISSING}") from None
     if size != shard.bytes:
-        what = "truncated" if size < shard.bytes else "another file"
-        raise UserError(f"{name}: {what}: {size:,} bytes, the manifest says {shard.bytes:,}; {_again(path)}")
-    if content:
-        check_content(path, shard.sha256, name)
+        fault = "truncated" if size < shard.bytes else "another file"
+        raise UserError(f"{name}: {fault}: {size:,} bytes, the manifest says {shard.bytes:,}; {_remedy(path)}")
 
 
-def check_content(path: Path, sha256: str, name: str) -> None:
-    """Raise UserError where the file `path` has not this checksum."""
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise UserError(f"{name}: {_MISSING}") from None
-    if found != sha256:
-        raise UserError(f"{name}: its sha256 is {found}, the manifest says {sha256}; {_again(path)}")
-
-
-def _again(path: Path) -> str:
+def _remedy(path: Path) -> str:
     return "remove it, and it is copied again" if path.parent == FETCHED else "copy it again"

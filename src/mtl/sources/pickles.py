@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -17,34 +16,43 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST = ("test_batch",)
 SIDE = 32
+_ALLOWED = frozenset(
+    {
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("numpy.core.multiarray", "_reconstruct"),  # written by NumPy 1, as in the official archive
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy._core.numeric", "_frombuffer"),
+    }
+)
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def is_official(tree: Tree) -> bool:
-    """Whether the tree holds files of the official format."""
+    """Return True if the tree holds files of the official format."""
     return not {PurePosixPath(name).name for name in tree.files}.isdisjoint(TRAIN + TEST)
 
 
 def parse(tree: Tree) -> Arrays:
     """Read x_train, y_train, x_test, y_test: uint8 (N, 32, 32, 3) and (N, 1), from an archive or unpacked folder.
 
-    Nothing is run that is in the files: the unpickler knows NumPy arrays and the built-in containers alone.
-    Raises UserError where a batch is missing, is no batch, or holds anything else.
+    No code in the files is run: the unpickler accepts NumPy arrays and built-in containers only. Raises UserError where
+    a batch is missing, is not a batch, or holds anything else.
     """
-    found = {PurePosixPath(name).name: name for name in tree.files}
-    missing = [name for name in TRAIN + TEST if name not in found]
+    paths = {PurePosixPath(path).name: path for path in tree.files}
+    missing = [name for name in TRAIN + TEST if name not in paths]
     if missing:
         raise UserError(f"{tree.path}: {', '.join(missing)} missing; put the whole cifar-10-python.tar.gz there")
     parsed = {
-        PurePosixPath(name).name: _parse_batch(content, f"{tree.path}: {name}")
-        for name, content in tree.read(found[name] for name in TRAIN + TEST)
+        PurePosixPath(path).name: _parse_batch(content, f"{tree.path}: {path}")
+        for path, content in tree.read(paths[name] for name in TRAIN + TEST)
     }
     return (*_join([parsed[name] for name in TRAIN]), *_join([parsed[name] for name in TEST]))
 
 
 def _join(batches: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Planes (N, 3072) of all batches -> pixels (N, 32, 32, 3), written once."""
+    """Join the batches, planes (N, 3072) with N labels, into pixels (N, 32, 32, 3) and labels (N, 1)."""
     count = sum(len(labels) for _, labels in batches)
     x, start = np.empty((count, SIDE, SIDE, 3), np.uint8), 0
     for data, _ in batches:
@@ -70,20 +78,9 @@ def _parse_batch(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Pickle runs whatever a file names; this one refuses all names but those that an array is made of."""
+    """An unpickler that loads only the names of which a pickled array consists; Python's runs any name in a file."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _allowed():
-            return _allowed()[module, name]
-        raise pickle.UnpicklingError(f"refused to run {module}.{name}")
-
-
-def _allowed() -> dict[tuple[str, str], Callable[..., Any]]:
-    reconstruct, from_buffer = (np.empty(1).__reduce_ex__(protocol)[0] for protocol in (2, 5))
-    return {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("numpy.core.multiarray", "_reconstruct"): reconstruct,  # as NumPy 1 wrote it, and the official archive
-        ("numpy._core.multiarray", "_reconstruct"): reconstruct,
-        ("numpy._core.numeric", "_frombuffer"): from_buffer,
-    }
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"refused to run {module}.{name}")
+        return super().find_class(module, name)
