@@ -18,7 +18,7 @@ from mtl import files
 from mtl.commands import export
 from mtl.data import paths, store
 from mtl.errors import UserError
-from mtl.serving.export.placing import placing
+from mtl.serving.export.exporter import replacing
 from mtl.sources import decoding
 
 TOLERANCE = 1e-4
@@ -149,37 +149,38 @@ def test_onnx_without_its_packages_says_how_to_install_them(project, monkeypatch
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     failed = mtl(project, "model1", "--format", "onnx", "-o", "x.onnx")
     assert isinstance(failed.exception, UserError)
-    wanted = "ONNX needs tf2onnx: install with `pip install -c constraints.txt -r requirements-onnx.txt`"
-    assert str(failed.exception) == wanted
+    assert "tf2onnx" in str(failed.exception)
+    assert "`pip install -c constraints.txt -r requirements-onnx.txt`" in str(failed.exception)
     assert not (project.root / "x.onnx").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "parts"),
     [
-        (["model3"], "error: params.yaml: there is no task 'model3'; known: model1, model2\n"),
-        (["model1", "-o", "params.yaml"], "error: params.yaml is there already; give another --output, or --force"),
-        (["model1", "-o", "data", "--force"], "error: data is neither a SavedModel nor an .onnx file, and stays; give"),
-        (["model1", "-o", "params.yaml/1"], "error: "),
+        (["model3"], ["params.yaml", "'model3'", "model1, model2"]),
+        (["model1", "-o", "params.yaml"], ["params.yaml ", "--output", "--force"]),
+        (["model1", "-o", "data", "--force"], ["data ", ".onnx", "--output"]),
+        (["model1", "-o", "params.yaml/1"], ["params.yaml"]),
     ],
 )
-def test_what_cannot_be_exported_is_said_in_one_line(project, arguments, said):
+def test_what_cannot_be_exported_is_named_in_one_line(project, arguments, parts):
     failed = project.run("mtl", "export", *arguments, check=False)
     assert failed.returncode == 1
-    assert failed.stderr.startswith(said)
+    assert failed.stderr.startswith("error: ")
+    assert [part for part in parts if part not in failed.stderr] == []
     assert failed.stderr.count("\n") == 1
 
 
 def test_an_earlier_export_stays_until_a_new_one_is_whole(tmp_path):
     target = tmp_path / "model.onnx"
     target.write_text("old")
-    with pytest.raises(UserError, match="is there already"), placing(target, force=False):
+    with pytest.raises(UserError, match=r"model\.onnx.*--force"), replacing(target, force=False):
         pass
-    with pytest.raises(RuntimeError), placing(target, force=True) as new:
+    with pytest.raises(RuntimeError), replacing(target, force=True) as new:
         new.write_text("half of the n")
         raise RuntimeError
     assert target.read_text() == "old"
-    with placing(target, force=True) as new:
+    with replacing(target, force=True) as new:
         new.write_text("new")
     assert target.read_text() == "new"
     assert list(tmp_path.iterdir()) == [target]

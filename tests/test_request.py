@@ -23,7 +23,7 @@ from PIL import Image
 from mtl import files
 from mtl.data import paths, store
 from mtl.errors import UserError
-from mtl.serving.request import client, servers
+from mtl.serving.request import client, comparison, servers
 from mtl.sources import decoding
 
 CLASSES = {"model1": ["cat", "dog", "ship"], "model2": ["animal", "vehicle"]}
@@ -172,7 +172,7 @@ def test_an_image_file_is_resized_to_the_height_and_the_width(project, tmp_path,
     monkeypatch.chdir(tmp_path)
     store.write_raw(store.Dataset("t", "folder", False, ("a",), "png", 1, 0, 1, (2, 3, 3)), {})
     Image.fromarray(np.full((20, 20, 3), 7, np.uint8)).save("grey.png")
-    assert servers.read_image(Path("grey.png")).shape == (2, 3, 3)
+    assert comparison.read_image(Path("grey.png")).shape == (2, 3, 3)
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])

@@ -140,7 +140,7 @@ def test_compiled_models_answer_as_predict_does(project, images):
         ),
         (lambda: other_shape(), "different shapes .*the data set 8×8×3"),
         (lambda: (paths.MODELS / "model1.keras").write_bytes(b"x"), "model1.keras: not a Keras model: "),
-        (lambda: not_finite(), "gives no numbers"),
+        (lambda: not_finite(), "NaN"),
     ],
 )
 def test_models_that_cannot_be_served_are_named_in_one_line(project, spoil, message):

@@ -216,7 +216,7 @@ def error_of(answer, status: int = 400) -> str:
 @pytest.fixture(scope="module")
 def strict():
     """A gateway with narrow limits, which is asked for an answer after each refusal."""
-    with serving(limits=Limits(body=20_000, batch=8, pixels=10_000, seconds=0.3)) as (client, _, _):
+    with serving(limits=Limits(body=20_000, batch=8, pixels=10_000, body_seconds=0.3)) as (client, _, _):
         yield client
         assert client.post(INVOKE, json={"instances": IMAGES.tolist()}).json() == {"predictions": EXPECTED}
         statuses = [sample.labels for f in families(client) if f.name == "mtl_requests" for sample in f.samples]

@@ -88,7 +88,7 @@ def test_an_answer_comes_and_says_that_it_was_not_kept(tmp_path, fault: Callable
         earlier.remember({"model1": "dog"})
     earlier.close()
     with (
-        serving(feedback=Feedback(path, patience=0.01, pause=0)) as (client, _, _),
+        serving(feedback=Feedback(path, timeout=0.01, pause=0)) as (client, _, _),
         logged() as lines,
     ):
         before = ask(client)
@@ -100,7 +100,7 @@ def test_an_answer_comes_and_says_that_it_was_not_kept(tmp_path, fault: Callable
             assert metric(client, "mtl_feedback_accuracy") == 1
             answer = client.post("/feedback", json={"id": before["id"], "class": "cat"})
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-            said = [line for line in lines if "answers are not kept" in line]
+            said = [line for line in lines if "not stored" in line]
             assert len(said) == 1
             assert str(path) in said[0]
         after = ask(client)
@@ -109,7 +109,7 @@ def test_an_answer_comes_and_says_that_it_was_not_kept(tmp_path, fault: Callable
         assert client.post("/feedback", json={"id": after["id"], "class": "cat"}).json()["right"]["model1"]
         assert metric(client, "mtl_feedback_unstored_total") == 20
     again = Feedback(path)  # what was kept is there for the next process
-    assert again.tell(after["id"], {"model1": "cat"}) == {"model1": True}
+    assert again.record_truth(after["id"], {"model1": "cat"}) == {"model1": True}
     again.close()
 
 
@@ -134,13 +134,13 @@ def test_a_file_that_was_removed_or_emptied_is_begun_anew(tmp_path, begin):
         if begin is remove:
             assert client.post("/feedback", json={"id": lost, "class": "cat"}).status_code == 404
     again = Feedback(path)
-    assert [again.tell(identity, {"model1": "cat"}) for identity in kept] == [{"model1": True}] * 3
+    assert [again.record_truth(identity, {"model1": "cat"}) for identity in kept] == [{"model1": True}] * 3
     again.close()
 
 
 def test_nothing_is_tried_for_a_while_after_a_failure(tmp_path):
     path = tmp_path / "feedback.db"
-    feedback = Feedback(path, patience=0.01, pause=3600)
+    feedback = Feedback(path, timeout=0.01, pause=3600)
     with locked(path):
         assert feedback.remember({"model1": "cat"}) is None
     assert feedback.remember({"model1": "cat"}) is None

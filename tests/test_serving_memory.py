@@ -30,7 +30,7 @@ def silu() -> dict[str, Loaded]:
     inputs = Input(SHAPE, dtype="uint8")
     x = layers.Dense(2, activation="silu")(layers.Flatten()(layers.Rescaling(1 / 255)(inputs)))
     outputs = layers.Dense(2, activation="softmax")(layers.Activation("silu")(x))
-    return {"model2": loading.load("model2", Model(inputs, outputs), LABELS["model2"], "1")}
+    return loading.compile_models({"model2": Model(inputs, outputs)}, LABELS, "1")
 
 
 def test_no_graph_survives_twenty_reloads(tensorflow, monkeypatch):
@@ -46,7 +46,7 @@ def test_no_graph_survives_twenty_reloads(tensorflow, monkeypatch):
                 raise UserError("models/model1.keras: broken")
             return models
 
-        gateway = Gateway(load, Limits(), Metrics(), server.settle)
+        gateway = Gateway(load, Limits(), Metrics(), server.release_memory)
         await gateway.start()
         alive = [graphs()]
         for refuse in (False, True, False, True):

@@ -228,19 +228,22 @@ def test_feedback_outlives_the_server_and_the_last_word_counts(tmp_path):
     identities = [first.remember({"model1": "cat", "model2": "animal"}) for _ in range(2)]
     first.close()
     second = Feedback(tmp_path / "f.db")
-    assert second.tell(identities[0], {"model1": "dog", "model2": "animal"}) == {"model1": False, "model2": True}
-    assert second.tell(identities[1], joint.truth(LABELS, "cat")) == {"model1": True, "model2": True}
+    assert second.record_truth(identities[0], {"model1": "dog", "model2": "animal"}) == {
+        "model1": False,
+        "model2": True,
+    }
+    assert second.record_truth(identities[1], joint.truth(LABELS, "cat")) == {"model1": True, "model2": True}
     assert second.accuracy() == {"model1": (0.5, 2), "model2": (1.0, 2)}
-    second.tell(identities[0], joint.truth(LABELS, "cat"))
+    second.record_truth(identities[0], joint.truth(LABELS, "cat"))
     assert second.accuracy() == {"model1": (1.0, 2), "model2": (1.0, 2)}
-    assert second.tell("nobody", {"model1": "cat"}) is None
+    assert second.record_truth("nobody", {"model1": "cat"}) is None
     second.close()
 
 
 def test_feedback_keeps_a_bounded_number_of_answers(tmp_path):
-    feedback = Feedback(tmp_path / "f.db", kept=3)
+    feedback = Feedback(tmp_path / "f.db", capacity=3)
     identities = [feedback.remember({"model1": "cat"}) for _ in range(5)]
-    told = [feedback.tell(identity, {"model1": "cat"}) for identity in identities]
+    told = [feedback.record_truth(identity, {"model1": "cat"}) for identity in identities]
     assert told == [None, None, *[{"model1": True}] * 3]
     feedback.close()
 
