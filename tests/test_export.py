@@ -91,12 +91,12 @@ def test_a_saved_model_answers_as_the_keras_model(project, task):
     images = np.random.default_rng(1).integers(0, 256, (70, 24, 24, 3), dtype=np.uint8)
     expected = keras_model(project, task).predict(images, verbose=0)
     loaded = tf.saved_model.load(folder)
-    got = loaded.signatures["serving_default"](images=tf.constant(images))["probabilities"]
-    np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE)
+    actual = loaded.signatures["serving_default"](images=tf.constant(images))["probabilities"]
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE)
     encodings = [encoded(Image.fromarray(image), kind) for image in images[:4] for kind in ("PNG", "JPEG")]
     decoded = np.stack([decoding.decode(content, "")[0] for content in encodings])
-    got = loaded.signatures["serving_bytes"](image_bytes=tf.constant(encodings))["probabilities"]
-    np.testing.assert_allclose(got, keras_model(project, task).predict(decoded, verbose=0), rtol=0, atol=TOLERANCE)
+    actual = loaded.signatures["serving_bytes"](image_bytes=tf.constant(encodings))["probabilities"]
+    np.testing.assert_allclose(actual, keras_model(project, task).predict(decoded, verbose=0), rtol=0, atol=TOLERANCE)
     assert (
         json.loads((folder / "assets.extra/classes.json").read_text())
         == files.read_json(project.root / paths.LABELS / task / "classes.json")["classes"]
@@ -119,9 +119,9 @@ def test_the_graph_decodes_and_resizes_as_the_project_does(tensorflow):
         same, _ = decoding.decode(content, "")
         np.testing.assert_array_equal(formats.decode(tf.constant(content), same.shape[:2]), same)
         for size in (24, 64):
-            ours, _ = decoding.decode(content, "", size)
-            theirs = formats.decode(tf.constant(content), (size, size)).numpy()
-            assert np.abs(theirs.astype(int) - ours).max() <= 1
+            expected, _ = decoding.decode(content, "", size)
+            actual = formats.decode(tf.constant(content), (size, size)).numpy()
+            assert np.abs(actual.astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("task", ["model1", "model2"])
@@ -139,10 +139,10 @@ def test_onnx_answers_as_the_keras_model_in_float32(project, task):
     config = json.loads(saved.to_json().replace('"mixed_bfloat16"', '"float32"'))
     float32 = keras.models.model_from_json(json.dumps(config))
     float32.set_weights(saved.get_weights())
-    (got,) = session.run(["probabilities"], {"images": images})
-    np.testing.assert_allclose(got, float32.predict(images, verbose=0), rtol=0, atol=TOLERANCE)
+    (actual,) = session.run(["probabilities"], {"images": images})
+    np.testing.assert_allclose(actual, float32.predict(images, verbose=0), rtol=0, atol=TOLERANCE)
     classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-    assert len(classes) == got.shape[1]
+    assert len(classes) == actual.shape[1]
 
 
 def test_onnx_without_its_packages_says_how_to_install_them(project, monkeypatch):

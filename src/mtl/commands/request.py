@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from mtl.serving.request import comparison, servers
+from mtl.serving import TOKEN
+from mtl.serving.request import comparison
 
 
 @click.command
@@ -38,7 +39,7 @@ def command(addresses: Sequence[str], index: int | None, image: Path | None, tim
         source = image
     else:
         raise click.UsageError("give one of --index and --image")
-    table, errors = comparison.compare(addresses, source, os.environ.get(servers.TOKEN), retries, timeout)
+    table, errors = comparison.compare(addresses, source, os.environ.get(TOKEN), retries, timeout)
     click.echo(table)
     for line in errors:
         click.echo(line, err=True)

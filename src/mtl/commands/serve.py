@@ -10,8 +10,7 @@ import click
 
 from mtl.data import paths
 from mtl.errors import UserError
-
-TOKEN = "MTL_SERVE_TOKEN"
+from mtl.serving import TOKEN
 
 
 @click.command("serve")

@@ -118,7 +118,7 @@ class Gateway:
 
     @property
     def ready(self) -> bool:
-        """Whether the models are loaded and warm."""
+        """True once the models are loaded and warm."""
         return bool(self._served)
 
     @property

@@ -45,12 +45,10 @@ class Guard:
         refused = self._refusal(scope, headers, encoding)
         try:
             if refused is None:
-                limited = self._limited(receive)
-                await self.app(
-                    scope,
-                    self._decompressed(limited, encoding) if encoding in ENCODINGS else limited,
-                    send_noting_status,
-                )
+                receive = self._limited(receive)
+                if encoding in ENCODINGS:
+                    receive = self._decompressed(receive, encoding)
+                await self.app(scope, receive, send_noting_status)
             else:
                 await responses.refusal(scope["path"], refused)(scope, receive, send_noting_status)
         finally:

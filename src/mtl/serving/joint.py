@@ -10,13 +10,11 @@ import numpy as np
 from mtl import evaluation
 from mtl.serving.loading import Labels
 
-NOTHING = np.empty(0)
-
 
 def find_implications(tasks: Mapping[str, Labels]) -> dict[str, tuple[str, dict[str, str]]]:
     """Find, for each task that others imply, the finest of these, and what each of its labels implies."""
     known = {
-        task: evaluation.Answers(NOTHING, NOTHING, labels.classes, labels.of_class, "")
+        task: evaluation.Answers(np.empty(0), np.empty(0), labels.classes, labels.of_class, "")
         for task, labels in tasks.items()
         if labels.of_class is not None
     }
@@ -55,6 +53,9 @@ def answer(tasks: Mapping[str, Labels], probabilities: Mapping[str, np.ndarray])
 
 def truth(tasks: Mapping[str, Labels], name: str) -> dict[str, str]:
     """Find each task's label for an image of the data set's class `name`; tasks without one are left out."""
-    labels_of_class = {task: (labels.of_class or {}).get(name) for task, labels in tasks.items()}
-    own = {task: name for task, labels in tasks.items() if labels.of_class is None and name in labels.classes}
-    return {task: label for task, label in labels_of_class.items() if label is not None} | own
+    # Without `of_class`, a label with the name of the class is taken for it.
+    names = {
+        task: (dict(zip(labels.classes, labels.classes, strict=True)) if labels.of_class is None else labels.of_class)
+        for task, labels in tasks.items()
+    }
+    return {task: labels[name] for task, labels in names.items() if name in labels}

@@ -10,7 +10,6 @@ from mtl.config import params
 from mtl.errors import UserError
 
 JOINT = "joint"  # the model that answers for all tasks: no task has this name
-TOKEN = "MTL_SERVE_TOKEN"  # environment variable, the one that `mtl serve` reads
 
 
 @dataclass(frozen=True)
