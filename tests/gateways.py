@@ -77,7 +77,7 @@ class Client(requests.Session):
 
 @contextmanager
 def logged() -> Iterator[list[str]]:
-    """What the gateway in this process logs meanwhile, warnings and worse."""
+    """Collect the lines that the gateway in this process logs, warnings and errors."""
     lines: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: lines.append(record.getMessage())

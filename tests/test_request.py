@@ -32,7 +32,7 @@ ANIMAL = {"predictions": [[0.875, 0.25]]}  # two sigmoids need not sum to one
 
 
 class Reply(NamedTuple):
-    """What a server does with one request; without a status it closes the connection, or holds it until the end."""
+    """A server's reply to one request; without a status it closes the connection, or holds it until the end."""
 
     status: int | None = 200
     body: object = b""

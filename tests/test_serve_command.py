@@ -108,7 +108,7 @@ def test_reloads_lose_no_request_and_mix_no_models(projects, project, images):
 
 
 def test_compiled_models_answer_as_predict_does(project, images):
-    """Also at sizes that are filled up; a model without labels is left out."""
+    """Padded batches give the same answers; a model without labels is not served."""
     shutil.copy("models/model1.keras", "models/model9.keras")
     served = loading.from_folder(paths.MODELS)
     assert set(served) == {"model1", "model2"}
@@ -163,7 +163,7 @@ def not_finite() -> None:
 
 
 def rename_groups(names: tuple[str, str]) -> None:
-    """What `dvc repro derive_labels` leaves when the groups of model2 have other names, or another order."""
+    """Write the labels of model2 with other names, or in another order, as `dvc repro derive_labels` does."""
     content = store.read_classes("model2")
     renamed = dict(zip(GROUPS, names if set(names) - set(GROUPS) else GROUPS, strict=True))
     of_class = {name: renamed[group] for name, group in content["of_class"].items()}
@@ -171,7 +171,7 @@ def rename_groups(names: tuple[str, str]) -> None:
 
 
 def test_a_reload_keeps_every_task_that_the_project_still_has(project):
-    """As while `dvc repro` runs: DVC removes what a stage will write before it runs."""
+    """This happens while `dvc repro` runs: DVC removes the outputs of a stage before it runs."""
     load, _ = server.loader("models")
     assert set(load()) == {"model1", "model2"}
     content = paths.model_path("model1").read_bytes()

@@ -199,7 +199,7 @@ def test_the_code_of_a_network_is_its_module_and_what_that_imports_beside_it(ten
 
 @pytest.mark.slow
 def test_a_network_with_layers_of_its_own_is_loaded_elsewhere(tensorflow, tmp_path, monkeypatch, capfd):
-    """By MLflow with the code that was logged; by `mtl.load` and `mtl serve` where the module is named, never else."""
+    """MLflow loads it with the code that was logged; `mtl.load` and `mtl serve` only if the module is named."""
     log(own_project(tmp_path / "p", monkeypatch), monkeypatch, imports=("nets.mine",))
     assert "WARNING" not in capfd.readouterr().err  # a fresh process has loaded and asked both
     mlflow.set_tracking_uri(None)

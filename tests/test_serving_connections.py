@@ -72,7 +72,7 @@ def test_headers_that_never_come_end_the_connection(hurried, start):
 @pytest.mark.parametrize("start", [b"", PING, b"POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n\r\n"])
 @pytest.mark.parametrize("piece", [b"\r\n", b"X"])
 def test_one_byte_after_another_ends_the_connection(hurried, start, piece):
-    """Where headers should be, before and after an answer, and in a body that nobody reads."""
+    """The bytes are sent instead of headers, before and after an answer, and as a body that nobody reads."""
     with connect(hurried) as slow:
         slow.sendall(start)
         dribble(slow, piece)

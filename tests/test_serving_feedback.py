@@ -118,7 +118,7 @@ def remove(path: Path) -> None:
 
 
 def empty(path: Path) -> None:
-    """What SQLite has not written into it yet survives."""
+    """Empty the file; rows that SQLite has not written to it yet survive."""
     path.write_bytes(b"")
 
 

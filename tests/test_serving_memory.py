@@ -1,4 +1,4 @@
-"""What a reload leaves behind: nothing."""
+"""Memory of old models after a reload."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mtl.serving.metrics import Metrics
 
 
 def graphs() -> int:
-    """How many graphs of functions are alive."""
+    """Count the graphs of functions that are alive."""
     from tensorflow.python.framework.func_graph import FuncGraph
 
     gc.unfreeze()
@@ -34,7 +34,7 @@ def silu() -> dict[str, Loaded]:
 
 
 def test_no_graph_survives_twenty_reloads(tensorflow, monkeypatch):
-    """Neither of models that were replaced, nor of models that were refused, but for the last."""
+    """Graphs of replaced models and of refused models are freed, but for the last refused one."""
     monkeypatch.setattr(loading, "SIZES", (1,))
 
     async def main() -> list[int]:
