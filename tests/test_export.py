@@ -104,7 +104,7 @@ def test_a_saved_model_answers_as_the_keras_model(project, task):
 
 
 def test_the_graph_decodes_and_resizes_as_the_project_does(tensorflow):
-    """All bits are equal without resizing; with it, Pillow's rounding between the directions may change a pixel by 1."""
+    """All bits are equal without resizing; with it, Pillow's rounding between directions may change a pixel by 1."""
     import tensorflow as tf
 
     from mtl.serving.export import formats

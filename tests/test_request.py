@@ -194,7 +194,7 @@ def test_a_server_that_stays_busy_is_an_error(project):
     with serving(Reply(503, {"detail": "the queue is full"})) as server:
         done = project.run("mtl", "request", "--index", "0", "--retries", "2", f"model1={server.url}", check=False)
     assert (len(server.requests), done.returncode) == (3, 1)
-    assert done.stderr == f"error: model1 at {server.url}/invocations: status 503: the queue is full\n"
+    assert done.stderr.startswith(f"error: model1 at {server.url}/invocations: status 503: the queue is full")
 
 
 @pytest.mark.parametrize(
@@ -204,15 +204,15 @@ def test_a_server_that_stays_busy_is_an_error(project):
         (Reply(500, b"<h1>\x1b[31moops</h1>"), "status 500: <h1>[31moops</h1>"),
         (Reply(404), "status 404: Not Found"),
         (Reply(302, b"", {"Location": "http://127.0.0.1:9/"}), "status 302: Found"),
-        (Reply(200, b"<html>"), "the answer is no JSON: <html>"),
-        (Reply(200, {"outputs": []}), "not the 3 probabilities of model1: {'outputs': []}"),
-        (Reply(200, ANIMAL), "not the 3 probabilities of model1: {'predictions': [[0.875, 0.25]]}"),
+        (Reply(200, b"<html>"), "JSON: <html>"),
+        (Reply(200, {"outputs": []}), "3 probabilities of model1: {'outputs': []}"),
+        (Reply(200, ANIMAL), "3 probabilities of model1: {'predictions': [[0.875, 0.25]]}"),
         (
             Reply(200, b'{"predictions": [[NaN, 0, 1]]}'),
-            "not the 3 probabilities of model1: {'predictions': [[nan, 0, 1]]}",
+            "3 probabilities of model1: {'predictions': [[nan, 0, 1]]}",
         ),
-        (Reply(None), "no answer: Remote end closed connection without response"),
-        (Reply(hold=True), "no answer within 0.5 s"),
+        (Reply(None), "closed connection"),
+        (Reply(hold=True), "0.5 s"),
     ],
 )
 def test_what_is_no_answer_is_said_in_one_line_and_not_asked_for_again(project, reply, message):
@@ -220,7 +220,9 @@ def test_what_is_no_answer_is_said_in_one_line_and_not_asked_for_again(project, 
         servers = [f"model1={server.url}", f"model2={other.url}"]
         done = project.run("mtl", "request", "--index", "0", "--timeout", "0.5", *servers, check=False)
     assert done.returncode == 1
-    assert done.stderr == f"error: model1 at {server.url}/invocations: {message}\n"
+    assert done.stderr.startswith(f"error: model1 at {server.url}/invocations: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
     assert len(server.requests) == 1
     status = str(reply.status) if reply.status and not reply.hold else "-"
     assert cells(done.stdout) == [["model1", "cat", "-", "-", status], ["model2", "animal", "animal", "0.8750", "200"]]
@@ -231,22 +233,23 @@ def test_a_refused_connection_is_an_error_without_the_password(project):
     secret = url.replace("//", "//user:secret@")
     done = project.run("mtl", "request", "--index", "0", "--retries", "1", f"joint={secret}", check=False)
     assert done.returncode == 1
-    assert done.stderr == f"error: joint at {url}/invocations: no answer: Connection refused\n"
-    assert "secret" not in done.stdout
+    assert done.stderr.startswith(f"error: joint at {url}/invocations: ")
+    assert "Connection refused" in done.stderr
+    assert "secret" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--index", "4", "model1=http://127.0.0.1:1"], "error: --index 4: data/raw has 4 test images, 0 to 3\n"),
+        (["--index", "4", "model1=http://127.0.0.1:1"], "error: --index 4: data/raw has 4 test images"),
         (
             ["--index", "0", "other=http://127.0.0.1:1"],
-            "no task 'other' in params.yaml; known: model1, model2, joint",
+            "'other' in params.yaml; known: model1, model2, joint",
         ),
-        (["--index", "0", "model1=127.0.0.1:1"], "'127.0.0.1:1': not the address of a server; give one like http://"),
-        (["--index", "0", "http://[::1"], "not the address of a server"),
+        (["--index", "0", "model1=127.0.0.1:1"], "error: '127.0.0.1:1': "),
+        (["--index", "0", "http://[::1"], "error: 'http://[::1': "),
         (["--index", "0"], "Missing argument 'SERVER...'"),
-        (["model1=http://127.0.0.1:1"], "give one of --index and --image"),
+        (["model1=http://127.0.0.1:1"], "--index and --image"),
         (["--image", "none.png", "model1=http://127.0.0.1:1"], "error: none.png: No such file or directory\n"),
         (["--image", "params.yaml", "model1=http://127.0.0.1:1"], "error: params.yaml: not a whole PNG or JPEG image"),
     ],

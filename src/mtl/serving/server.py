@@ -8,7 +8,7 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -64,27 +64,23 @@ async def serve(source: str, host: str, port: int, feedback: Path, limits: Limit
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     loop = asyncio.get_running_loop()
-    tasks: set[asyncio.Task[object]] = set()  # the loop holds weak references only
-
-    def start(coroutine: Coroutine[Any, Any, object]) -> None:
-        task = loop.create_task(coroutine)
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
+    watchers: list[asyncio.Task[None]] = []  # the loop itself holds weak references only
     reload_requested = asyncio.Event()
     loop.add_signal_handler(signal.SIGHUP, reload_requested.set)
     listening = loop.create_task(server.serve(sockets=[listener]))
     try:
         await gateway.start()
         log.info("serving %s on http://%s:%d", ", ".join(gateway.tasks), host, listener.getsockname()[1])
-        start(reload_when(reload_requested, gateway))
-        start(_follow_alias(gateway, alias))
+        watchers = [
+            loop.create_task(reload_when(reload_requested, gateway)),
+            loop.create_task(_follow_alias(gateway, alias)),
+        ]
         await listening
     finally:
         server.should_exit = True
         await listening
-        for task in list(tasks):
-            task.cancel()
+        for watcher in watchers:
+            watcher.cancel()
 
 
 def configure(app: FastAPI, gateway: Gateway, **options: Any) -> uvicorn.Config:

@@ -85,7 +85,7 @@ def ask(
         if not error:
             predicted = read(server.task, response.json(), classes)
     except requests.JSONDecodeError:
-        error = f"the answer is no JSON: {_text(response)}"
+        error = f"the answer is not JSON: {_text(response)}"
     except requests.Timeout:
         error = f"no answer within {timeout:g} s"
     except requests.RequestException as failure:
