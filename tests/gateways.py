@@ -77,7 +77,7 @@ class Client(requests.Session):
 
 @contextmanager
 def logged() -> Iterator[list[str]]:
-    """What the gateway in this process logs meanwhile, warnings and worse."""
+    """Collect the lines that the gateway in this process logs, warnings and errors."""
     lines: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: lines.append(record.getMessage())
@@ -102,14 +102,14 @@ def serving(
 ) -> Iterator[tuple[Client, Gateway, asyncio.AbstractEventLoop]]:
     """The application under uvicorn in a thread: a client of it, the gateway, and its event loop."""
     listener = socket.create_server(("127.0.0.1", 0))
-    loop, made, up = asyncio.new_event_loop(), [], threading.Event()
+    loop, parts, up = asyncio.new_event_loop(), [], threading.Event()
 
     async def main() -> None:
         gateway = Gateway(load, limits, Metrics())
         memory = feedback if isinstance(feedback, Feedback) else Feedback(feedback)
         app = application.build(gateway, memory, token)
         server = uvicorn.Server(configure(app, gateway, log_level="critical"))
-        made.extend([gateway, server])
+        parts.extend([gateway, server])
         if start:
             await gateway.start()
         up.set()
@@ -120,9 +120,9 @@ def serving(
     try:
         assert up.wait(60)
         with Client(f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
-            yield client, made[0], loop
+            yield client, parts[0], loop
     finally:
-        made[1].should_exit = True
+        parts[1].should_exit = True
         thread.join()
         loop.close()
 
@@ -164,11 +164,11 @@ class Process:
                 stdout=log,
                 stderr=log,
             )
-        port = self.said("serving ").rpartition(":")[2]
+        port = self.wait_for("serving ").rpartition(":")[2]
         self.client = Client(f"http://127.0.0.1:{port}")
 
-    def said(self, text: str, times: int = 1) -> str:
-        """Wait for lines with `text` in the log; the last of so many."""
+    def wait_for(self, text: str, times: int = 1) -> str:
+        """Wait until `times` lines of the log contain `text`; returns the last of them."""
         waiting = threading.Event()
         for _ in range(6000):
             lines = [line for line in self.log.read_text().splitlines() if text in line]

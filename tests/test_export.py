@@ -18,7 +18,7 @@ from mtl import files
 from mtl.commands import export
 from mtl.data import paths, store
 from mtl.errors import UserError
-from mtl.serving.export.placing import placing
+from mtl.serving.export.exporter import replacing
 from mtl.sources import decoding
 
 TOLERANCE = 1e-4
@@ -91,12 +91,12 @@ def test_a_saved_model_answers_as_the_keras_model(project, task):
     images = np.random.default_rng(1).integers(0, 256, (70, 24, 24, 3), dtype=np.uint8)
     expected = keras_model(project, task).predict(images, verbose=0)
     loaded = tf.saved_model.load(folder)
-    got = loaded.signatures["serving_default"](images=tf.constant(images))["probabilities"]
-    np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE)
+    actual = loaded.signatures["serving_default"](images=tf.constant(images))["probabilities"]
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE)
     encodings = [encoded(Image.fromarray(image), kind) for image in images[:4] for kind in ("PNG", "JPEG")]
     decoded = np.stack([decoding.decode(content, "")[0] for content in encodings])
-    got = loaded.signatures["serving_bytes"](image_bytes=tf.constant(encodings))["probabilities"]
-    np.testing.assert_allclose(got, keras_model(project, task).predict(decoded, verbose=0), rtol=0, atol=TOLERANCE)
+    actual = loaded.signatures["serving_bytes"](image_bytes=tf.constant(encodings))["probabilities"]
+    np.testing.assert_allclose(actual, keras_model(project, task).predict(decoded, verbose=0), rtol=0, atol=TOLERANCE)
     assert (
         json.loads((folder / "assets.extra/classes.json").read_text())
         == files.read_json(project.root / paths.LABELS / task / "classes.json")["classes"]
@@ -104,7 +104,7 @@ def test_a_saved_model_answers_as_the_keras_model(project, task):
 
 
 def test_the_graph_decodes_and_resizes_as_the_project_does(tensorflow):
-    """To the bit where nothing is resized; else Pillow's rounding between the two directions may cost 1 of 255."""
+    """All bits are equal without resizing; with it, Pillow's rounding between directions may change a pixel by 1."""
     import tensorflow as tf
 
     from mtl.serving.export import formats
@@ -119,9 +119,9 @@ def test_the_graph_decodes_and_resizes_as_the_project_does(tensorflow):
         same, _ = decoding.decode(content, "")
         np.testing.assert_array_equal(formats.decode(tf.constant(content), same.shape[:2]), same)
         for size in (24, 64):
-            ours, _ = decoding.decode(content, "", size)
-            theirs = formats.decode(tf.constant(content), (size, size)).numpy()
-            assert np.abs(theirs.astype(int) - ours).max() <= 1
+            expected, _ = decoding.decode(content, "", size)
+            actual = formats.decode(tf.constant(content), (size, size)).numpy()
+            assert np.abs(actual.astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("task", ["model1", "model2"])
@@ -139,47 +139,48 @@ def test_onnx_answers_as_the_keras_model_in_float32(project, task):
     config = json.loads(saved.to_json().replace('"mixed_bfloat16"', '"float32"'))
     float32 = keras.models.model_from_json(json.dumps(config))
     float32.set_weights(saved.get_weights())
-    (got,) = session.run(["probabilities"], {"images": images})
-    np.testing.assert_allclose(got, float32.predict(images, verbose=0), rtol=0, atol=TOLERANCE)
+    (actual,) = session.run(["probabilities"], {"images": images})
+    np.testing.assert_allclose(actual, float32.predict(images, verbose=0), rtol=0, atol=TOLERANCE)
     classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-    assert len(classes) == got.shape[1]
+    assert len(classes) == actual.shape[1]
 
 
 def test_onnx_without_its_packages_says_how_to_install_them(project, monkeypatch):
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     failed = mtl(project, "model1", "--format", "onnx", "-o", "x.onnx")
     assert isinstance(failed.exception, UserError)
-    wanted = "ONNX needs tf2onnx: install with `pip install -c constraints.txt -r requirements-onnx.txt`"
-    assert str(failed.exception) == wanted
+    assert "tf2onnx" in str(failed.exception)
+    assert "`pip install -c constraints.txt -r requirements-onnx.txt`" in str(failed.exception)
     assert not (project.root / "x.onnx").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "parts"),
     [
-        (["model3"], "error: params.yaml: there is no task 'model3'; known: model1, model2\n"),
-        (["model1", "-o", "params.yaml"], "error: params.yaml is there already; give another --output, or --force"),
-        (["model1", "-o", "data", "--force"], "error: data is neither a SavedModel nor an .onnx file, and stays; give"),
-        (["model1", "-o", "params.yaml/1"], "error: "),
+        (["model3"], ["params.yaml", "'model3'", "model1, model2"]),
+        (["model1", "-o", "params.yaml"], ["params.yaml ", "--output", "--force"]),
+        (["model1", "-o", "data", "--force"], ["data ", ".onnx", "--output"]),
+        (["model1", "-o", "params.yaml/1"], ["params.yaml"]),
     ],
 )
-def test_what_cannot_be_exported_is_said_in_one_line(project, arguments, said):
+def test_what_cannot_be_exported_is_named_in_one_line(project, arguments, parts):
     failed = project.run("mtl", "export", *arguments, check=False)
     assert failed.returncode == 1
-    assert failed.stderr.startswith(said)
+    assert failed.stderr.startswith("error: ")
+    assert [part for part in parts if part not in failed.stderr] == []
     assert failed.stderr.count("\n") == 1
 
 
 def test_an_earlier_export_stays_until_a_new_one_is_whole(tmp_path):
     target = tmp_path / "model.onnx"
     target.write_text("old")
-    with pytest.raises(UserError, match="is there already"), placing(target, force=False):
+    with pytest.raises(UserError, match=r"model\.onnx.*--force"), replacing(target, force=False):
         pass
-    with pytest.raises(RuntimeError), placing(target, force=True) as new:
+    with pytest.raises(RuntimeError), replacing(target, force=True) as new:
         new.write_text("half of the n")
         raise RuntimeError
     assert target.read_text() == "old"
-    with placing(target, force=True) as new:
+    with replacing(target, force=True) as new:
         new.write_text("new")
     assert target.read_text() == "new"
     assert list(tmp_path.iterdir()) == [target]

@@ -61,7 +61,7 @@ def test_the_published_way_of_serving_answers_as_the_models_do(done: Project, tm
             for name in ("model1", "model2", "joint")
         }
         servers = [f"{name}={url[name]}" for name in ("model1", "model2", "joint")]
-        said = done.run("mtl", "request", "--index", "7", *servers)
+        of_index = done.run("mtl", "request", "--index", "7", *servers)
         image = next((done.root / "data/external/test/cat").iterdir())
         of_file = done.run("mtl", "request", "--image", str(image), *servers)
         swapped = done.run("mtl", "request", "--index", "7", f"model1={url['model2']}", check=False)
@@ -73,13 +73,12 @@ def test_the_published_way_of_serving_answers_as_the_models_do(done: Project, tm
         classes = json.loads((done.root / f"data/labels/{task}/classes.json").read_text())["classes"]
         label = classes[np.load(done.root / f"data/labels/{task}/y_test.npy")[7]]
         wanted.append([task, label, classes[probabilities.argmax()], probabilities.max(), "200"])
-    rows = [line.split() for line in said.stdout.splitlines()[1:]]
+    rows = [line.split() for line in of_index.stdout.splitlines()[1:]]
     assert len(rows) == 4
     for row, (task, label, predicted, probability, status) in zip(rows, wanted + wanted, strict=True):
         assert [row[0], row[1], row[2], row[4]] == [task, label, predicted, status]
         assert float(row[3]) == pytest.approx(probability, abs=1e-4)
     assert [line.split()[1] for line in of_file.stdout.splitlines()[1:]] == ["-"] * 4
     assert swapped.returncode == 1
-    assert swapped.stderr.startswith(
-        f"error: model1 at {url['model2']}/invocations: not the 10 probabilities of model1:"
-    )
+    assert swapped.stderr.startswith(f"error: model1 at {url['model2']}/invocations: ")
+    assert "10 probabilities of model1" in swapped.stderr

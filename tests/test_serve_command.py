@@ -60,8 +60,8 @@ def test_reloads_lose_no_request_and_mix_no_models(projects, project, images):
         while not stop.is_set():
             answer = server.client.post(INVOKE, json=body)
             assert answer.status_code == 200, answer.text
-            got = np.array(answer.json()["predictions"])
-            (which,) = [i for i, one in enumerate(known) if np.allclose(got, one, atol=1e-2)]
+            actual = np.array(answer.json()["predictions"])
+            (which,) = [i for i, one in enumerate(known) if np.allclose(actual, one, atol=1e-2)]
             seen.add(which)
 
     with ThreadPoolExecutor(4) as pool:
@@ -70,7 +70,7 @@ def test_reloads_lose_no_request_and_mix_no_models(projects, project, images):
             for path in (folder / "models").glob("*.keras"):
                 files.write_bytes(project / "models" / path.name, path.read_bytes())
             server.hang_up()
-            server.said("models reloaded: model1, model2", times)
+            server.wait_for("models reloaded: model1, model2", times)
         stop.set()
         for client in clients:
             client.result()
@@ -79,20 +79,20 @@ def test_reloads_lose_no_request_and_mix_no_models(projects, project, images):
 
     (project / "models/model2.keras").write_bytes(b"broken")
     server.hang_up()
-    assert "models/model2.keras: not a Keras model" in server.said("models not reloaded")
+    assert "models/model2.keras: not a Keras model" in server.wait_for("models not reloaded")
     files.write_bytes(project / "models/model2.keras", (projects[1] / "models/model2.keras").read_bytes())
     (project / "models/model1.keras").unlink()
     server.hang_up()
-    assert "models/model1.keras" in server.said("models not reloaded", 2)
+    assert "models/model1.keras" in server.wait_for("models not reloaded", 2)
     files.write_bytes(project / "models/model1.keras", (projects[1] / "models/model1.keras").read_bytes())
     rename_groups(("b_animal", "a_vehicle"))
     server.hang_up()
-    assert "models/model2.keras tells animal, vehicle apart" in server.said("models not reloaded", 3)
+    assert "models/model2.keras tells animal, vehicle apart" in server.wait_for("models not reloaded", 3)
     for task in ("model1", "model2"):
         answer = server.client.post(f"/{task}/invocations", json=body).json()["predictions"]
         np.testing.assert_allclose(answer, expected(projects[1], images[:3], task), atol=1e-2)
-    said = server.client.post("/predict", data=encoded(images[0])).json()
-    assert said["answers"]["model2"]["label"] in GROUPS
+    answer = server.client.post("/predict", data=encoded(images[0])).json()
+    assert answer["answers"]["model2"]["label"] in GROUPS
 
     content = encoded(images[0])
     with socket.create_connection(("127.0.0.1", int(server.client.base.rpartition(":")[2])), timeout=30) as half:
@@ -100,7 +100,7 @@ def test_reloads_lose_no_request_and_mix_no_models(projects, project, images):
         half.sendall(b"Content-Length: %d\r\n\r\n" % len(content))
         assert half.recv(100).startswith(b"HTTP/1.1 100 ")  # it waits for the body
         server.process.terminate()
-        server.said("Shutting down")
+        server.wait_for("Shutting down")
         half.sendall(content)
         assert half.recv(4096).startswith(b"HTTP/1.1 200 ")
     assert server.process.wait(60) == 0
@@ -108,7 +108,7 @@ def test_reloads_lose_no_request_and_mix_no_models(projects, project, images):
 
 
 def test_compiled_models_answer_as_predict_does(project, images):
-    """Also at sizes that are filled up; a model without labels is left out."""
+    """Padded batches give the same answers; a model without labels is not served."""
     shutil.copy("models/model1.keras", "models/model9.keras")
     served = loading.from_folder(paths.MODELS)
     assert set(served) == {"model1", "model2"}
@@ -140,7 +140,7 @@ def test_compiled_models_answer_as_predict_does(project, images):
         ),
         (lambda: other_shape(), "different shapes .*the data set 8×8×3"),
         (lambda: (paths.MODELS / "model1.keras").write_bytes(b"x"), "model1.keras: not a Keras model: "),
-        (lambda: not_finite(), "gives no numbers"),
+        (lambda: not_finite(), "NaN"),
     ],
 )
 def test_models_that_cannot_be_served_are_named_in_one_line(project, spoil, message):
@@ -163,15 +163,15 @@ def not_finite() -> None:
 
 
 def rename_groups(names: tuple[str, str]) -> None:
-    """What `dvc repro derive_labels` leaves when the groups of model2 have other names, or another order."""
+    """Write the labels of model2 with other names, or in another order, as `dvc repro derive_labels` does."""
     content = store.read_classes("model2")
-    kept = dict(zip(GROUPS, names if set(names) - set(GROUPS) else GROUPS, strict=True))
-    of_class = {name: kept[group] for name, group in content["of_class"].items()}
+    renamed = dict(zip(GROUPS, names if set(names) - set(GROUPS) else GROUPS, strict=True))
+    of_class = {name: renamed[group] for name, group in content["of_class"].items()}
     files.write_json(paths.LABELS / "model2" / "classes.json", {"classes": names, "of_class": of_class})
 
 
 def test_a_reload_keeps_every_task_that_the_project_still_has(project):
-    """As while `dvc repro` runs: DVC removes what a stage will write before it runs."""
+    """This happens while `dvc repro` runs: DVC removes the outputs of a stage before it runs."""
     load, _ = server.loader("models")
     assert set(load()) == {"model1", "model2"}
     content = paths.model_path("model1").read_bytes()

@@ -105,13 +105,13 @@ def test_the_working_folder_says_nothing_of_a_registered_model(logged, elsewhere
         assert model.labels.of_class == LABELS[task].of_class
     np.testing.assert_allclose(served["model1"].labels.frequencies, 0.1)
     with serving(lambda: served) as (client, _, _):
-        said = client.post("/predict", data=encoded(picture(RED, shape=(8, 8, 3))[0])).json()
-        one, two = (said["answers"][task]["label"] for task in ("model1", "model2"))
-        assert said["contradiction"] == (OF_CLASS[one] != two)
-        judged = client.post("/feedback", json={"id": said["id"], "class": "ship"}).json()
+        answer = client.post("/predict", data=encoded(picture(RED, shape=(8, 8, 3))[0])).json()
+        one, two = (answer["answers"][task]["label"] for task in ("model1", "model2"))
+        assert answer["contradiction"] == (OF_CLASS[one] != two)
+        judged = client.post("/feedback", json={"id": answer["id"], "class": "ship"}).json()
         assert judged["right"] == {"model1": one == "ship", "model2": two == "vehicle"}
     loaded = mtl.load("models:/joint@champion").predict(picture(RED, shape=(8, 8, 3))[0])
-    assert loaded.contradicts == said["contradiction"]
+    assert loaded.contradicts == answer["contradiction"]
     assert {task: answer.name for task, answer in loaded.tasks.items()} == {"model1": one, "model2": two}
 
 
@@ -120,8 +120,8 @@ def test_one_tasks_model_brings_its_groups_and_its_name(logged, elsewhere):
         served = registry.load(uri)
         assert served["model1"].labels.of_class == LABELS["model1"].of_class
     with serving(lambda: served) as (client, _, _):
-        said = client.post("/predict", data=encoded(picture(RED, shape=(8, 8, 3))[0])).json()
-        assert said["contradiction"] is None
+        answer = client.post("/predict", data=encoded(picture(RED, shape=(8, 8, 3))[0])).json()
+        assert answer["contradiction"] is None
     assert mtl.load(logged[1]["model"]).tasks == {"model1": LABELS["model1"].classes}
 
 
@@ -130,8 +130,8 @@ def test_a_model_logged_without_its_groups_is_served_and_a_contradiction_is_unkn
     served = registry.load("models:/joint/1")  # beside data/labels with the same names, which are not asked
     assert {model.labels.of_class for model in served.values()} == {None}
     with serving(lambda: served) as (client, _, _):
-        said = client.post("/predict", data=encoded(picture(RED, shape=(8, 8, 3))[0])).json()
-        assert (said["contradiction"], said["contradictions"]) == (None, [])
+        answer = client.post("/predict", data=encoded(picture(RED, shape=(8, 8, 3))[0])).json()
+        assert (answer["contradiction"], answer["contradictions"]) == (None, [])
         assert "mtl_contradiction_rate 0.0" in client.get("/metrics").text
     assert mtl.load("models:/joint/1").predict(picture(RED, shape=(8, 8, 3))[0]).contradicts is None
 
@@ -160,8 +160,8 @@ def test_both_keras_flavors_load_a_logged_model_and_signatures_have_outputs(logg
     expected = saving.read(logged[0] / "models/model1.keras").predict(images, verbose=0)
     mlflow.set_tracking_uri(f"sqlite:///{logged[0]}/mlflow.db")
     for flavor in (mlflow.keras, mlflow.tensorflow, mlflow.pyfunc):
-        got = flavor.load_model("models:/model1/1").predict(images)
-        np.testing.assert_allclose(got, expected, atol=1e-5)
+        actual = flavor.load_model("models:/model1/1").predict(images)
+        np.testing.assert_allclose(actual, expected, atol=1e-5)
     joint = mlflow.pyfunc.load_model("models:/joint@champion")
     table = joint.predict(images)
     assert joint.metadata.signature.outputs.input_names() == list(table.columns)
@@ -193,13 +193,13 @@ def test_the_code_of_a_network_is_its_module_and_what_that_imports_beside_it(ten
     assert code.sources(["keras.layers"]) == {}  # installed: a requirement
     assert "keras" in code.distributions(["keras.layers", "nets.mine"])
     (tmp_path / "factors.py").write_text("import mtl.networks.blocks\nFACTOR = 2.0\n")
-    found = {str(path) for path in code.sources(["nets.mine"])}
-    assert {"nets/mine.py", "factors.py", "mtl/__init__.py", "mtl/networks/blocks.py"} <= found
+    names = {str(path) for path in code.sources(["nets.mine"])}
+    assert {"nets/mine.py", "factors.py", "mtl/__init__.py", "mtl/networks/blocks.py"} <= names
 
 
 @pytest.mark.slow
 def test_a_network_with_layers_of_its_own_is_loaded_elsewhere(tensorflow, tmp_path, monkeypatch, capfd):
-    """By MLflow with the code that was logged; by `mtl.load` and `mtl serve` where the module is named, never else."""
+    """MLflow loads it with the code that was logged; `mtl.load` and `mtl serve` only if the module is named."""
     log(own_project(tmp_path / "p", monkeypatch), monkeypatch, imports=("nets.mine",))
     assert "WARNING" not in capfd.readouterr().err  # a fresh process has loaded and asked both
     mlflow.set_tracking_uri(None)
@@ -222,8 +222,8 @@ def test_a_network_with_layers_of_its_own_is_loaded_elsewhere(tensorflow, tmp_pa
     server = Process(tmp_path / "p", "--from", "models:/joint@champion", "--import", "nets.mine")
     try:
         asked = {"instances": store.read_images("test")[:1].tolist()}
-        got = server.client.post("/model1/invocations", json=asked).json()["predictions"][0]
-        np.testing.assert_allclose(got, expected, atol=1e-5)
+        actual = server.client.post("/model1/invocations", json=asked).json()["predictions"][0]
+        np.testing.assert_allclose(actual, expected, atol=1e-5)
     finally:
         assert server.stop() == 0
 
@@ -234,9 +234,9 @@ def test_a_model_that_cannot_be_loaded_elsewhere_is_logged_with_a_warning(tensor
     monkeypatch.delitem(sys.modules, "factors")  # as where it comes from somewhere that is not seen
     logged = log(folder, monkeypatch, imports=("nets.mine",))
     mlflow.set_tracking_uri(None)
-    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("WARNING")]
-    assert len(said) == 2
-    assert all("No module named 'factors'" in line and "nets.mine" in line for line in said)
+    warnings = [line for line in capfd.readouterr().err.splitlines() if line.startswith("WARNING")]
+    assert len(warnings) == 2
+    assert all("No module named 'factors'" in line and "nets.mine" in line for line in warnings)
     assert set(logged) == {"model", "joint"}
 
 

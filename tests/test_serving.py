@@ -77,11 +77,11 @@ def test_tritons_client_gets_answers(client, binary_in, binary_out):
     assert triton.is_server_ready()
     assert triton.is_model_ready("model1")
     about = triton.get_model_metadata("model1")
-    (given,), (wanted,) = about["inputs"], about["outputs"]
-    assert given["shape"] == [-1, *SHAPE]
-    tensor = tritonclient.http.InferInput(given["name"], IMAGES.shape, given["datatype"])
+    (tensor_in,), (tensor_out,) = about["inputs"], about["outputs"]
+    assert tensor_in["shape"] == [-1, *SHAPE]
+    tensor = tritonclient.http.InferInput(tensor_in["name"], IMAGES.shape, tensor_in["datatype"])
     tensor.set_data_from_numpy(IMAGES, binary_data=binary_in)
-    output = tritonclient.http.InferRequestedOutput(wanted["name"], binary_data=binary_out)
+    output = tritonclient.http.InferRequestedOutput(tensor_out["name"], binary_data=binary_out)
     answer = triton.infer("model1", [tensor], outputs=[output], request_id="a")
     np.testing.assert_array_equal(answer.as_numpy("probabilities"), EXPECTED)
     assert answer.get_response()["id"] == "a"
@@ -216,7 +216,7 @@ def error_of(answer, status: int = 400) -> str:
 @pytest.fixture(scope="module")
 def strict():
     """A gateway with narrow limits, which is asked for an answer after each refusal."""
-    with serving(limits=Limits(body=20_000, batch=8, pixels=10_000, seconds=0.3)) as (client, _, _):
+    with serving(limits=Limits(body=20_000, batch=8, pixels=10_000, body_seconds=0.3)) as (client, _, _):
         yield client
         assert client.post(INVOKE, json={"instances": IMAGES.tolist()}).json() == {"predictions": EXPECTED}
         statuses = [sample.labels for f in families(client) if f.name == "mtl_requests" for sample in f.samples]
@@ -230,8 +230,8 @@ def families(client):
 @pytest.mark.parametrize(("images", "message"), BAD_IMAGES)
 @pytest.mark.parametrize(("path", "key"), [(INVOKE, "instances"), (INVOKE, "inputs"), (PREDICT, "instances")])
 def test_what_is_no_image_is_refused(strict, path, key, images, message):
-    said = error_of(strict.post(path, json={key: images}))
-    assert message in said or "by name" in said or "lists of numbers" in said
+    error = error_of(strict.post(path, json={key: images}))
+    assert message in error or "by name" in error or "lists of numbers" in error
 
 
 @pytest.mark.parametrize("body", BAD_BODIES)
@@ -375,14 +375,14 @@ FILE = base64.b64encode(encoded(picture(RED)[0])).decode()
     ],
 )
 def test_what_is_encoded_is_told_which_way_works(strict, path, body):
-    said = error_of(strict.post(path, json=body))
-    assert "POST /predict" in said
-    assert "from 0 to 255" in said
+    error = error_of(strict.post(path, json=body))
+    assert "POST /predict" in error
+    assert "from 0 to 255" in error
 
 
 def test_a_form_is_told_which_way_works(strict):
-    said = error_of(strict.post("/predict", files={"file": ("cat.png", encoded(picture(RED)[0]))}), 415)
-    assert "--data-binary @FILE" in said
+    error = error_of(strict.post("/predict", files={"file": ("cat.png", encoded(picture(RED)[0]))}), 415)
+    assert "--data-binary @FILE" in error
     assert "--data-binary @FILE" in error_of(strict.post("/predict", json={"b64": FILE}))
 
 
@@ -399,9 +399,9 @@ def test_a_form_is_told_which_way_works(strict):
 def test_scaled_pixels_are_refused(strict, path, body, scale):
     images = np.arange(96).reshape(IMAGES.shape) % 50 + 100.0
     assert strict.post(path, json=body(images)).status_code == 200
-    said = error_of(strict.post(path, json=body(scale(images))))
-    assert "from 0 to 255" in said
-    assert "fractions" in said
+    error = error_of(strict.post(path, json=body(scale(images))))
+    assert "from 0 to 255" in error
+    assert "fractions" in error
 
 
 def test_a_client_that_never_sends_its_body_is_let_go(strict):
@@ -440,10 +440,10 @@ def test_what_is_no_picture_is_refused(strict, content, status):
 @pytest.mark.parametrize("kind", ["png", "jpeg"])
 def test_a_picture_gets_the_joint_answer(client, colour, labels, contradiction, kind):
     content = encoded(picture(colour, shape=(40, 30, 3))[0], kind)
-    said = client.post("/predict", data=content, headers={"Content-Type": f"image/{kind}"}).json()
-    assert tuple(said["answers"][task]["label"] for task in ("model1", "model2")) == labels
-    assert all(answer["probability"] > 0.95 for answer in said["answers"].values())
-    assert said["contradiction"] == contradiction == bool(said["contradictions"])
+    joint = client.post("/predict", data=content, headers={"Content-Type": f"image/{kind}"}).json()
+    assert tuple(joint["answers"][task]["label"] for task in ("model1", "model2")) == labels
+    assert all(answer["probability"] > 0.95 for answer in joint["answers"].values())
+    assert joint["contradiction"] == contradiction == bool(joint["contradictions"])
 
 
 def test_feedback_and_metrics_add_up(tmp_path):
@@ -458,8 +458,8 @@ def test_feedback_and_metrics_add_up(tmp_path):
         }
     # Days later, by another process.
     with serving(feedback=tmp_path / "f.db") as (client, _, _):
-        told = client.post("/feedback", json={"id": wrong, "class": "dog"}).json()
-        assert told == {"right": {"model1": False, "model2": False}, "accuracy": {"model1": 0.5, "model2": 0.5}}
+        judgement = client.post("/feedback", json={"id": wrong, "class": "dog"}).json()
+        assert judgement == {"right": {"model1": False, "model2": False}, "accuracy": {"model1": 0.5, "model2": 0.5}}
         error_of(client.post("/feedback", json={"id": "nobody", "class": "dog"}), 404)
         assert "no task knows" in error_of(client.post("/feedback", json={"id": right, "class": "cow"}))
         error_of(client.post("/feedback", json={"id": 3}))

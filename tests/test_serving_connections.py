@@ -55,7 +55,7 @@ def dribble(connection: socket.socket, piece: bytes) -> None:
 
 @pytest.fixture(scope="module")
 def hurried() -> Iterator[Client]:
-    with serving(limits=Limits(headers=0.2, idle=0.2)) as (client, _, _):
+    with serving(limits=Limits(header_seconds=0.2, idle_seconds=0.2)) as (client, _, _):
         yield client
         assert client.post("/model1/invocations", json=BODY).status_code == 200
 
@@ -72,7 +72,7 @@ def test_headers_that_never_come_end_the_connection(hurried, start):
 @pytest.mark.parametrize("start", [b"", PING, b"POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 999999\r\n\r\n"])
 @pytest.mark.parametrize("piece", [b"\r\n", b"X"])
 def test_one_byte_after_another_ends_the_connection(hurried, start, piece):
-    """Where headers should be, before and after an answer, and in a body that nobody reads."""
+    """The bytes are sent instead of headers, before and after an answer, and as a body that nobody reads."""
     with connect(hurried) as slow:
         slow.sendall(start)
         dribble(slow, piece)
@@ -102,7 +102,7 @@ def test_a_model_may_take_longer_than_headers_may():
     def load() -> dict:
         return loaded(compute={"model1": slowly})
 
-    with serving(load, Limits(headers=0.2)) as (client, _, _), ThreadPoolExecutor(1) as pool:
+    with serving(load, Limits(header_seconds=0.2)) as (client, _, _), ThreadPoolExecutor(1) as pool:
         answer = pool.submit(client.post, "/model1/invocations", json=BODY)
         assert started.wait(30)
         with connect(client) as silent:
@@ -156,7 +156,7 @@ def test_a_connection_too_many_is_told_to_come_again_and_logged_once():
 )
 def test_connections_leave_files_for_the_rest(soft, hard, wanted, allowed):
     program = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
-    program += f"from mtl.serving import connections; print(connections.allowed({wanted}))"
+    program += f"from mtl.serving import connections; print(connections.raise_file_limit({wanted}))"
     command, environment = [sys.executable, "-c", program], os.environ | {"PYTHONPATH": str(ROOT / "src")}
     assert int(subprocess.run(command, env=environment, capture_output=True, check=True).stdout) == allowed
 

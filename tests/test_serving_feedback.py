@@ -22,10 +22,10 @@ PNG = encoded(picture(RED)[0])
 def ask(client: Client) -> dict:
     answer = client.post("/predict", data=PNG)
     assert answer.status_code == 200, answer.text
-    said = answer.json()
-    assert said["answers"]["model1"]["label"] == "cat"
-    assert said["stored"] == (said["id"] is not None)
-    return said
+    content = answer.json()
+    assert content["answers"]["model1"]["label"] == "cat"
+    assert content["stored"] == (content["id"] is not None)
+    return content
 
 
 def metric(client: Client, name: str) -> float:
@@ -88,7 +88,7 @@ def test_an_answer_comes_and_says_that_it_was_not_kept(tmp_path, fault: Callable
         earlier.remember({"model1": "dog"})
     earlier.close()
     with (
-        serving(feedback=Feedback(path, patience=0.01, pause=0)) as (client, _, _),
+        serving(feedback=Feedback(path, timeout=0.01, pause=0)) as (client, _, _),
         logged() as lines,
     ):
         before = ask(client)
@@ -100,16 +100,16 @@ def test_an_answer_comes_and_says_that_it_was_not_kept(tmp_path, fault: Callable
             assert metric(client, "mtl_feedback_accuracy") == 1
             answer = client.post("/feedback", json={"id": before["id"], "class": "cat"})
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-            said = [line for line in lines if "answers are not kept" in line]
-            assert len(said) == 1
-            assert str(path) in said[0]
+            errors = [line for line in lines if "not stored" in line]
+            assert len(errors) == 1
+            assert str(path) in errors[0]
         after = ask(client)
         assert after["stored"]
         assert "20 were not" in lines[-1]
         assert client.post("/feedback", json={"id": after["id"], "class": "cat"}).json()["right"]["model1"]
         assert metric(client, "mtl_feedback_unstored_total") == 20
     again = Feedback(path)  # what was kept is there for the next process
-    assert again.tell(after["id"], {"model1": "cat"}) == {"model1": True}
+    assert again.record_truth(after["id"], {"model1": "cat"}) == {"model1": True}
     again.close()
 
 
@@ -118,7 +118,7 @@ def remove(path: Path) -> None:
 
 
 def empty(path: Path) -> None:
-    """What SQLite has not written into it yet survives."""
+    """Empty the file; rows that SQLite has not written to it yet survive."""
     path.write_bytes(b"")
 
 
@@ -128,19 +128,19 @@ def test_a_file_that_was_removed_or_emptied_is_begun_anew(tmp_path, begin):
     with serving(feedback=path) as (client, _, _), logged() as lines:
         lost = ask(client)["id"]
         begin(path)
-        kept = [ask(client)["id"] for _ in range(3)]
-        assert None not in kept
+        identities = [ask(client)["id"] for _ in range(3)]
+        assert None not in identities
         assert len([line for line in lines if str(path) in line]) == 1
         if begin is remove:
             assert client.post("/feedback", json={"id": lost, "class": "cat"}).status_code == 404
     again = Feedback(path)
-    assert [again.tell(identity, {"model1": "cat"}) for identity in kept] == [{"model1": True}] * 3
+    assert [again.record_truth(identity, {"model1": "cat"}) for identity in identities] == [{"model1": True}] * 3
     again.close()
 
 
 def test_nothing_is_tried_for_a_while_after_a_failure(tmp_path):
     path = tmp_path / "feedback.db"
-    feedback = Feedback(path, patience=0.01, pause=3600)
+    feedback = Feedback(path, timeout=0.01, pause=3600)
     with locked(path):
         assert feedback.remember({"model1": "cat"}) is None
     assert feedback.remember({"model1": "cat"}) is None

@@ -1,4 +1,4 @@
-"""What a reload leaves behind: nothing."""
+"""Memory of old models after a reload."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mtl.serving.metrics import Metrics
 
 
 def graphs() -> int:
-    """How many graphs of functions are alive."""
+    """Count the graphs of functions that are alive."""
     from tensorflow.python.framework.func_graph import FuncGraph
 
     gc.unfreeze()
@@ -30,12 +30,11 @@ def silu() -> dict[str, Loaded]:
     inputs = Input(SHAPE, dtype="uint8")
     x = layers.Dense(2, activation="silu")(layers.Flatten()(layers.Rescaling(1 / 255)(inputs)))
     outputs = layers.Dense(2, activation="softmax")(layers.Activation("silu")(x))
-    network = Model(inputs, outputs)
-    return {"model2": Loaded("model2", LABELS["model2"], SHAPE, "1", loading.compiled(network))}
+    return loading.compile_models({"model2": Model(inputs, outputs)}, LABELS, "1")
 
 
 def test_no_graph_survives_twenty_reloads(tensorflow, monkeypatch):
-    """Neither of models that were replaced, nor of models that were refused, but for the last."""
+    """Graphs of replaced models and of refused models are freed, but for the last refused one."""
     monkeypatch.setattr(loading, "SIZES", (1,))
 
     async def main() -> list[int]:
@@ -47,7 +46,7 @@ def test_no_graph_survives_twenty_reloads(tensorflow, monkeypatch):
                 raise UserError("models/model1.keras: broken")
             return models
 
-        gateway = Gateway(load, Limits(), Metrics(), server.settle)
+        gateway = Gateway(load, Limits(), Metrics(), server.release_memory)
         await gateway.start()
         alive = [graphs()]
         for refuse in (False, True, False, True):

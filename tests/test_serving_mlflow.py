@@ -53,7 +53,7 @@ def store(project, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def theirs(store, tmp_path_factory):
+def mlflow_url(store, tmp_path_factory):
     """The URL of a live `mlflow models serve` of model1."""
     uri, logged, _ = store
     port = free_port()
@@ -84,7 +84,7 @@ def theirs(store, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ours(project):
+def gateway_url(project):
     server = Process(project)
     yield server.client.base + "/model1"
     assert server.stop() == 0
@@ -143,34 +143,36 @@ def questions() -> dict[str, object]:
 
 
 @pytest.mark.parametrize("name", list(questions()))
-def test_a_client_changes_only_the_url(theirs, ours, name):
+def test_a_client_changes_only_the_url(mlflow_url, gateway_url, name):
     question = questions()[name]
     body = question if isinstance(question, bytes) else json.dumps(question).encode()
     headers = {"Content-Type": "application/json"}
-    them, us = (requests.post(f"{url}/invocations", data=body, headers=headers, timeout=60) for url in (theirs, ours))
+    them, us = (
+        requests.post(f"{url}/invocations", data=body, headers=headers, timeout=60) for url in (mlflow_url, gateway_url)
+    )
     assert us.status_code == them.status_code
     assert us.headers["Content-Type"] == them.headers["Content-Type"]
-    said, expected = us.json(), them.json()
+    answer, expected = us.json(), them.json()
     if them.status_code == 200:
-        assert said.keys() == expected.keys() == {"predictions"}
-        np.testing.assert_allclose(said["predictions"], expected["predictions"], atol=1e-5)
+        assert answer.keys() == expected.keys() == {"predictions"}
+        np.testing.assert_allclose(answer["predictions"], expected["predictions"], atol=1e-5)
     else:
-        assert said.keys() == {"error_code", "message"}
-        assert said["error_code"] == expected["error_code"]
+        assert answer.keys() == {"error_code", "message"}
+        assert answer["error_code"] == expected["error_code"]
 
 
 @pytest.mark.parametrize("kind", ["text/xml", "application/json; charset=latin-1", "application/json; a=b"])
-def test_the_same_content_types_are_refused(theirs, ours, kind):
+def test_the_same_content_types_are_refused(mlflow_url, gateway_url, kind):
     them, us = (
         requests.post(f"{url}/invocations", data=b"{}", headers={"Content-Type": kind}, timeout=60)
-        for url in (theirs, ours)
+        for url in (mlflow_url, gateway_url)
     )
     assert us.status_code == them.status_code == 415
 
 
 @pytest.mark.parametrize("path", ["ping", "health", "version"])
-def test_the_same_is_said_of_health_and_version(theirs, ours, path):
-    them, us = (requests.get(f"{url}/{path}", timeout=60) for url in (theirs, ours.removesuffix("/model1")))
+def test_the_same_is_said_of_health_and_version(mlflow_url, gateway_url, path):
+    them, us = (requests.get(f"{url}/{path}", timeout=60) for url in (mlflow_url, gateway_url.removesuffix("/model1")))
     assert (us.status_code, us.text, us.headers["Content-Type"]) == (200, them.text, them.headers["Content-Type"])
 
 
@@ -183,7 +185,7 @@ def test_the_joint_model_is_served_from_the_registry_and_follows_its_alias(store
         for version in ("1", "2"):
             if version == "2":
                 client.set_registered_model_alias("joint", "champion", version)
-                server.said("models reloaded: model1, model2")
+                server.wait_for("models reloaded: model1, model2")
             assert server.client.get("/v2/models/model2").json()["versions"] == [version]
             for task in LABELS:
                 answer = server.client.post(f"/v1/models/{task}:predict", json={"instances": images.tolist()}).json()

@@ -82,14 +82,14 @@ def test_a_picture_is_answered_and_the_truth_told(open_page, test_images, scheme
         page.click("#samples button >> nth=0")
         assert [task for task, _ in answers(page)] == ["model1", "model2"]
 
-        for colour, said, words in (
+        for colour, labels, words in (
             (YELLOW, ["cat", "animal"], "do not contradict"),
             (RED, ["cat", "vehicle"], "contradict each other: model1 says cat, model2 says vehicle"),
         ):
             content = encoded(picture(colour, shape=SHAPE)[0])
             page.set_input_files("#file", {"name": "p.png", "mimeType": "image/png", "buffer": content})
             page.wait_for_selector(f"#verdict:has-text('{words}')")
-            assert [label for _, label in answers(page)] == said
+            assert [label for _, label in answers(page)] == labels
         page.select_option("#truth", "cat")
         page.click("#feedback button")
         page.wait_for_selector("#judgement:has-text('model1 was right (100.0 % right so far), model2 was wrong')")

@@ -31,9 +31,9 @@ def test_nested_lists_are_the_array_they_came_from(count, random):
     body = json.dumps({"a": array.tolist(), "b": array.astype(float).tolist()}).encode()
     content = parse_json(body)
     for value in content.values():
-        got = from_nested(value, SHAPE)
-        assert got.dtype == np.uint8
-        np.testing.assert_array_equal(got, array)
+        actual = from_nested(value, SHAPE)
+        assert actual.dtype == np.uint8
+        np.testing.assert_array_equal(actual, array)
 
 
 JSON = st.recursive(
@@ -196,10 +196,10 @@ def probabilities(task: str, label: str) -> np.ndarray:
 @pytest.mark.parametrize("one", LABELS["model1"].classes)
 @pytest.mark.parametrize("two", LABELS["model2"].classes)
 def test_a_contradiction_is_a_group_that_the_class_is_not_in(one, two):
-    said = joint.answer(LABELS, {"model1": probabilities("model1", one), "model2": probabilities("model2", two)})
-    assert said["contradiction"] == (OF_CLASS[one] != two)
-    assert said["contradictions"] == ([f"model1 says {one}, model2 says {two}"] if said["contradiction"] else [])
-    assert said["answers"]["model2"] == {"label": two, "probability": 1.0}
+    answer = joint.answer(LABELS, {"model1": probabilities("model1", one), "model2": probabilities("model2", two)})
+    assert answer["contradiction"] == (OF_CLASS[one] != two)
+    assert answer["contradictions"] == ([f"model1 says {one}, model2 says {two}"] if answer["contradiction"] else [])
+    assert answer["answers"]["model2"] == {"label": two, "probability": 1.0}
 
 
 @pytest.mark.parametrize("known", [{"model1"}, {"model2"}, set()])
@@ -208,11 +208,11 @@ def test_whether_models_contradict_each_other_is_null_where_it_is_not_known(know
         task: about if task in known else Labels(about.classes, None, about.frequencies)
         for task, about in LABELS.items()
     }
-    said = joint.answer(
+    answer = joint.answer(
         labels, {"model1": probabilities("model1", "cat"), "model2": probabilities("model2", "vehicle")}
     )
-    assert said["contradiction"] is None
-    assert said["contradictions"] == []
+    assert answer["contradiction"] is None
+    assert answer["contradictions"] == []
 
 
 def test_what_is_not_known_is_in_no_rate():
@@ -228,20 +228,23 @@ def test_feedback_outlives_the_server_and_the_last_word_counts(tmp_path):
     identities = [first.remember({"model1": "cat", "model2": "animal"}) for _ in range(2)]
     first.close()
     second = Feedback(tmp_path / "f.db")
-    assert second.tell(identities[0], {"model1": "dog", "model2": "animal"}) == {"model1": False, "model2": True}
-    assert second.tell(identities[1], joint.truth(LABELS, "cat")) == {"model1": True, "model2": True}
+    assert second.record_truth(identities[0], {"model1": "dog", "model2": "animal"}) == {
+        "model1": False,
+        "model2": True,
+    }
+    assert second.record_truth(identities[1], joint.truth(LABELS, "cat")) == {"model1": True, "model2": True}
     assert second.accuracy() == {"model1": (0.5, 2), "model2": (1.0, 2)}
-    second.tell(identities[0], joint.truth(LABELS, "cat"))
+    second.record_truth(identities[0], joint.truth(LABELS, "cat"))
     assert second.accuracy() == {"model1": (1.0, 2), "model2": (1.0, 2)}
-    assert second.tell("nobody", {"model1": "cat"}) is None
+    assert second.record_truth("nobody", {"model1": "cat"}) is None
     second.close()
 
 
 def test_feedback_keeps_a_bounded_number_of_answers(tmp_path):
-    feedback = Feedback(tmp_path / "f.db", kept=3)
+    feedback = Feedback(tmp_path / "f.db", capacity=3)
     identities = [feedback.remember({"model1": "cat"}) for _ in range(5)]
-    told = [feedback.tell(identity, {"model1": "cat"}) for identity in identities]
-    assert told == [None, None, *[{"model1": True}] * 3]
+    judged = [feedback.record_truth(identity, {"model1": "cat"}) for identity in identities]
+    assert judged == [None, None, *[{"model1": True}] * 3]
     feedback.close()
 
 

@@ -19,7 +19,7 @@ LIMITS = Limits(batch=2)
 
 
 def document() -> dict:
-    """What /openapi.json says; tests are made from it before a server is started."""
+    """Make /openapi.json: tests are generated from it before a server is started."""
     gateway = Gateway(loaded, LIMITS, Metrics())
     asyncio.run(gateway.start())
     return application.build(gateway, Feedback(":memory:")).openapi()

@@ -10,8 +10,7 @@ import click
 
 from mtl.data import paths
 from mtl.errors import UserError
-
-TOKEN = "MTL_SERVE_TOKEN"
+from mtl.serving import TOKEN
 
 
 @click.command("serve")
@@ -23,27 +22,18 @@ TOKEN = "MTL_SERVE_TOKEN"
     "imports",
     multiple=True,
     metavar="MODULE",
-    help="Module of your own that registers the layers of a network; again for more.",
+    help="Your own module that registers a network's layers; may be repeated.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any free one.")
 @click.option("--threads", type=click.IntRange(1), help="For one model's computation; all cores but one by default.")
-@click.option("--feedback", default="feedback.db", show_default=True, help="File that remembers answers for /feedback.")
+@click.option("--feedback", default="feedback.db", show_default=True, help="File that stores answers for /feedback.")
 @click.option(
     "--max-body", default=8.0, show_default=True, type=click.FloatRange(0.001), help="MB of a request's body."
 )
 @click.option("--max-batch", default=256, show_default=True, type=click.IntRange(1), help="Images in a request.")
 @click.option(
-    "--max-pixels", default=20.0, show_default=True, type=click.FloatRange(0.001), help="Million, of a picture."
-)
-@click.option(
     "--queue", default=1024, show_default=True, type=click.IntRange(1), help="Images that may wait for a model."
-)
-@click.option(
-    "--body-seconds", default=10.0, show_default=True, type=click.FloatRange(0.1), help="For a body to arrive."
-)
-@click.option(
-    "--header-seconds", default=10.0, show_default=True, type=click.FloatRange(0.1), help="For headers to arrive."
 )
 @click.option(
     "--max-connections", default=1000, show_default=True, type=click.IntRange(1), help="Open at the same time."
@@ -57,19 +47,16 @@ def command(
     feedback: str,
     max_body: float,
     max_batch: int,
-    max_pixels: float,
     queue: int,
-    body_seconds: float,
-    header_seconds: float,
     max_connections: int,
 ) -> None:
     """Serve every task's model on one port.
 
     Speaks MLflow's scoring protocol (/TASK/invocations), TensorFlow Serving's REST protocol (/v1) and the Open
-    Inference Protocol (/v2); / is a page to try it, /docs says the rest. SIGHUP loads the models anew, SIGTERM answers
-    what was asked and ends. With MTL_SERVE_TOKEN in the environment, clients must send it as a bearer token.
+    Inference Protocol (/v2); / is a page to try it, /docs documents all routes. SIGHUP reloads the models. SIGTERM
+    answers open requests and exits. With MTL_SERVE_TOKEN in the environment, clients must send it as a bearer token.
     """
-    # Models are not read yet: there is nothing to load anew, and nothing to end for.
+    # No model is loaded yet, so there is nothing to reload; by default, SIGHUP would end the process.
     signal.signal(signal.SIGHUP, lambda *_: None)
     from mtl.data import backend
 
@@ -87,11 +74,8 @@ def command(
     limits = Limits(
         body=int(max_body * 1e6),
         batch=max_batch,
-        pixels=int(max_pixels * 1e6),
         queue=max(queue, max_batch),
-        seconds=body_seconds,
-        headers=header_seconds,
-        connections=connections.allowed(max_connections),
+        connections=connections.raise_file_limit(max_connections),
     )
     if os.environ.get(TOKEN) == "":
         raise UserError(f"{TOKEN} is empty; give it a value, or unset it to serve without a token")

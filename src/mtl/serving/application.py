@@ -13,19 +13,19 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import FileResponse
 
-from mtl.serving import answers, documents, joint, pixels, routes, samples
+from mtl.serving import documents, joint, pixels, responses, routes, samples
 from mtl.serving.feedback import Feedback
 from mtl.serving.gateway import Gateway
 from mtl.serving.guard import Guard
 from mtl.serving.refusals import Refused
 
 PAGE = Path(__file__).parent / "page"
-# The page needs nothing from elsewhere, and shows pictures that were dropped on it.
+# The page loads nothing from other servers; blob: and data: are the pictures that were dropped on it.
 PAGE_POLICY = {"Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'"}
 
 
 def build(gateway: Gateway, feedback: Feedback, token: str | None = None) -> FastAPI:
-    """The application around `gateway`, which is closed with it; `token`: what clients must send as bearer token."""
+    """Build the application around `gateway`, which it closes at its end; `token`: the bearer token of clients."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -40,7 +40,7 @@ def build(gateway: Gateway, feedback: Feedback, token: str | None = None) -> Fas
         lifespan=lifespan,
     )
     app.add_middleware(Guard, limits=gateway.limits, metrics=gateway.metrics, token=token)
-    answers.handle_errors(app)
+    responses.handle_errors(app)
     for router in (
         routes.mlflow_routes(gateway),
         routes.tensorflow_routes(gateway),
@@ -57,26 +57,26 @@ def build(gateway: Gateway, feedback: Feedback, token: str | None = None) -> Fas
 def _joint_routes(gateway: Gateway, feedback: Feedback) -> APIRouter:
     router = APIRouter(tags=["Joint answer"])
 
-    @router.post("/predict", **documents.operation("", "JointAnswer", "Error", "image/png", "image/jpeg"))
+    @router.post("/predict", **documents.with_body("", "JointAnswer", "Error", "image/png", "image/jpeg"))
     async def predict(request: Request) -> Response:
-        """What every model says of one PNG or JPEG, and whether they contradict each other."""
+        """Each model's answer for one PNG or JPEG, and whether they contradict each other."""
         shape = gateway.shape
         if request.headers.get("content-type", "").lower().startswith("multipart/"):
-            raise Refused("no forms are read; send the file itself as the body: curl --data-binary @FILE", 415)
+            raise Refused("forms are not supported; send the file itself as the body: curl --data-binary @FILE", 415)
         content = await request.body()
         images = await asyncio.to_thread(pixels.from_file, content, shape, gateway.limits.pixels)
         tasks, probabilities = gateway.tasks, await gateway.predict_all(images)
-        said = joint.answer({task: tasks[task] for task in probabilities if task in tasks}, probabilities)
-        labels = {task: answer["label"] for task, answer in said["answers"].items()}
+        joint_answer = joint.answer({task: tasks[task] for task in probabilities if task in tasks}, probabilities)
+        labels = {task: answer["label"] for task, answer in joint_answer["answers"].items()}
         identity = await asyncio.to_thread(feedback.remember, labels)
         if identity is None:
             gateway.metrics.unstored.inc()
-        gateway.metrics.observe_joint(said["contradiction"])
-        return answers.json({"id": identity, "stored": identity is not None, **said})
+        gateway.metrics.observe_joint(joint_answer["contradiction"])
+        return responses.json({"id": identity, "stored": identity is not None, **joint_answer})
 
-    @router.post("/feedback", **documents.operation("Truth", "Judgement", "Error"))
+    @router.post("/feedback", **documents.with_body("Truth", "Judgement", "Error"))
     async def judge(request: Request) -> Response:
-        """Tell the true class of an image that was answered before; gives the running accuracy of each task."""
+        """Record the true class of an image that was answered before; returns the accuracy so far of each task."""
         content = pixels.parse_json(await request.body())
         identity, name = content.get("id"), content.get("class")
         if not isinstance(identity, str) or not isinstance(name, str):
@@ -84,11 +84,11 @@ def _joint_routes(gateway: Gateway, feedback: Feedback) -> APIRouter:
         truth = joint.truth(gateway.tasks, name)
         if not truth:
             raise Refused(f"no task knows a class {name!r:.80}")
-        right = await asyncio.to_thread(feedback.tell, identity, truth)
+        right = await asyncio.to_thread(feedback.record_truth, identity, truth)
         if right is None:
-            raise Refused("this id was never given, or too many answers ago", 404)
+            raise Refused("unknown id, or the id of an answer that is too old", 404)
         accuracy = {task: value for task, (value, _) in (await asyncio.to_thread(feedback.accuracy)).items()}
-        return answers.json({"right": right, "accuracy": accuracy})
+        return responses.json({"right": right, "accuracy": accuracy})
 
     @router.get("/metrics", **documents.plain("Metrics in Prometheus' text format", "text/plain"))
     async def metrics() -> Response:
@@ -106,13 +106,13 @@ def _page_routes(gateway: Gateway) -> APIRouter:
         return FileResponse(PAGE / "index.html", headers=PAGE_POLICY)
 
     @router.get("/samples")
-    async def listed() -> Response:
+    async def sample_list() -> Response:
         tasks = gateway.tasks
         classes = sorted({name for labels in tasks.values() for name in labels.of_class or labels.classes})
-        return answers.json({"images": samples.listed(gateway.shape), "classes": classes})
+        return responses.json({"images": samples.choose(gateway.shape), "classes": classes})
 
     @router.get("/samples/{index}.png")
     async def sample(index: int) -> Response:
-        return Response(samples.png(index, gateway.shape), media_type="image/png")
+        return Response(samples.read_png(index, gateway.shape), media_type="image/png")
 
     return router

@@ -1,4 +1,4 @@
-"""One micro-batcher per model: requests that wait at the same time are computed together."""
+"""Micro-batching: requests that wait for a model at the same time are computed together."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _Waiting = tuple[np.ndarray, "asyncio.Future[np.ndarray]"]
 class Batcher:
     """Computes requests of some images each in batches, one batch at a time, in a thread of its own.
 
-    While a batch is computed, requests gather for the next one. Before a batch starts it waits, no longer than
-    `deadline`, until there are as many requests as in the one before: clients that were answered together ask again
-    together, and a single client never waits.
+    While a batch is computed, requests queue for the next one. A batch starts when there are as many requests as in the
+    batch before it, or after `deadline`: clients that were answered together ask again together, and a single client
+    never waits.
 
     Args:
         compute: images uint8 (N, H, W, C) -> probabilities float32 (N, K), for N up to `largest`.
         largest: images in a batch.
         deadline: seconds that a batch may wait to grow.
         capacity: images that may wait; a request beyond them is refused with 503.
-        observe: told the probabilities of each batch, in that thread.
+        observe: called with the probabilities of each batch, in the batcher's thread.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Batcher:
         self.waiting = 0  # images in the queue
 
     async def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities float32 (N, K) of images uint8 (N, H, W, C). Raises Refused (503) where the queue is full."""
+        """Probabilities float32 (N, K) of images uint8 (N, H, W, C). Raises Refused (503) if the queue is full."""
         if self._task is None:
             self._task = asyncio.create_task(self._run())
         if self.waiting + len(images) > self._capacity:
@@ -77,17 +77,16 @@ class Batcher:
                 timer = loop.call_later(self._deadline, self._enough.set)
                 await self._enough.wait()
                 timer.cancel()
-            batch = self._take()
+            batch = self._next_batch()
             if not self._queue and not self._closing:
                 self._arrived.clear()
             self._expected = max(1, len(batch))
             if batch:
                 await self._answer(loop, batch)
 
-    def _take(self) -> list[_Waiting]:
-        """The oldest requests that fit into one batch, without those whose client has gone."""
-        batch: list[_Waiting] = []
-        size = 0
+    def _next_batch(self) -> list[_Waiting]:
+        """Remove from the queue the oldest requests that fit into one batch; skip those whose client has gone."""
+        batch, size = list[_Waiting](), 0
         while self._queue and size + len(self._queue[0][0]) <= self._largest:
             images, future = self._queue.popleft()
             self.waiting -= len(images)
@@ -100,7 +99,7 @@ class Batcher:
         images = batch[0][0] if len(batch) == 1 else np.concatenate([images for images, _ in batch])
         try:
             probabilities = await loop.run_in_executor(self._thread, self._compute_and_observe, images)
-        except Exception as error:  # one batch that fails must not end the loop that serves the next
+        except Exception as error:  # a batch that fails must not end the loop
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
@@ -117,7 +116,7 @@ class Batcher:
         return probabilities
 
     async def close(self) -> None:
-        """Answer what is waiting, then stop. New requests must go elsewhere from now on."""
+        """Answer waiting requests, then stop. No new request may come from now on."""
         self._closing = True
         self._arrived.set()
         self._enough.set()

@@ -1,4 +1,4 @@
-"""What /openapi.json says: written by hand, since bodies are read without a model class in between, for speed."""
+"""The OpenAPI document, written by hand: for speed, bodies are parsed without the model classes of FastAPI."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def _reference(name: str) -> dict[str, str]:
 
 
 def schemas(shape: tuple[int, int, int], batch: int) -> dict[str, Any]:
-    """The schemas of all bodies, for images of `shape` and up to `batch` of them."""
+    """Make the schemas of all bodies, for up to `batch` images of `shape`."""
     pixel = {"type": "integer", "minimum": 0, "maximum": 255}
-    cut_off = {"type": "number", "exclusiveMinimum": -1, "exclusiveMaximum": 256}  # MLflow takes fractions
+    fraction = {"type": "number", "exclusiveMinimum": -1, "exclusiveMaximum": 256}  # cut off by MLflow's protocol
 
     def images(channel: dict[str, Any]) -> dict[str, Any]:
         for size in reversed(shape):
@@ -36,7 +36,7 @@ def schemas(shape: tuple[int, int, int], batch: int) -> dict[str, Any]:
     rows = _list(_list(NUMBER))
     size = shape[0] * shape[1] * shape[2]
     flat = _list(
-        _list(_list(cut_off, minItems=size, maxItems=size), minItems=1, maxItems=1), minItems=1, maxItems=batch
+        _list(_list(fraction, minItems=size, maxItems=size), minItems=1, maxItems=1), minItems=1, maxItems=batch
     )
     sizes = {"type": "array", "prefixItems": [{"const": 1}, *({"const": size} for size in shape)], "minItems": 4}
     sizes |= {"maxItems": 4, "items": {"type": "integer"}}
@@ -44,13 +44,15 @@ def schemas(shape: tuple[int, int, int], batch: int) -> dict[str, Any]:
     tensor["data"] = _list(pixel, minItems=size, maxItems=size)
     table = {**_object({"data": flat}), "additionalProperties": False}
     output = _object({"name": TEXT, "datatype": TEXT, "shape": _list({"type": "integer"})}, data=_list(NUMBER))
-    nested, whole = [[_object({key: images(kind)}) for key in ("instances", "inputs")] for kind in (cut_off, pixel)]
+    fractions, integers = [
+        [_object({key: images(kind)}) for key in ("instances", "inputs")] for kind in (fraction, pixel)
+    ]
     answer = _object({"label": TEXT, "probability": NUMBER})
     return {
-        "Invocations": {"oneOf": [*nested, _object({"dataframe_split": table})]},
+        "Invocations": {"oneOf": [*fractions, _object({"dataframe_split": table})]},
         "Predictions": _object({"predictions": rows}),
         "MlflowError": _object({"error_code": TEXT, "message": TEXT}),
-        "PredictRequest": {"oneOf": whole},
+        "PredictRequest": {"oneOf": integers},
         "PredictResponse": {"anyOf": [_object({"predictions": rows}), _object({"outputs": rows})]},
         "InferRequest": _object({"inputs": _list(_object(tensor), minItems=1, maxItems=1)}, id=TEXT),
         "InferResponse": _object({"model_name": TEXT, "model_version": TEXT, "outputs": _list(output)}, id=TEXT),
@@ -80,32 +82,32 @@ def _responses(answer: str, error: str) -> dict[Any, Any]:
         "description": "Refused, with the reason",
         "content": {"application/json": {"schema": _reference(error)}},
     }
-    fine = {"description": "Answered", "content": {"application/json": {"schema": _reference(answer)}}}
-    return {200: fine, "4XX": refused, 503: {**refused, "description": "Busy; try again after Retry-After seconds"}}
+    success = {"description": "Answered", "content": {"application/json": {"schema": _reference(answer)}}}
+    return {200: success, "4XX": refused, 503: {**refused, "description": "Busy; try again after Retry-After seconds"}}
 
 
-def operation(request: str, answer: str, error: str, *kinds: str) -> dict[str, Any]:
-    """Arguments for a route that takes a body: JSON of the schema `request`, or a file of the content types `kinds`."""
+def with_body(request: str, answer: str, error: str, *kinds: str) -> dict[str, Any]:
+    """Make the arguments of a route with a body: JSON of schema `request`, or a file of one content type of `kinds`."""
     binary = {"type": "string", "format": "binary"}
     content = {kind: {"schema": binary} for kind in kinds} or {"application/json": {"schema": _reference(request)}}
     extra = {"requestBody": {"required": True, "content": content}}
     return {"responses": _responses(answer, error), "openapi_extra": extra, "response_model": None}
 
 
-def reading(answer: str = "Anything") -> dict[str, Any]:
-    """Arguments for a route without a body."""
+def without_body(answer: str = "Anything") -> dict[str, Any]:
+    """Make the arguments of a route without a body."""
     return {"responses": _responses(answer, "Error"), "response_model": None}
 
 
 def plain(summary: str, kind: str = "application/json") -> dict[str, Any]:
-    """Arguments for a route whose answer is text of the content type `kind`."""
+    """Make the arguments of a route whose answer is text of the content type `kind`."""
     responses = _responses("Anything", "Error")
     responses[200] = {"description": summary, "content": {kind: {"schema": TEXT if kind == "text/plain" else {}}}}
     return {"summary": summary, "responses": responses, "response_model": None}
 
 
 def describe(app: FastAPI, gateway: Gateway, secured: bool) -> None:
-    """Let the document of `app` name the tasks that are served now, the shape of their images, and the bearer token."""
+    """Add the tasks that are served now, the shape of their images, and the bearer token to the document of `app`."""
     original = app.openapi
 
     def openapi() -> dict[str, Any]:

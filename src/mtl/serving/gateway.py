@@ -1,4 +1,4 @@
-"""The set of models that is served now, and how it is replaced without losing a request."""
+"""The models that are served now, and their replacement without losing a request."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from mtl.serving.batching import Batcher
 from mtl.serving.loading import SIZES, Labels, Loaded
 from mtl.serving.metrics import Metrics
 from mtl.serving.pixels import Shape
-from mtl.serving.refusals import Refused, busy, of_shape
+from mtl.serving.refusals import Refused, busy, wrong_shape
 
 log = logging.getLogger("uvicorn.error")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one client may ask for.
+    """Limits of what clients may ask for.
 
     Attributes:
         body: bytes of a request's body.
         batch: images in a request.
-        pixels: of an uploaded image, before it is resized.
+        pixels: pixels of an uploaded image, before it is resized.
         queue: images that may wait for one model.
-        seconds: that a body may take to arrive.
-        headers: seconds that a request's headers may take to arrive, and an answer to be taken.
-        idle: seconds that a connection may wait for its next request.
-        connections: that may be open.
-        deadline: seconds that a batch may wait to grow.
+        body_seconds: time for a body to arrive.
+        header_seconds: time for a request's headers to arrive, and for a client to read some of its answer.
+        idle_seconds: time that a connection may wait for its next request.
+        connections: open connections.
+        batch_seconds: time that a batch may wait for more images.
     """
 
     body: int = 8 * 2**20
     batch: int = 256
     pixels: int = 20_000_000
     queue: int = 1024
-    seconds: float = 10.0
-    headers: float = 10.0
-    idle: float = 5.0
+    body_seconds: float = 10.0
+    header_seconds: float = 10.0
+    idle_seconds: float = 5.0
     connections: int = 1000
-    deadline: float = 0.005
+    batch_seconds: float = 0.005
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,13 @@ class Served:
 
 
 class Gateway:
-    """Answers for all tasks, by the models that `load` gave last.
+    """Answers for all tasks, from the models that `load` returned last.
 
-    `load` is run in a thread, and may take seconds; what it raises on a reload leaves the models as they are. `settle`
-    is called when new models have taken the place of old ones, and when that failed.
+    Args:
+        load: loads the models, in a thread. If it fails during a reload, the models before it stay.
+        limits: limits for clients.
+        metrics: counters.
+        clean_up: called after each attempt to load models.
     """
 
     def __init__(
@@ -66,29 +69,29 @@ class Gateway:
         load: Callable[[], Mapping[str, Loaded]],
         limits: Limits,
         metrics: Metrics,
-        settle: Callable[[], object] = lambda: None,
+        clean_up: Callable[[], object] = lambda: None,
     ) -> None:
         self.limits, self.metrics = limits, metrics
-        self._load, self._settle, self._served = load, settle, dict[str, Served]()
+        self._load, self._clean_up, self._served = load, clean_up, dict[str, Served]()
         self._loading = asyncio.Lock()
 
     async def start(self) -> None:
-        """Load the models for the first time; until then every request is told to wait. Raises UserError."""
+        """Load the models for the first time; requests before that get the status 503. Raises UserError."""
         async with self._loading:
             await self._replace()
-            self._settle()
+            self._clean_up()
 
     async def reload(self) -> bool:
-        """Load the models anew and let new requests go to them; says whether that worked."""
+        """Load the models again and send new requests to them; returns whether that worked."""
         async with self._loading:
             try:
                 await self._replace()
-            except Exception as error:  # a bad file must not end a server that answers
+            except Exception as error:  # a bad file must not end a running server
                 log.error("models not reloaded: %s", str(error) if isinstance(error, UserError) else repr(error))
                 self.metrics.reloads.labels("failed").inc()
                 return False
             finally:
-                self._settle()
+                self._clean_up()
         log.info("models reloaded: %s", ", ".join(self._served))
         self.metrics.reloads.labels("done").inc()
         return True
@@ -106,16 +109,16 @@ class Gateway:
             return served.batcher.waiting if served else 0
 
         observe = self.metrics.observer(model.task, model.labels, queued)
-        return Batcher(model.compute, SIZES[-1], self.limits.deadline, self.limits.queue, observe)
+        return Batcher(model.compute, SIZES[-1], self.limits.batch_seconds, self.limits.queue, observe)
 
     async def close(self) -> None:
-        """Answer what is waiting, and stop."""
+        """Answer waiting requests, and stop."""
         async with self._loading:
             await asyncio.gather(*(served.batcher.close() for served in self._served.values()))
 
     @property
     def ready(self) -> bool:
-        """Whether the models are loaded and warm."""
+        """True once the models are loaded and warm."""
         return bool(self._served)
 
     @property
@@ -130,7 +133,7 @@ class Gateway:
 
     @property
     def version(self) -> str:
-        """The version of the models, which were loaded together."""
+        """The version of the models, which is one for all; raises Refused (503) before start."""
         return self._any().model.version
 
     @property
@@ -140,25 +143,25 @@ class Gateway:
         return [served.model for served in self._served.values()]
 
     def model(self, task: str, version: str | None = None) -> Loaded:
-        """The model of `task`; raises Refused: 404 where there is none, or none of `version`, 503 before start."""
+        """Get the model of `task`; raises Refused: 404 if there is none, or none of `version`, 503 before start."""
         return self._find(task, version).model
 
     async def predict(self, task: str, images: np.ndarray, version: str | None = None) -> np.ndarray:
-        """Probabilities, float32 (N, K), of images, uint8 (N, H, W, C). Raises Refused."""
+        """Compute probabilities, float32 (N, K), of images, uint8 (N, H, W, C). Raises Refused."""
         if len(images) > self.limits.batch:
-            raise of_shape(f"{len(images)} images in one request; at most {self.limits.batch}")
+            raise wrong_shape(f"{len(images)} images in one request; at most {self.limits.batch}")
         served = self._find(task, version)
-        if images.shape[1:] != served.model.shape:  # they were read for the model before a reload
+        if images.shape[1:] != served.model.shape:  # they were parsed before a reload
             raise busy("the models have just changed; try again")
         return await served.batcher(images)
 
     async def predict_all(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """The same of every task."""
+        """Compute the same for every task."""
         served = dict(self._served)
         if images.shape[1:] != self.shape:
             raise busy("the models have just changed; try again")
-        answers = await asyncio.gather(*(one.batcher(images) for one in served.values()))
-        return dict(zip(served, answers, strict=True))
+        probabilities = await asyncio.gather(*(entry.batcher(images) for entry in served.values()))
+        return dict(zip(served, probabilities, strict=True))
 
     def _find(self, task: str, version: str | None = None) -> Served:
         self._any()

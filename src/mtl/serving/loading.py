@@ -1,4 +1,4 @@
-"""The models that are served: read in safe mode, checked against their tasks, compiled for fixed batch sizes."""
+"""Loading of models: read in safe mode, checked against their tasks, compiled for fixed batch sizes."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("uvicorn.error")
 
-SIZES = (1, 2, 4, 8, 16, 32, 64)  # batches are filled up to one of these, so that nothing is compiled while serving
+SIZES = (1, 2, 4, 8, 16, 32, 64)  # batches are padded to one of these, so that nothing is compiled while serving
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What a task tells apart.
+    """The labels of a task.
 
     Attributes:
         classes: names in label order.
-        of_class: for each class of the data set its name in this task; None where that is not known.
-        frequencies: how often each label occurs in training, float64 (K,) summing to 1; None where not known.
+        of_class: the label's name for each class of the data set; None: unknown.
+        frequencies: frequency of each label in training, float64 (K,), sum 1; None: unknown.
     """
 
     classes: tuple[str, ...]
@@ -45,7 +45,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model that is ready to be served. `compute`: uint8 (N, H, W, C) -> float32 (N, K), N up to SIZES[-1]."""
+    """A model that is ready to serve. `compute`: uint8 (N, H, W, C) -> float32 (N, K), N up to SIZES[-1]."""
 
     task: str
     labels: Labels
@@ -55,16 +55,16 @@ class Loaded:
 
 
 def from_folder(folder: Path, version: str = "1", served: Collection[str] = ()) -> dict[str, Loaded]:
-    """Load and compile every `<task>.keras` in `folder` whose task data/labels knows, with the same names.
+    """Load and compile every `<task>.keras` in `folder` whose task is in data/labels, with the same class names.
 
     Args:
-        folder: where the models are.
-        version: what clients are told as the models' version.
-        served: tasks that are served now. Those that the project still has must have their model: while a stage runs,
-            DVC has removed what it will write.
+        folder: the models' folder.
+        version: the models' version for clients.
+        served: tasks that are served now. Those that are still in the project must have a model: while a stage runs,
+            its outputs are missing, because DVC has removed them.
 
     Raises:
-        UserError: no model, one that does not load in safe mode, or one that does not fit its task.
+        UserError: there is no model, or one does not load in safe mode, or one does not fit its task.
     """
     from mtl.networks import catalog
 
@@ -75,45 +75,50 @@ def from_folder(folder: Path, version: str = "1", served: Collection[str] = ()) 
     if not tasks:
         raise UserError(f"{folder}: no model of a task in {paths.LABELS}; run `dvc repro`, or `dvc checkout`")
     for recipe in settings.recipes.values() if settings else ():
-        catalog.find(recipe.network)  # a person's own module may register its layers
-    if without := sorted(labelled - tasks):
-        log.warning("without a model in %s, not served: %s", folder, ", ".join(without))
-    read, labels = {}, {}
+        catalog.find(recipe.network)  # the user's own module may register its layers
+    if unserved := sorted(labelled - tasks):
+        log.warning("not served, as %s has no model of them: %s", folder, ", ".join(unserved))
+    networks, labels = {}, {}
     for task in sorted(tasks):
-        about = store.describe_task(task)
-        labels[task] = Labels(tuple(about["classes"]), about["of_class"], np.array(about["frequencies"]))
-        read[task] = saving.read_for(about["classes"], None, folder / f"{task}.keras")
-    return _load(read, labels, version, store.read_dataset().shape if (paths.RAW / "dataset.json").exists() else None)
+        content = store.describe_task(task)
+        labels[task] = Labels(tuple(content["classes"]), content["of_class"], np.array(content["frequencies"]))
+        networks[task] = saving.read_for(content["classes"], None, folder / f"{task}.keras")
+    shape = store.read_dataset().shape if (paths.RAW / "dataset.json").exists() else None
+    return compile_models(networks, labels, version, shape)
 
 
 def from_bundle(bundle: Bundle, networks: Mapping[str, keras.Model], version: str) -> dict[str, Loaded]:
-    """Compile the `networks` of a bundle, which alone says what they tell apart. Raises UserError as `from_folder`."""
+    """Compile the `networks` of a bundle, which alone knows their labels. Raises UserError as `from_folder`."""
     of_class, frequencies = bundle.of_class or {}, bundle.frequencies or {}
     labels = {
         task: Labels(tuple(names), of_class.get(task), np.array(frequencies[task]) if task in frequencies else None)
         for task, names in bundle.classes.items()
     }
-    return _load(networks, labels, version, None)
+    return compile_models(networks, labels, version)
 
 
-def _load(
-    networks: Mapping[str, keras.Model], labels: Mapping[str, Labels], version: str, shape: Shape | None
+def compile_models(
+    networks: Mapping[str, keras.Model], labels: Mapping[str, Labels], version: str, shape: Shape | None = None
 ) -> dict[str, Loaded]:
-    """Check and compile the models, which take images of one shape, that of the data set where it is known."""
+    """Check and compile the models of all tasks.
+
+    Raises UserError if one does not fit its task or compute, or if they take images of different shapes, or of another
+    shape than `shape`, that of the data set.
+    """
     for task, network in networks.items():
         if task in params.RESERVED or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", task):
             raise UserError(f"a task cannot be served as {task!r}; name it like model1")
-        check(task, network, labels[task])
+        check_fits_task(task, network, labels[task])
     shapes = {} if shape is None else {"the data set": shape}
     _check_same_shape(shapes | {task: network.input_shape[1:] for task, network in networks.items()})
     return {
-        task: Loaded(task, labels[task], network.input_shape[1:], version, compiled(network))
+        task: Loaded(task, labels[task], network.input_shape[1:], version, compile_network(network))
         for task, network in networks.items()
     }
 
 
-def check(task: str, network: keras.Model, labels: Labels) -> None:
-    """Raises UserError unless `network` takes images of one size and has an output for each class of its task."""
+def check_fits_task(task: str, network: keras.Model, labels: Labels) -> None:
+    """Raise UserError unless `network` takes images of one size and has an output for each class of its task."""
     inputs, outputs = getattr(network, "input_shape", None), getattr(network, "output_shape", None)
     if not isinstance(inputs, tuple) or len(inputs) != 4 or None in inputs[1:] or inputs[3] != 3:
         raise UserError(f"the model of {task} takes {inputs}; images (N, height, width, 3) of one size are needed")
@@ -122,14 +127,17 @@ def check(task: str, network: keras.Model, labels: Labels) -> None:
 
 
 def _check_same_shape(shapes: Mapping[str, Shape]) -> None:
-    """Raises UserError unless all of these, by name, are the same."""
+    """Raise UserError unless all shapes are the same; the keys name their owners."""
     if len(set(shapes.values())) > 1:
-        said = ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in shapes.items())
-        raise UserError(f"the models take images of different shapes ({said}); serve models of one data set")
+        listed = ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in shapes.items())
+        raise UserError(f"the models take images of different shapes ({listed}); serve models of one data set")
 
 
-def compiled(network: keras.Model) -> Compute:
-    """`network` as a function of arrays, traced for SIZES and run once for each of them."""
+def compile_network(network: keras.Model) -> Compute:
+    """Compile `network` to a function of arrays, traced for SIZES, and run it once for each of them.
+
+    Raises UserError if that fails, or if an output is NaN or infinite.
+    """
     import tensorflow as tf
 
     shape = network.input_shape[1:]
@@ -146,9 +154,9 @@ def compiled(network: keras.Model) -> Compute:
 
     try:
         for size in SIZES:
-            answer = compute(np.zeros((size, *shape), np.uint8))
+            probabilities = compute(np.zeros((size, *shape), np.uint8))
     except (tf.errors.OpError, ValueError, TypeError) as error:
         raise UserError(f"model {network.name!r} does not compute: {one_line(error)}") from error
-    if not np.isfinite(answer).all():
-        raise UserError(f"model {network.name!r} gives no numbers; train it again")
+    if not np.isfinite(probabilities).all():
+        raise UserError(f"model {network.name!r} has outputs that are NaN or infinite; train it again")
     return compute

@@ -1,4 +1,4 @@
-"""What Prometheus reads at /metrics."""
+"""Metrics for Prometheus, served at /metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.spatial.distance import jensenshannon
 
 from mtl.serving.loading import SIZES, Labels
 
-WINDOW = 1000  # predictions that the drift is measured on
+WINDOW = 1000  # number of predictions that the drift is computed from
 LATENCIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
@@ -19,45 +19,54 @@ class Metrics:
     """Counters of one gateway, in a registry of their own."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        made = {"registry": self.registry}
-        self.requests = Counter("mtl_requests", "Answered requests", ["route", "method", "status"], **made)
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter("mtl_requests", "Answered requests", ["route", "method", "status"], registry=registry)
         self.latency = Histogram(
-            "mtl_request_seconds", "From the first byte to the answer", ["route"], buckets=LATENCIES, **made
+            "mtl_request_seconds", "From the first byte to the answer", ["route"], buckets=LATENCIES, registry=registry
         )
-        self.batches = Histogram("mtl_batch_images", "Images in a batch", ["task"], buckets=SIZES, **made)
-        self.queue = Gauge("mtl_queue_images", "Images that wait for a batch", ["task"], **made)
-        self.predicted = Counter("mtl_predictions", "Predicted classes", ["task", "label"], **made)
+        self.batches = Histogram("mtl_batch_images", "Images in a batch", ["task"], buckets=SIZES, registry=registry)
+        self.queue = Gauge("mtl_queue_images", "Images that wait for a batch", ["task"], registry=registry)
+        self.predicted = Counter("mtl_predictions", "Predicted classes", ["task", "label"], registry=registry)
         self.drift = Gauge(
             "mtl_prediction_drift",
             f"Jensen-Shannon distance (0 to 1) of the last {WINDOW} predicted classes from the training labels",
             ["task"],
-            **made,
+            registry=registry,
         )
-        self.joint = Counter("mtl_joint_answers", "Answers of /predict", **made)
-        self.contradictions = Counter("mtl_contradictions", "Answers of /predict in which the models disagree", **made)
+        self.joint = Counter("mtl_joint_answers", "Answers of /predict", registry=registry)
+        self.contradictions = Counter(
+            "mtl_contradictions", "Answers of /predict in which the models disagree", registry=registry
+        )
         self.contradiction_rate = Gauge(
-            "mtl_contradiction_rate", "Contradictions among the answers of /predict", **made
+            "mtl_contradiction_rate", "Contradictions among the answers of /predict", registry=registry
         )
-        self.accuracy = Gauge("mtl_feedback_accuracy", "Right answers among those with feedback", ["task"], **made)
-        self.judged = Gauge("mtl_feedback_answers", "Answers with feedback", ["task"], **made)
-        self.unstored = Counter("mtl_feedback_unstored", "Answers of /predict that could not be kept", **made)
+        self.accuracy = Gauge(
+            "mtl_feedback_accuracy", "Right answers among those with feedback", ["task"], registry=registry
+        )
+        self.judged = Gauge("mtl_feedback_answers", "Answers with feedback", ["task"], registry=registry)
+        self.unstored = Counter(
+            "mtl_feedback_unstored", "Answers of /predict that could not be stored", registry=registry
+        )
         self.dropped = Counter(
             "mtl_connections_dropped",
             "Connections closed: too many (limit), too slow (silence)",
             ["reason"],
-            **made,
+            registry=registry,
         )
-        self.reloads = Counter("mtl_reloads", "Loadings of the models after the first", ["result"], **made)
+        self.reloads = Counter("mtl_reloads", "Loadings of the models after the first", ["result"], registry=registry)
         self._joint = [0, 0]
 
     def observer(self, task: str, labels: Labels, queued: Callable[[], float]) -> Callable[[np.ndarray], None]:
-        """A function to be told every batch's probabilities, float32 (N, K); `queued` gives the length of the queue."""
+        """Make a function to call with each batch's probabilities, float32 (N, K).
+
+        `queued` returns the number of images in the task's queue.
+        """
         counters = [self.predicted.labels(task, name) for name in labels.classes]
-        batches, recent = self.batches.labels(task), deque(maxlen=WINDOW)
+        batches, recent = self.batches.labels(task), deque[int](maxlen=WINDOW)
         self.queue.labels(task).set_function(queued)
-        if labels.frequencies is not None:
-            self.drift.labels(task).set_function(lambda: drift(list(recent), labels.frequencies))
+        frequencies = labels.frequencies
+        if frequencies is not None:
+            self.drift.labels(task).set_function(lambda: drift(list(recent), frequencies))
 
         def observe(probabilities: np.ndarray) -> None:
             predicted = probabilities.argmax(axis=1)
@@ -70,7 +79,7 @@ class Metrics:
         return observe
 
     def observe_joint(self, contradiction: bool | None) -> None:
-        """Count one answer of /predict; the rate is of those where a contradiction could be known."""
+        """Count one answer of /predict; the rate leaves out those where a contradiction is unknown (None)."""
         self.joint.inc()
         if contradiction is None:
             return
@@ -81,15 +90,15 @@ class Metrics:
         self.contradiction_rate.set(self._joint[1] / self._joint[0])
 
     def page(self, accuracy: Iterable[tuple[str, tuple[float, int]]]) -> bytes:
-        """The page in Prometheus' text format."""
-        for task, (right, count) in accuracy:
-            self.accuracy.labels(task).set(right)
+        """Write the page in Prometheus' text format; `accuracy`: per task the fraction right and the number judged."""
+        for task, (fraction, count) in accuracy:
+            self.accuracy.labels(task).set(fraction)
             self.judged.labels(task).set(count)
         return generate_latest(self.registry)
 
 
 def drift(predicted: list[int], frequencies: np.ndarray) -> float:
-    """Jensen-Shannon distance, base 2, of predicted labels from the training labels' frequencies (K,); NaN of none."""
+    """Compute the Jensen-Shannon distance, base 2, of predicted labels from training frequencies (K,); NaN for none."""
     if not predicted:
         return float("nan")
     return float(jensenshannon(np.bincount(predicted, minlength=len(frequencies)), frequencies, base=2))

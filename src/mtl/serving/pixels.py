@@ -1,4 +1,4 @@
-"""What clients send as images -> uint8 arrays. Most of a request's cost is here, so numbers are checked in C."""
+"""Conversion of clients' images to uint8 arrays. Most of a request's time goes here, so C code checks the numbers."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 import orjson
 
 from mtl.errors import UserError
-from mtl.serving.refusals import WAY, Refused, encoded, of_shape
+from mtl.serving.refusals import ADVICE, Refused, encoded_image, wrong_shape
 
 Shape = tuple[int, int, int]
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
-    """A JSON object; raises Refused where `body` is none (NaN and Infinity are no JSON)."""
+    """Parse a JSON object; raises Refused if `body` is not one (JSON has no NaN and Infinity)."""
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        hint = " (NaN and Infinity are no JSON)" if b"NaN" in body or b"Infinity" in body else ""
+        hint = " (JSON has no NaN and Infinity)" if b"NaN" in body or b"Infinity" in body else ""
         raise Refused(f"the body is not valid JSON{hint}: {error}") from None
     if not isinstance(content, dict):
         raise Refused(f"the body must be a JSON object, not {_kind(content)}")
@@ -30,13 +30,13 @@ def parse_json(body: bytes) -> dict[str, Any]:
 
 
 def from_nested(value: Any, shape: Shape, fractions: bool = False) -> np.ndarray:
-    """Images from lists of rows of pixels of channels.
+    """Read images from lists of rows of pixels of channels.
 
     Args:
         value: N images as nested lists of numbers from 0 to 255.
-        shape: height, width and channels that the model takes.
-        fractions: cut off what is behind the decimal point, as MLflow does, instead of refusing it; but pixels that
-            were scaled to 0 to 1, or -1 to 1, are refused here too, for all of them would be black.
+        shape: the model's height, width and channels.
+        fractions: cut off the digits after the decimal point, as MLflow does, instead of refusing fractions. Pixels
+            that were scaled to 0 to 1, or -1 to 1, are refused even then: all of them would be black.
 
     Returns:
         uint8 (N, H, W, C).
@@ -44,27 +44,28 @@ def from_nested(value: Any, shape: Shape, fractions: bool = False) -> np.ndarray
     Raises:
         Refused: numbers of another shape, type or range; lists of different lengths; no image.
     """
-    level, found = [value], []
+    level: list[Any] = [value]
+    sizes: list[int] = []
     for _ in range(1 + len(shape)):
         kinds = set(map(type, level))
         if kinds != {list}:
             if any(isinstance(item, dict) and "b64" in item for item in level):
-                raise encoded("b64")
+                raise encoded_image("b64")
             if list in kinds or kinds - {int, float}:
-                hint = f": {WAY}" if kinds & {dict, str} else ""
+                hint = f": {ADVICE}" if kinds & {dict, str} else ""
                 raise Refused(f"images must be lists of numbers, found {_kinds(kinds)} in them{hint}")
             break
         lengths = set(map(len, level))
         if len(lengths) > 1:
-            raise Refused(f"the lists in axis {len(found)} have different lengths, such as {sorted(lengths)[:2]}")
-        found.append(lengths.pop())
+            raise Refused(f"the lists in axis {len(sizes)} have different lengths, such as {sorted(lengths)[:2]}")
+        sizes.append(lengths.pop())
         level = list(chain.from_iterable(level))
-    check_shape(found, shape)
-    return from_numbers(level, fractions).reshape(found)
+    check_shape(sizes, shape)
+    return from_numbers(level, fractions).reshape(sizes)
 
 
 def from_numbers(numbers: Sequence[Any], fractions: bool = False) -> np.ndarray:
-    """A flat list of numbers from 0 to 255 as uint8 (n,); raises Refused."""
+    """Convert a flat list of numbers from 0 to 255 to uint8 (n,); raises Refused."""
     kinds = set(map(type, numbers))
     if kinds == {int}:
         try:
@@ -84,18 +85,18 @@ def from_numbers(numbers: Sequence[Any], fractions: bool = False) -> np.ndarray:
     return whole.astype(np.uint8)
 
 
-def check_shape(found: Sequence[int], shape: Shape) -> None:
-    """Raises Refused unless `found` is (N, *shape) with at least one image."""
-    if list(found[:1]) == [0]:
-        raise of_shape("an empty batch: send at least one image")
-    if tuple(found[1:]) != shape or len(found) != 4:
-        raise of_shape(f"shape {list(found)}; the model takes {[-1, *shape]}")
+def check_shape(sizes: Sequence[int], shape: Shape) -> None:
+    """Raise Refused unless `sizes` are (N, *shape) with at least one image."""
+    if list(sizes[:1]) == [0]:
+        raise wrong_shape("an empty batch: send at least one image")
+    if tuple(sizes[1:]) != shape or len(sizes) != 4:
+        raise wrong_shape(f"shape {list(sizes)}; the model takes {[-1, *shape]}")
 
 
 def from_file(content: bytes, shape: Shape, limit: int) -> np.ndarray:
     """Decode one PNG or JPEG as the training images were, uint8 (1, H, W, 3).
 
-    Raises Refused where it is no whole image or has more than `limit` pixels, which is seen before it is unpacked.
+    Raises Refused if it is not a whole image, or has more than `limit` pixels (checked before they are decoded).
     """
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""What a client is told when its request cannot be served."""
+"""Errors for clients whose request cannot be served."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from http import HTTPStatus
 
 from mtl.errors import UserError
 
-WAY = "send pixels as lists of whole numbers from 0 to 255, or the PNG or JPEG file itself to POST /predict"
+ADVICE = "send pixels as lists of whole numbers from 0 to 255, or the PNG or JPEG file itself to POST /predict"
 
 
 class Refused(UserError):
     """A request that is not served: HTTP status, one line for the client, and MLflow's name for the kind of error.
 
     Attributes:
-        status: 4xx where the client can mend it, 503 where it may try again after `retry_after` seconds.
-        code: MLflow's `error_code`; None: the one that goes with the status.
+        status: 4xx if the request is wrong, 503 if the client may repeat it after `retry_after` seconds.
+        code: MLflow's `error_code`; None: the one that belongs to the status.
+        retry_after: seconds; None: repeating does not help.
     """
 
     def __init__(
@@ -28,16 +29,16 @@ class Refused(UserError):
         self.status, self.code, self.retry_after = status, code, retry_after
 
 
-def of_shape(message: str) -> Refused:
-    """The refusal of well-formed numbers that do not fit the model, which MLflow tells from malformed ones."""
+def wrong_shape(message: str) -> Refused:
+    """Make the error for well-formed numbers that do not fit the model: MLflow has a code of its own for them."""
     return Refused(message, code="INVALID_PARAMETER_VALUE")
 
 
-def encoded(what: str) -> Refused:
-    """The refusal of an image that is neither numbers nor a file, such as text in base64; names what is read."""
-    return Refused(f"{what} is not read here: {WAY}")
+def encoded_image(encoding: str) -> Refused:
+    """Make the error for an image in an encoding that is not read, such as base64."""
+    return Refused(f"{encoding} is not read here: {ADVICE}")
 
 
 def busy(message: str) -> Refused:
-    """The refusal of a request that would be served a moment later."""
+    """Make the error for a request that can be served a moment later."""
     return Refused(message, HTTPStatus.SERVICE_UNAVAILABLE, retry_after=1)

@@ -1,4 +1,4 @@
-"""Models out of MLflow's registry: the joint model that `main_evaluate` logs, or one task's model."""
+"""Models from MLflow's registry: the joint model that `main_evaluate` logs, or one task's model."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _ALIAS = re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>[^/@]+)")
 
 
 def current_version(uri: str) -> str | None:
-    """The version that the alias in `models:/name@alias` points at now; None for URIs without an alias.
+    """Look up the version that the alias in `models:/name@alias` points at; None for URIs without an alias.
 
-    Raises UserError where the alias does not exist, or the store cannot be asked.
+    Raises UserError if the alias does not exist, or if the store cannot be reached.
     """
     match = _ALIAS.fullmatch(uri)
     if match is None:
@@ -28,15 +28,15 @@ def current_version(uri: str) -> str | None:
 
 
 def load(uri: str) -> dict[str, loading.Loaded]:
-    """Download, load and compile what `uri` names, `models:/name@alias`, `models:/name/version` or `models:/id`.
+    """Download, load and compile the models of `models:/name@alias`, `models:/name/version` or `models:/id`.
 
-    Nothing in it is run: of a joint model only the Keras files are read, in safe mode. What the models tell apart is
-    what was logged with them, whatever data/labels holds.
+    No code in them is run: of a joint model only the Keras files are read, in safe mode. Their labels are those that
+    were logged with them, whatever data/labels contains.
 
-    Raises UserError where it cannot be had, or is neither a joint model nor a task's model of this project.
+    Raises UserError if the download fails, or if it is neither a joint model nor a task's model of this project.
     """
     match = _ALIAS.fullmatch(uri)
-    # Its files are asked for by its number: the alias may move between two questions.
+    # The download is by number: the alias may move between two requests.
     number = match and registry.aliases(match["name"]).get(match["alias"])
     with tempfile.TemporaryDirectory() as folder:
         bundle = bundles.fetch(f"models:/{match['name']}/{number}" if match and number else uri, Path(folder))

@@ -1,4 +1,4 @@
-"""The server's life: load, listen, reload on SIGHUP or when the alias moves, drain on SIGTERM."""
+"""The server process: listens, loads models, reloads on SIGHUP or when the alias moves, and drains on SIGTERM."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from fastapi import FastAPI
 
 from mtl.errors import UserError
 from mtl.serving import application, loading, registry
-from mtl.serving.connections import Doorman
+from mtl.serving.connections import ConnectionFactory
 from mtl.serving.feedback import Feedback
 from mtl.serving.gateway import Gateway, Limits
 from mtl.serving.loading import Loaded
 from mtl.serving.metrics import Metrics
 
-ALIAS_SECONDS = 5.0  # between two looks at where an alias points
-DRAIN_SECONDS = 30  # for requests that are being answered when SIGTERM comes
+ALIAS_SECONDS = 5.0  # between two checks of an alias
+DRAIN_SECONDS = 30  # for open requests after SIGTERM
 
 log = logging.getLogger("uvicorn.error")
 
 
 def loader(source: str) -> tuple[Callable[[], Mapping[str, Loaded]], Callable[[], str | None]]:
-    """How to load `source`, and how to ask which version its alias points at (None: it has no alias)."""
+    """Make a function that loads `source`, and one that looks up its alias's version (None: it has no alias)."""
     if source.startswith("models:/"):
         return lambda: registry.load(source), lambda: registry.current_version(source)
     loads, served = 0, frozenset[str]()
@@ -49,49 +49,46 @@ def loader(source: str) -> tuple[Callable[[], Mapping[str, Loaded]], Callable[[]
 async def serve(source: str, host: str, port: int, feedback: Path, limits: Limits, token: str | None) -> None:
     """Listen, load the models, answer until SIGTERM or SIGINT, and drain.
 
-    Raises UserError: nothing to listen on, or no models that can be served.
+    Raises UserError if the address is taken, or if the models cannot be served.
     """
     load, alias = loader(source)
-    gateway = Gateway(load, limits, Metrics(), settle)
+    gateway = Gateway(load, limits, Metrics(), release_memory)
     app = application.build(gateway, Feedback(feedback), token)
     listener = _listen(host, port)
     server = uvicorn.Server(configure(app, gateway))
 
-    # uvicorn raises the signal again when it has drained, which would end the process as if it had been killed.
-    def end(*_: object) -> None:
+    # uvicorn's own handler raises the signal again after draining: the exit status would be that of a killed process.
+    def stop(*_: object) -> None:
         server.should_exit = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+        signal.signal(number, stop)
     loop = asyncio.get_running_loop()
-    tasks: set[asyncio.Task[object]] = set()  # the loop itself would let go of them while they run
-
-    def keep(task: asyncio.Task[object]) -> None:
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    wanted = asyncio.Event()
-    loop.add_signal_handler(signal.SIGHUP, wanted.set)
+    watchers: list[asyncio.Task[None]] = []  # the loop itself holds weak references only
+    reload_requested = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, reload_requested.set)
     listening = loop.create_task(server.serve(sockets=[listener]))
     try:
         await gateway.start()
         log.info("serving %s on http://%s:%d", ", ".join(gateway.tasks), host, listener.getsockname()[1])
-        keep(loop.create_task(reload_when(wanted, gateway)))
-        keep(loop.create_task(_watch(gateway, alias)))
+        watchers = [
+            loop.create_task(reload_when(reload_requested, gateway)),
+            loop.create_task(_follow_alias(gateway, alias)),
+        ]
         await listening
     finally:
         server.should_exit = True
         await listening
-        for task in list(tasks):
-            task.cancel()
+        for watcher in watchers:
+            watcher.cancel()
 
 
 def configure(app: FastAPI, gateway: Gateway, **options: Any) -> uvicorn.Config:
-    """How uvicorn is to serve `app`: within the gateway's limits, answering what was asked before it ends."""
+    """Configure uvicorn to serve `app` within the gateway's limits, and to answer open requests before it ends."""
     return uvicorn.Config(
         app,
-        http=Doorman(gateway.limits, gateway.metrics),  # type: ignore[arg-type]  # it is called as a class would be
-        timeout_keep_alive=gateway.limits.idle,  # type: ignore[arg-type]  # seconds need not be whole
+        http=ConnectionFactory(gateway.limits, gateway.metrics),  # type: ignore[arg-type]  # called like a class
+        timeout_keep_alive=gateway.limits.idle_seconds,  # type: ignore[arg-type]  # fractions work too
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
@@ -99,34 +96,34 @@ def configure(app: FastAPI, gateway: Gateway, **options: Any) -> uvicorn.Config:
     )
 
 
-async def reload_when(wanted: asyncio.Event, gateway: Gateway) -> None:
-    """Reload whenever `wanted` is set; however often that is during a reload, one more follows it."""
+async def reload_when(requested: asyncio.Event, gateway: Gateway) -> None:
+    """Reload whenever `requested` is set; several requests during a reload cause one more reload."""
     while True:
-        await wanted.wait()
-        wanted.clear()
+        await requested.wait()
+        requested.clear()
         await gateway.reload()
 
 
-def settle() -> None:
-    """Collect what old models left, and spare the collector the new ones.
+def release_memory() -> None:
+    """Free the memory of old models, and exclude the objects of new ones from garbage collection.
 
-    Lists of numbers set it off often, and each of its full passes over TensorFlow's objects would hold all requests for
-    a fifth of a second. And glibc keeps what is freed between blocks in use, a hundred megabytes of weights and more,
-    until it is asked to give it back.
+    Requests with long lists trigger the collector often, and a full pass over TensorFlow's objects would hold up all
+    requests for a fifth of a second. glibc keeps freed blocks, a hundred megabytes of weights and more, until
+    `malloc_trim`.
     """
     forget_gradients()
     gc.unfreeze()
     gc.collect()
     gc.freeze()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's alone
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc only
         trim(0)
 
 
 def forget_gradients() -> None:
-    """Let go of the graphs that TensorFlow keeps for gradients which a server never asks for.
+    """Free the graphs that TensorFlow keeps for gradients: a server needs none.
 
-    An operation with a gradient of its own, such as `tf.nn.silu`, enters it in a table of the whole process each time
-    it is traced, and with it its graph and all weights. The table has no public way to take something out.
+    An operation with a custom gradient, such as `tf.nn.silu`, registers it globally each time it is traced, and the
+    gradient holds the graph and all weights. The registry has no public function that removes an entry.
     """
     from tensorflow.python.framework import ops
 
@@ -135,7 +132,7 @@ def forget_gradients() -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; raises UserError where the address cannot be had."""
+    """Open a listening socket; raises UserError if the address is taken or invalid."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
@@ -143,15 +140,15 @@ def _listen(host: str, port: int) -> socket.socket:
         raise UserError(f"cannot listen on {host}:{port}: {reason}; choose another --host or --port") from None
 
 
-async def _watch(gateway: Gateway, alias: Callable[[], str | None]) -> None:
-    """Reload when the alias points at another version; one that cannot be loaded is tried once."""
+async def _follow_alias(gateway: Gateway, alias: Callable[[], str | None]) -> None:
+    """Reload when the alias points at another version; a version that cannot be loaded is tried once."""
     tried = None
     while True:
-        with suppress(UserError):  # a registry that is away for a while is no reason to stop answering
-            now = await asyncio.to_thread(alias)
-            if now is None:
+        with suppress(UserError):  # the server goes on while the registry cannot be reached
+            version = await asyncio.to_thread(alias)
+            if version is None:
                 return
-            if now not in (gateway.version, tried):
-                tried = now
+            if version not in (gateway.version, tried):
+                tried = version
                 await gateway.reload()
         await asyncio.sleep(ALIAS_SECONDS)

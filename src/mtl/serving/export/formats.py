@@ -1,4 +1,4 @@
-"""The formats of an export: how each is written, and loaded again to be asked."""
+"""SavedModel and ONNX: a writer and a loader for each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-CLASSES = "assets.extra/classes.json"  # SavedModel's place for what TensorFlow itself does not read
+CLASSES = "assets.extra/classes.json"  # SavedModel's folder for files that TensorFlow itself does not read
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -47,19 +47,19 @@ def write_saved_model(model: keras.Model, classes: Sequence[str], folder: Path) 
 def decode(content: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """Decode a PNG or JPEG, string (), to uint8 (H, W, 3) of `size`, as a part of the graph.
 
-    It does what `mtl.sources.decoding` does, to the bit where nothing is resized; a resized pixel may differ by 1,
-    since Pillow rounds between the two directions. It does not turn an image as its EXIF orientation asks.
+    The result is that of `mtl.sources.decoding`, but a pixel of a resized image may differ by 1, since Pillow rounds
+    after each of the two directions. The EXIF orientation is ignored.
     """
     import tensorflow as tf
 
-    # decode_jpeg decodes PNG too; decode_image has no way to ask for the exact transform that Pillow uses.
+    # decode_jpeg decodes PNG too; decode_image cannot be told to use the exact transform that Pillow uses.
     image = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
     resized = tf.image.resize(image, size, method="bilinear", antialias=True)
     return tf.saturate_cast(tf.round(resized), tf.uint8)
 
 
 def load_saved_model(folder: Path) -> Predict:
-    """The function behind `serving_default`."""
+    """Load the function behind `serving_default`: uint8 (N, H, W, C) -> float32 (N, K)."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(folder)
@@ -67,7 +67,7 @@ def load_saved_model(folder: Path) -> Predict:
 
 
 def require_onnx() -> None:
-    """Raise UserError where the packages of requirements-onnx.txt are not installed."""
+    """Raise UserError unless the packages of requirements-onnx.txt are installed."""
     missing = [name for name in ("onnx", "onnxruntime", "tf2onnx") if find_spec(name) is None]
     if missing:
         advice = "`pip install -c constraints.txt -r requirements-onnx.txt`"
@@ -75,7 +75,7 @@ def require_onnx() -> None:
 
 
 def in_float32(model: keras.Model) -> keras.Model:
-    """The same weights, computing in float32."""
+    """Copy a model, with its weights, so that it computes in float32."""
     import keras
 
     def float32(layer: keras.Layer) -> keras.Layer:
@@ -105,7 +105,7 @@ def write_onnx(model: keras.Model, classes: Sequence[str], path: Path) -> None:
 
 
 def load_onnx(path: Path) -> Predict:
-    """The function of an ONNX file."""
+    """Load the function of an ONNX file: uint8 (N, H, W, C) -> float32 (N, K)."""
     import onnxruntime
 
     loaded = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

@@ -1,24 +1,24 @@
 "use strict";
 
-const at = (id) => document.getElementById(id);
+const element = (id) => document.getElementById(id);
 let token = "";
 let identity = null;
 
 async function ask(path, options = {}) {
   const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
   const answer = await fetch(path, { ...options, headers });
-  if (answer.status === 401) at("authorisation").hidden = false;
+  if (answer.status === 401) element("authorisation").hidden = false;
   if (!answer.ok) throw new Error((await answer.json()).error ?? `status ${answer.status}`);
   return answer;
 }
 
-function say(text, kind = "", where = "message") {
-  at(where).textContent = text;
-  at(where).className = kind;
+function setText(text, kind = "", id = "message") {
+  element(id).textContent = text;
+  element(id).className = kind;
 }
 
-function show(said) {
-  const rows = Object.entries(said.answers).map(([task, { label, probability }]) => {
+function show(joint) {
+  const rows = Object.entries(joint.answers).map(([task, { label, probability }]) => {
     const row = document.createElement("tr");
     const meter = document.createElement("meter");
     meter.value = probability;
@@ -30,47 +30,47 @@ function show(said) {
     }));
     return row;
   });
-  at("answers").tBodies[0].replaceChildren(...rows);
-  at("answers").hidden = false;
-  at("feedback").hidden = at("truth").options.length === 0 || identity === null;
-  if (said.contradiction) say(`The models contradict each other: ${said.contradictions.join("; ")}.`, "bad", "verdict");
-  else say(said.contradiction === false ? "The models do not contradict each other." : "", "", "verdict");
+  element("answers").tBodies[0].replaceChildren(...rows);
+  element("answers").hidden = false;
+  element("feedback").hidden = element("truth").options.length === 0 || identity === null;
+  if (joint.contradiction) setText(`The models contradict each other: ${joint.contradictions.join("; ")}.`, "bad", "verdict");
+  else setText(joint.contradiction === false ? "The models do not contradict each other." : "", "", "verdict");
 }
 
 async function predict(picture) {
-  at("picture").src = URL.createObjectURL(picture);
-  at("picture").hidden = false;
-  at("answers").hidden = at("feedback").hidden = true;
-  for (const where of ["verdict", "judgement"]) say("", "", where);
-  say("Asking …");
+  element("picture").src = URL.createObjectURL(picture);
+  element("picture").hidden = false;
+  element("answers").hidden = element("feedback").hidden = true;
+  for (const id of ["verdict", "judgement"]) setText("", "", id);
+  setText("Asking …");
   try {
-    const said = await (await ask("predict", { method: "POST", body: picture })).json();
-    identity = said.id;
-    show(said);
-    say("");
+    const joint = await (await ask("predict", { method: "POST", body: picture })).json();
+    identity = joint.id;
+    show(joint);
+    setText("");
   } catch (error) {
-    say(error.message, "bad");
+    setText(error.message, "bad");
   }
 }
 
-async function tell(event) {
+async function sendFeedback(event) {
   event.preventDefault();
   try {
-    const body = JSON.stringify({ id: identity, class: at("truth").value });
+    const body = JSON.stringify({ id: identity, class: element("truth").value });
     const headers = { "Content-Type": "application/json" };
     const { right, accuracy } = await (await ask("feedback", { method: "POST", body, headers })).json();
-    const text = Object.entries(right).map(([task, fine]) =>
-      `${task} was ${fine ? "right" : "wrong"} (${(100 * accuracy[task]).toFixed(1)} % right so far)`);
-    say(`${text.join(", ")}.`, Object.values(right).every(Boolean) ? "good" : "bad", "judgement");
+    const text = Object.entries(right).map(([task, correct]) =>
+      `${task} was ${correct ? "right" : "wrong"} (${(100 * accuracy[task]).toFixed(1)} % right so far)`);
+    setText(`${text.join(", ")}.`, Object.values(right).every(Boolean) ? "good" : "bad", "judgement");
   } catch (error) {
-    say(error.message, "bad", "judgement");
+    setText(error.message, "bad", "judgement");
   }
 }
 
 async function start() {
   try {
     const { images, classes } = await (await ask("samples")).json();
-    at("truth").replaceChildren(...classes.map((name) => new Option(name)));
+    element("truth").replaceChildren(...classes.map((name) => new Option(name)));
     const buttons = await Promise.all(images.map(async (index) => {
       const picture = await (await ask(`samples/${index}.png`)).blob();
       const button = document.createElement("button");
@@ -81,26 +81,26 @@ async function start() {
       button.addEventListener("click", () => predict(picture));
       return button;
     }));
-    at("samples").replaceChildren(...buttons);
-    at("tests").hidden = buttons.length === 0;
-    at("authorisation").hidden = true;
-    say("");
+    element("samples").replaceChildren(...buttons);
+    element("tests").hidden = buttons.length === 0;
+    element("authorisation").hidden = true;
+    setText("");
   } catch (error) {
-    say(error.message, "bad");
+    setText(error.message, "bad");
   }
 }
 
-at("file").addEventListener("change", () => at("file").files.length && predict(at("file").files[0]));
-at("feedback").addEventListener("submit", tell);
-at("authorisation").addEventListener("submit", (event) => {
+element("file").addEventListener("change", () => element("file").files.length && predict(element("file").files[0]));
+element("feedback").addEventListener("submit", sendFeedback);
+element("authorisation").addEventListener("submit", (event) => {
   event.preventDefault();
-  token = at("token").value;
+  token = element("token").value;
   start();
 });
 for (const kind of ["dragover", "dragleave", "drop"]) {
-  at("drop").addEventListener(kind, (event) => {
+  element("drop").addEventListener(kind, (event) => {
     event.preventDefault();
-    at("drop").classList.toggle("over", kind === "dragover");
+    element("drop").classList.toggle("over", kind === "dragover");
     if (kind === "drop" && event.dataTransfer.files.length) predict(event.dataTransfer.files[0]);
   });
 }

@@ -1,1 +1,1 @@
-"""Protocols as pure functions: a request's body in, images out; probabilities in, an answer out."""
+"""Protocols as pure functions: a request's body to images, and probabilities to a response's body."""

@@ -1,7 +1,9 @@
 """MLflow's scoring protocol (`/invocations`), for models whose signature is one unnamed uint8 tensor of images.
 
-https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/ ; where MLflow 3.17 accepts what is no image, this
-refuses: numbers in quotes, true and false, and in `dataframe_split` pixels beyond 0 to 255, which MLflow wraps around.
+https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/
+
+Some input that is no image is refused here, but accepted by MLflow 3.17: numbers in quotes, true and false, and in
+`dataframe_split` pixels beyond 0 to 255, which MLflow wraps around.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mtl.serving.pixels import Shape, check_shape, from_nested, from_numbers, parse_json
-from mtl.serving.refusals import Refused, encoded, of_shape
+from mtl.serving.refusals import Refused, encoded_image, wrong_shape
 
 FORMATS = ("instances", "inputs", "dataframe_split", "dataframe_records")
 CODES = {400: "BAD_REQUEST", 404: "ENDPOINT_NOT_FOUND", 408: "REQUEST_TIMEOUT", 500: "INTERNAL_ERROR"}
@@ -19,7 +21,7 @@ CODES |= {401: "UNAUTHENTICATED", 503: "TEMPORARILY_UNAVAILABLE"}
 
 
 def check_content_type(value: str | None) -> None:
-    """Raises Refused (415) unless the body is said to be JSON in UTF-8."""
+    """Raise Refused (415) unless the content type is JSON in UTF-8."""
     kind, *options = [part.strip().lower() for part in (value or "").split(";")]
     if kind != "application/json":
         raise Refused(f"content type {value!r}; send application/json", 415)
@@ -28,24 +30,24 @@ def check_content_type(value: str | None) -> None:
 
 
 def images(body: bytes, shape: Shape) -> np.ndarray:
-    """The images of a request, uint8 (N, H, W, C). Raises Refused."""
+    """Read the images of a request, uint8 (N, H, W, C). Raises Refused."""
     content = parse_json(body)
-    given = [name for name in FORMATS if name in content]
-    if len(given) != 1:
-        raise Refused(f"the body must have exactly one of {', '.join(FORMATS)}; it has {', '.join(given) or 'none'}")
-    value = content[given[0]]
-    if given[0].startswith("dataframe"):
-        return _column(_rows(given[0], value), shape)
-    if given[0] == "instances" and isinstance(value, list) and value and isinstance(value[0], dict):
+    keys = [name for name in FORMATS if name in content]
+    if len(keys) != 1:
+        raise Refused(f"the body must have exactly one of {', '.join(FORMATS)}; it has {', '.join(keys) or 'none'}")
+    key, value = keys[0], content[keys[0]]
+    if key.startswith("dataframe"):
+        return _from_table(_rows(key, value), shape)
+    if key == "instances" and isinstance(value, list) and value and isinstance(value[0], dict):
         if "b64" in value[0]:
-            raise encoded("b64")
-        raise of_shape("instances by name; the model has one unnamed input, send the images as nested lists")
+            raise encoded_image("b64")
+        raise wrong_shape("instances by name; the model has one unnamed input, send the images as nested lists")
     return from_nested(value, shape, fractions=True)
 
 
-def _rows(form: str, value: Any) -> list[list[Any]]:
-    """The rows of a table, each a list of its cells."""
-    if form == "dataframe_records":
+def _rows(key: str, value: Any) -> list[list[Any]]:
+    """Read the rows of a table, each a list of its cells."""
+    if key == "dataframe_records":
         if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
             raise Refused("dataframe_records must be a list of objects")
         return [list(row.values()) for row in value]
@@ -61,25 +63,25 @@ def _rows(form: str, value: Any) -> list[list[Any]]:
     return rows
 
 
-def _column(rows: list[list[Any]], shape: Shape) -> np.ndarray:
-    """Images from a table of one column, whose cells are flat lists of pixels."""
+def _from_table(rows: list[list[Any]], shape: Shape) -> np.ndarray:
+    """Read images from a table of one column, whose cells are flat lists of pixels."""
     if not rows:
-        raise of_shape("an empty table: send at least one image")
+        raise wrong_shape("an empty table: send at least one image")
     if any(len(row) != 1 or not isinstance(row[0], list) for row in rows):
-        raise of_shape("the table must have one column, with an image's pixels as a flat list in each row")
+        raise wrong_shape("the table must have one column, with an image's pixels as a flat list in each row")
     size = int(np.prod(shape))
     if any(len(row[0]) != size or list in map(type, row[0]) for row in rows):
-        raise of_shape(f"each row must hold the {size} pixels of an image {list(shape)} as a flat list")
+        raise wrong_shape(f"each row must hold the {size} pixels of an image {list(shape)} as a flat list")
     array = np.concatenate([from_numbers(row[0], fractions=True) for row in rows]).reshape(-1, *shape)
     check_shape(array.shape, shape)
     return array
 
 
 def answer(probabilities: np.ndarray) -> dict[str, Any]:
-    """The body of a response."""
+    """Make the body of a response."""
     return {"predictions": probabilities}
 
 
 def error(refused: Refused) -> dict[str, str]:
-    """The body of an error."""
+    """Make the body of an error."""
     return {"error_code": refused.code or CODES.get(refused.status, "BAD_REQUEST"), "message": str(refused)}

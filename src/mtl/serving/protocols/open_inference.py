@@ -1,6 +1,6 @@
-"""The Open Inference Protocol (KServe v2), JSON, and Triton's extensions for binary tensors and classification.
+"""The Open Inference Protocol (KServe v2) in JSON, with Triton's extensions for binary tensors and classification.
 
-https://github.com/kserve/open-inference-protocol , and for the extensions
+https://github.com/kserve/open-inference-protocol
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/extension_binary_data.html
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/extension_classification.html
 """
@@ -16,7 +16,7 @@ import orjson
 
 from mtl.serving.loading import Loaded
 from mtl.serving.pixels import Shape, check_shape, from_nested, from_numbers, parse_json
-from mtl.serving.refusals import Refused, encoded, of_shape
+from mtl.serving.refusals import Refused, encoded_image, wrong_shape
 
 INPUT, OUTPUT = "images", "probabilities"
 HEADER = "Inference-Header-Content-Length"
@@ -28,9 +28,9 @@ class Request:
 
     Attributes:
         images: uint8 (N, H, W, C).
-        id: the client's.
-        binary: whether the answer is to be binary.
-        best: how many classes of each image are to be named instead of all probabilities; 0: none.
+        id: the client's name for the request; None: it has none.
+        binary: whether the client asks for a binary tensor.
+        best: number of classes to name for each image, instead of all probabilities; 0: all probabilities.
     """
 
     images: np.ndarray
@@ -40,13 +40,13 @@ class Request:
 
 
 def server() -> dict[str, Any]:
-    """The answer to `GET /v2`."""
+    """Make the answer to `GET /v2`."""
     name = "multi-task-learning"
     return {"name": name, "version": version(name), "extensions": ["binary_tensor_data", "classification"]}
 
 
 def metadata(model: Loaded) -> dict[str, Any]:
-    """The answer to `GET /v2/models/<task>`."""
+    """Make the answer to `GET /v2/models/<task>`."""
     return {
         "name": model.task,
         "versions": [model.version],
@@ -56,13 +56,13 @@ def metadata(model: Loaded) -> dict[str, Any]:
     }
 
 
-def entry(model: Loaded) -> dict[str, str]:
-    """What the index of Triton's repository says of a model."""
+def index_entry(model: Loaded) -> dict[str, str]:
+    """Make a model's entry in the index of Triton's repository."""
     return {"name": model.task, "version": model.version, "state": "READY", "reason": ""}
 
 
 def parse(body: bytes, header_length: str | None, shape: Shape) -> Request:
-    """Read a request; `header_length` is the value of HEADER, where the tensor follows the JSON. Raises Refused."""
+    """Read a request; `header_length` is the value of HEADER, if a tensor follows the JSON. Raises Refused."""
     length = len(body)
     if header_length is not None:
         length = int(header_length) if header_length.isascii() and header_length.isdigit() else -1
@@ -71,23 +71,23 @@ def parse(body: bytes, header_length: str | None, shape: Shape) -> Request:
     content = parse_json(body[:length])
     tensor, rest = _only_input(content), body[length:]
     if tensor.get("datatype") == "BYTES":
-        raise encoded("datatype BYTES")
+        raise encoded_image("datatype BYTES")
     if tensor.get("datatype") != "UINT8":
         raise Refused(f"datatype {tensor.get('datatype')!r:.40}; the model takes UINT8, whole numbers from 0 to 255")
-    found = tensor.get("shape")
-    if not isinstance(found, list) or not all(type(size) is int and size >= 0 for size in found):
+    sizes = tensor.get("shape")
+    if not isinstance(sizes, list) or not all(type(size) is int and size >= 0 for size in sizes):
         raise Refused("shape must be a list of sizes")
-    check_shape(found, shape)
-    size = _parameters(tensor).get("binary_data_size")
-    if size is not None:
-        images = _from_bytes(rest, size, found)
+    check_shape(sizes, shape)
+    binary_size = _parameters(tensor).get("binary_data_size")
+    if binary_size is not None:
+        images = _from_bytes(rest, binary_size, sizes)
     elif rest:
         raise Refused(f"{len(rest)} bytes follow the JSON, but the input has no binary_data_size")
     else:
-        images = _from_json(tensor.get("data"), found)
+        images = _from_json(tensor.get("data"), sizes)
     if not isinstance(content.get("id", ""), str):
         raise Refused("id must be text")
-    return Request(images, content.get("id"), *_wanted(content))
+    return Request(images, content.get("id"), *_requested_output(content))
 
 
 def _only_input(content: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +109,9 @@ def _parameters(owner: dict[str, Any]) -> dict[str, Any]:
 def _from_bytes(rest: bytes, size: Any, shape: list[int]) -> np.ndarray:
     needed = int(np.prod(shape, dtype=object))
     if type(size) is not int or size != len(rest) or size != needed:
-        raise of_shape(f"binary_data_size {size!r:.40}; shape {shape} has {needed} bytes, {len(rest)} follow the JSON")
+        raise wrong_shape(
+            f"binary_data_size {size!r:.40}; shape {shape} has {needed} bytes, {len(rest)} follow the JSON"
+        )
     return np.frombuffer(rest, np.uint8).reshape(shape)
 
 
@@ -122,12 +124,12 @@ def _from_json(data: Any, shape: list[int]) -> np.ndarray:
         images = from_numbers(data) if data else np.empty(0, np.uint8)
     needed = int(np.prod(shape, dtype=object))
     if images.size != needed:
-        raise of_shape(f"data has {images.size} numbers; shape {shape} has {needed}")
+        raise wrong_shape(f"data has {images.size} numbers; shape {shape} has {needed}")
     return images.reshape(shape)
 
 
-def _wanted(content: dict[str, Any]) -> tuple[bool, int]:
-    """Whether the answer is to be binary, and how many classes it is to name."""
+def _requested_output(content: dict[str, Any]) -> tuple[bool, int]:
+    """Read `binary` and `best` of a Request."""
     default = _parameters(content).get("binary_data_output", False) is True
     outputs = content.get("outputs", [])
     if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
@@ -147,7 +149,7 @@ def _wanted(content: dict[str, Any]) -> tuple[bool, int]:
 
 
 def answer(model: Loaded, request: Request, probabilities: np.ndarray) -> tuple[bytes, dict[str, str]]:
-    """The body and the headers of a response."""
+    """Make the body and the headers of a response."""
     values = _classified(model, request.best, probabilities) if request.best else probabilities.astype("<f4")
     tensor: dict[str, Any] = {"name": OUTPUT, "datatype": "BYTES" if request.best else "FP32"}
     tensor["shape"] = list(values.shape)
@@ -164,7 +166,7 @@ def answer(model: Loaded, request: Request, probabilities: np.ndarray) -> tuple[
 
 
 def _classified(model: Loaded, best: int, probabilities: np.ndarray) -> np.ndarray:
-    """The likeliest classes of each image, `<probability>:<index>:<name>`, best first: text (N, up to `best`)."""
+    """Name the likeliest classes of each image, best first: `<probability>:<index>:<name>`, text (N, up to `best`)."""
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :best]
     rows = zip(order, probabilities, strict=True)
     names = model.labels.classes
@@ -172,6 +174,6 @@ def _classified(model: Loaded, best: int, probabilities: np.ndarray) -> np.ndarr
 
 
 def _prefixed(text: str) -> bytes:
-    """Text in a binary tensor: its length in bytes, then itself."""
+    """Encode text for a binary tensor: its length in bytes, then the text."""
     content = text.encode()
     return len(content).to_bytes(4, "little") + content

@@ -1,4 +1,7 @@
-"""TensorFlow Serving's REST protocol: https://www.tensorflow.org/tfx/serving/api_rest ."""
+"""TensorFlow Serving's REST protocol.
+
+https://www.tensorflow.org/tfx/serving/api_rest
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ import numpy as np
 
 from mtl.serving.loading import Loaded
 from mtl.serving.pixels import Shape, from_nested, parse_json
-from mtl.serving.refusals import Refused, encoded
+from mtl.serving.refusals import Refused, encoded_image
 
 INPUT, OUTPUT, SIGNATURE = "images", "probabilities", "serving_default"
 
 
 def images(body: bytes, shape: Shape) -> tuple[np.ndarray, bool]:
-    """The images of a request, uint8 (N, H, W, C), and whether it was in row format. Raises Refused."""
+    """Read the images of a request, uint8 (N, H, W, C), and whether it is in row format. Raises Refused."""
     content = parse_json(body)
     signature = content.get("signature_name", SIGNATURE)
     if signature not in ("", SIGNATURE):
@@ -24,33 +27,33 @@ def images(body: bytes, shape: Shape) -> tuple[np.ndarray, bool]:
     if "instances" in content:
         rows = content["instances"]
         if isinstance(rows, list) and any(isinstance(row, dict) for row in rows):
-            rows = [_named(row) for row in rows]
+            rows = [_by_name(row) for row in rows]
         return from_nested(rows, shape), True
     columns = content["inputs"]
-    return from_nested(_named(columns) if isinstance(columns, dict) else columns, shape), False
+    return from_nested(_by_name(columns) if isinstance(columns, dict) else columns, shape), False
 
 
-def _named(values: Any) -> Any:
+def _by_name(values: Any) -> Any:
     if isinstance(values, dict) and "b64" in values:
-        raise encoded("b64")
+        raise encoded_image("b64")
     if not isinstance(values, dict) or set(values) != {INPUT}:
         raise Refused(f"the model has one input, {INPUT!r}")
     return values[INPUT]
 
 
 def answer(probabilities: np.ndarray, by_row: bool) -> dict[str, Any]:
-    """The body of a response, in the format of its request."""
+    """Make the body of a response, in the format of its request."""
     return {"predictions" if by_row else "outputs": probabilities}
 
 
 def status(model: Loaded) -> dict[str, Any]:
-    """The answer to `GET /v1/models/<task>`."""
-    fine = {"error_code": "OK", "error_message": ""}
-    return {"model_version_status": [{"version": model.version, "state": "AVAILABLE", "status": fine}]}
+    """Make the answer to `GET /v1/models/<task>`."""
+    ok = {"error_code": "OK", "error_message": ""}
+    return {"model_version_status": [{"version": model.version, "state": "AVAILABLE", "status": ok}]}
 
 
 def metadata(model: Loaded) -> dict[str, Any]:
-    """The answer to `GET /v1/models/<task>/metadata`."""
+    """Make the answer to `GET /v1/models/<task>/metadata`."""
 
     def tensor(name: str, kind: str, *sizes: int) -> dict[str, Any]:
         dimensions = [{"size": str(size), "name": ""} for size in (-1, *sizes)]
@@ -68,5 +71,5 @@ def metadata(model: Loaded) -> dict[str, Any]:
 
 
 def error(refused: Refused) -> dict[str, str]:
-    """The body of an error; the Open Inference Protocol has the same."""
+    """Make the body of an error; the Open Inference Protocol has the same form."""
     return {"error": str(refused)}

@@ -1,1 +1,1 @@
-"""The client of running servers, for `mtl request`. It needs neither TensorFlow nor FastAPI."""
+"""The client of running servers, for `mtl request`. It imports neither TensorFlow nor FastAPI."""

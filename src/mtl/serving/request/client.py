@@ -1,4 +1,4 @@
-"""The client of MLflow's scoring protocol: one image to one server, and what came back."""
+"""A client of MLflow's scoring protocol: sends one image to one server, and reads the answer."""
 
 from __future__ import annotations
 
@@ -7,36 +7,28 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 
 from mtl.errors import describe_os_error, one_line
+from mtl.serving.request.servers import JOINT, Server
 
 if TYPE_CHECKING:
     import requests
 
-JOINT = "joint"  # the model that answers for all tasks: no task has this name
-QUOTED = 200  # characters shown of what a server says
-
-
-@dataclass(frozen=True)
-class Server:
-    """A task, or JOINT for all of them, the address that takes the POST, and the bearer token that it asks for."""
-
-    task: str
-    url: str
-    token: str | None = field(default=None, repr=False)
-
-    def __str__(self) -> str:
-        """As it is shown: without user and password."""
-        parts = urlsplit(self.url)
-        return f"{self.task} at {urlunsplit(parts._replace(netloc=parts.netloc.rpartition('@')[2]))}"
+QUOTED = 200  # characters of a server's text that are shown
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The label and its probability per task, or what is wrong; `status` is None where no answer came at all."""
+    """The result of one request.
+
+    Attributes:
+        seconds: time until the answer, or until the error.
+        status: HTTP status; None: no answer came.
+        predicted: label and probability of each task; empty after an error.
+        error: one line; empty if there is none.
+    """
 
     seconds: float
     status: int | None = None
@@ -44,17 +36,16 @@ class Answer:
     error: str = ""
 
 
-def session(retries: int, timeout: float) -> requests.Session:
-    """A client that tries again what no model has answered yet: refused connections and gateways' errors.
+def open_session(retries: int, timeout: float) -> requests.Session:
+    """A session that repeats requests which no model has answered: refused connections and gateways' errors.
 
-    An answer that does not come within the timeout is not asked for twice. `timeout` (seconds) also bounds how long
-    a server's Retry-After can hold us.
+    A request that times out is not repeated. `timeout` (seconds) also limits the wait that a Retry-After asks for.
     """
     import requests
     from requests.adapters import HTTPAdapter
     from urllib3.util import Retry
 
-    again = Retry(
+    policy = Retry(
         total=retries,
         read=False,
         status_forcelist=(502, 503, 504),
@@ -63,10 +54,10 @@ def session(retries: int, timeout: float) -> requests.Session:
         raise_on_status=False,
         retry_after_max=math.ceil(timeout),
     )
-    made = requests.Session()
+    session = requests.Session()
     for scheme in ("http://", "https://"):
-        made.mount(scheme, HTTPAdapter(max_retries=again))
-    return made
+        session.mount(scheme, HTTPAdapter(max_retries=policy))
+    return session
 
 
 def ask(
@@ -75,10 +66,10 @@ def ask(
     """Ask one server about one image.
 
     Args:
-        session: what `session` made.
-        server: whom to ask.
+        session: from `open_session`.
+        server: the server to ask.
         image: uint8 (H, W, C).
-        timeout: seconds until the connection, and until the answer, of each try.
+        timeout: seconds for the connection, and again for the answer, of each try.
         classes: the names of each task's labels, in label order.
     """
     import requests
@@ -87,14 +78,14 @@ def ask(
     body = {"instances": image[None].tolist()}
     headers = {"Authorization": f"Bearer {server.token}"} if server.token else {}
     try:
-        # A redirect would be followed with a GET: it is an answer like any other that is not 200.
+        # requests would follow a redirect with a GET; it counts as an error, as every status but 200.
         response = session.post(server.url, json=body, headers=headers, timeout=timeout, allow_redirects=False)
         status = response.status_code
         error = "" if status == 200 else f"status {status}: {_message(response)}"
         if not error:
             predicted = read(server.task, response.json(), classes)
     except requests.JSONDecodeError:
-        error = f"the answer is no JSON: {_text(response)}"
+        error = f"the answer is not JSON: {_text(response)}"
     except requests.Timeout:
         error = f"no answer within {timeout:g} s"
     except requests.RequestException as failure:
@@ -105,29 +96,30 @@ def ask(
 
 
 def read(task: str, answer: Any, classes: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, float]]:
-    """Per task the label and its probability in what a server answers about one image.
+    """Read each task's label and its probability from a server's answer about one image.
 
-    Raises ValueError where it is something else, or has not as many probabilities as `task` has classes.
+    Raises ValueError if the answer has another form, or not one probability for each class of `task`.
     """
     try:
         (row,) = answer["predictions"]
         if task == JOINT:
-            found = {name: (_quote(row[name]), float(row[f"{name}_probability"])) for name in classes if name in row}
+            answered = [name for name in classes if name in row]
+            predicted = {name: (_quote(row[name]), float(row[f"{name}_probability"])) for name in answered}
         else:
             probabilities = np.asarray(row, dtype=float)
             if probabilities.shape != (len(classes[task]),):
                 raise ValueError
-            found = {task: (classes[task][probabilities.argmax()], float(probabilities.max()))}
+            predicted = {task: (classes[task][int(probabilities.argmax())], float(probabilities.max()))}
     except (KeyError, TypeError, ValueError):
-        found = {}
-    if not found or not all(math.isfinite(probability) for _, probability in found.values()):
-        wanted = "labels with probabilities" if task == JOINT else f"{len(classes[task])} probabilities"
-        raise ValueError(f"not the {wanted} of {task}: {_quote(answer)}")
-    return found
+        predicted = {}
+    if not predicted or not all(math.isfinite(probability) for _, probability in predicted.values()):
+        required = "labels with probabilities" if task == JOINT else f"{len(classes[task])} probabilities"
+        raise ValueError(f"not the {required} of {task}: {_quote(answer)}")
+    return predicted
 
 
 def _message(response: requests.Response) -> str:
-    """What an error says: `message` of MLflow, `detail` of FastAPI, or the whole body."""
+    """The text of an error: `message` of MLflow, `detail` of FastAPI, or the whole body."""
     try:
         content = response.json()
         return _quote(content.get("message") or content.get("detail") or content)
@@ -140,14 +132,14 @@ def _text(response: requests.Response) -> str:
     return _quote(response.content.decode("utf-8", "replace"))
 
 
-def _quote(said: Any) -> str:
-    """A stranger's words in one short line, without characters that a terminal would obey."""
-    text = "".join(character for character in " ".join(str(said).split()) if character.isprintable())
+def _quote(value: Any) -> str:
+    """Text from a server in one short line, without control characters for the terminal."""
+    text = "".join(character for character in " ".join(str(value).split()) if character.isprintable())
     return text if len(text) <= QUOTED else f"{text[:QUOTED]}…"
 
 
 def _reason(error: BaseException) -> str:
-    """What the system said, under the layers of requests and urllib3."""
+    """The error of the system beneath those of requests and urllib3."""
     while inner := error.__cause__ or error.__context__:
         error = inner
     return describe_os_error(error) if isinstance(error, OSError) else one_line(error)

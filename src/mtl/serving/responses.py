@@ -1,4 +1,4 @@
-"""Responses: JSON with NumPy arrays in it, and refusals in the form of the protocol that was spoken."""
+"""HTTP responses: JSON with NumPy arrays in it, and errors in the form of the request's protocol."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ log = logging.getLogger("uvicorn.error")
 
 
 def json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A response of JSON; NumPy arrays are lists in it."""
+    """Make a JSON response; NumPy arrays become lists."""
     return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), status, headers, "application/json")
 
 
 def refusal(path: str, refused: Refused) -> Response:
-    """A refusal as the protocol behind `path` writes it."""
-    form = mlflow.error if path.endswith("/invocations") else tensorflow.error
+    """Make the error response that the protocol behind `path` has."""
+    body = mlflow.error if path.endswith("/invocations") else tensorflow.error
     headers = {} if refused.retry_after is None else {"Retry-After": str(refused.retry_after)}
     if refused.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return json(form(refused), refused.status, headers)
+    return json(body(refused), refused.status, headers)
 
 
 def handle_errors(app: FastAPI) -> None:
-    """Let every error of `app` end in one line for the client; a traceback goes to the server's log alone."""
+    """Turn every error of `app` into one line for the client; tracebacks go to the server's log only."""
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> Response:
@@ -40,11 +40,10 @@ def handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        answer = refusal(
-            request.url.path, Refused(f"{request.method} {request.url.path}: {error.detail}", error.status_code)
-        )
-        answer.headers.update(error.headers or {})
-        return answer
+        path = request.url.path
+        response = refusal(path, Refused(f"{request.method} {path}: {error.detail}", error.status_code))
+        response.headers.update(error.headers or {})
+        return response
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -53,11 +52,11 @@ def handle_errors(app: FastAPI) -> None:
         return refusal(request.url.path, Refused(f"{place}: {first['msg']}", 422))
 
     @app.exception_handler(ClientDisconnect)
-    async def gone(request: Request, error: ClientDisconnect) -> Response:
+    async def disconnected(request: Request, error: ClientDisconnect) -> Response:
         return refusal(request.url.path, Refused("the connection was closed before the body was complete"))
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
-        answer = refusal(request.url.path, Refused("internal error; the server's log says more", 500))
-        answer.headers["Connection"] = "close"  # uvicorn closes it now, and a client must not ask on it again
-        return answer
+        response = refusal(request.url.path, Refused("internal error; the server's log says more", 500))
+        response.headers["Connection"] = "close"  # uvicorn closes it now, so a client must not send on it again
+        return response

@@ -1,0 +1,109 @@
+"""Export of a task's model: written beside its target, checked against the Keras model, then moved into place."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from mtl.config import params
+from mtl.data import paths, store
+from mtl.errors import UserError, one_line
+from mtl.serving.export import formats
+
+Kind = Literal["saved_model", "onnx"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+EXPORTS = Path("exports")
+TOLERANCE = 1e-4  # largest difference between an exported model's probabilities and those of the Keras model
+CHECKED = 100  # test images on which they are compared
+
+
+@dataclass(frozen=True)
+class Export:
+    """A written export.
+
+    Attributes:
+        path: the file or folder.
+        images: number of test images that it was checked on.
+        difference: largest difference of its probabilities from those of the Keras model in the same precision.
+        precision: the Keras model's own precision.
+        precision_difference: the same difference from the Keras model in its own precision.
+    """
+
+    path: Path
+    images: int
+    difference: float
+    precision: str
+    precision_difference: float
+
+
+def export(task: str, kind: Kind, output: Path | None = None, force: bool = False) -> Export:
+    """Export the model of `task`, by default to EXPORTS; `force` replaces an earlier export.
+
+    Raises UserError if the model cannot be converted, if the export answers differently, or if `output` is taken. What
+    was at `output` stays then.
+    """
+    recipe = params.read().recipe(task)
+    if output is None:
+        output = EXPORTS / task / "1" if kind == "saved_model" else EXPORTS / f"{task}.onnx"
+    if kind == "onnx":
+        formats.require_onnx()
+    with replacing(output, force) as path:
+        from mtl.data import backend
+
+        backend.import_tensorflow()
+        from mtl.networks import catalog, inference, saving
+
+        catalog.find(recipe.network)  # the user's own module may register its layers
+        classes, images = store.read_classes(task)["classes"], np.asarray(store.read_images("test")[:CHECKED])
+        model = saving.read_for(classes, images.shape[1:], paths.model_path(task))
+        original = inference.predict(model, images)
+        try:
+            if kind == "onnx":
+                model = formats.in_float32(model)
+                formats.write_onnx(model, classes, path)
+                exported = formats.load_onnx(path)(images)
+            else:
+                formats.write_saved_model(model, classes, path)
+                exported = formats.load_saved_model(path)(images)
+        except UserError:
+            raise
+        except Exception as error:  # converters raise errors of any type on networks that they do not know
+            raise UserError(f"{task}: cannot be exported as {kind}: {one_line(error)[:300]}") from error
+        difference = float(np.abs(exported - inference.predict(model, images)).max())
+        if not difference <= TOLERANCE:  # also where it is NaN
+            raise UserError(
+                f"{task}: the {kind} export differs from the model by {difference:.2g}; nothing was written"
+            )
+    return Export(output, len(images), difference, recipe.precision, float(np.abs(exported - original).max()))
+
+
+@contextmanager
+def replacing(target: Path, force: bool) -> Iterator[Path]:
+    """Yield a path beside `target` for a new export, and move that to `target` at the end.
+
+    Raises UserError if something is at `target`, and with `force` only if that is not an export.
+    """
+    if target.exists() or target.is_symlink():
+        if not force:
+            raise UserError(f"{target} already exists; give another --output, or --force to replace it")
+        if not (target / "saved_model.pb").is_file() and not (target.is_file() and target.suffix == ".onnx"):
+            raise UserError(f"{target} is neither a SavedModel nor an .onnx file, and stays; give another --output")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent) as folder:
+        new, old = Path(folder) / "new", Path(folder) / "old"
+        yield new
+        if target.exists():
+            target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
