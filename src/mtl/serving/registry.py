@@ -6,7 +6,6 @@ import re
 import tempfile
 from pathlib import Path
 
-from mtl.errors import UserError
 from mtl.serving import loading
 from mtl.tracking import bundles, registry
 
@@ -16,15 +15,12 @@ _ALIAS = re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>[^/@]+)")
 def current_version(uri: str) -> str | None:
     """The version that the alias in `models:/name@alias` points at now; None for URIs without an alias.
 
-    Raises UserError where the alias does not exist, or the store cannot be asked.
+    Raises UserError where the alias does not exist or points at no version, or the store cannot be asked.
     """
     match = _ALIAS.fullmatch(uri)
     if match is None:
         return None
-    number = registry.aliases(match["name"]).get(match["alias"])
-    if number is None:
-        raise UserError(f"{uri}: no such alias")
-    return number
+    return registry.at_alias(match["name"], match["alias"]).number
 
 
 def load(uri: str) -> dict[str, loading.Loaded]:
@@ -35,10 +31,10 @@ def load(uri: str) -> dict[str, loading.Loaded]:
 
     Raises UserError where it cannot be had, or is neither a joint model nor a task's model of this project.
     """
-    match = _ALIAS.fullmatch(uri)
     # Its files are asked for by its number: the alias may move between two questions.
-    number = match and registry.aliases(match["name"]).get(match["alias"])
+    number = current_version(uri)
+    numbered = f"{uri.partition('@')[0]}/{number}" if number else uri
     with tempfile.TemporaryDirectory() as folder:
-        bundle = bundles.fetch(f"models:/{match['name']}/{number}" if match and number else uri, Path(folder))
+        bundle = bundles.fetch(numbered, Path(folder))
         networks = bundles.read(bundle)
     return loading.from_bundle(bundle, networks, number or uri.rpartition("/")[2])

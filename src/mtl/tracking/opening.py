@@ -88,7 +88,7 @@ def _make_file(file: Path) -> None:
     for left in file.parent.glob(f"{half.name}*"):
         left.unlink()
     try:
-        upgrade.callback(f"sqlite:///{half}")
+        upgrade.main([f"sqlite:///{half}"], standalone_mode=False)
         half.replace(file)
     finally:
         half.unlink(missing_ok=True)

@@ -141,12 +141,12 @@ def experiment_id(name: str) -> str:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    local = lineage.root() / ARTIFACTS / name if uri().startswith("sqlite:") else None
+    local = (lineage.root() / ARTIFACTS / name).as_uri() if uri().startswith("sqlite:") else None
     found = mlflow.get_experiment_by_name(name)
     if found is not None:
         return found.experiment_id
     try:
-        return mlflow.create_experiment(name, artifact_location=local and local.as_uri())
+        return mlflow.create_experiment(name, artifact_location=local)
     except MlflowException:  # another client of the same store was first
         found = mlflow.get_experiment_by_name(name)
         if found is None:
