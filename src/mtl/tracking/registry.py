@@ -19,9 +19,7 @@ CHAMPION = "champion"
 REFERENCE = r"[^/@]+(?:@[^/@]+|/\d+)"  # of a version: <name>@<alias> or <name>/<number>
 CONTENTS = ("models/", "data/labels/")  # beginnings of those tags of a version that map a path in dvc.lock to its md5
 PREVIOUS = "previous"  # tag of a version: the number of the champion before it
-ROLLED_BACK = (
-    "rolled_back"  # tag: "true" once `mtl rollback` took the alias from a version, "false" once that is undone
-)
+ROLLED_BACK = "rolled_back"  # tag of a version: "true" from `mtl rollback` until it is champion again, then "false"
 
 
 @dataclass(frozen=True)

@@ -105,9 +105,9 @@ def _batch(
         *(Param(escaped(name), value) for name, value in (params or {}).items()),
         *(RunTag(escaped(name), value) for name, value in (tags or {}).items()),
     ]
-    if refused := _log_batch(client, run_id, entries):
-        names = ", ".join(unescaped(entry.key) for entry, _ in refused)
-        raise MlflowException(f"{names}: {refused[0][1].message}", INVALID_PARAMETER_VALUE)
+    if failures := _log_batch(client, run_id, entries):
+        names = ", ".join(unescaped(entry.key) for entry, _ in failures)
+        raise MlflowException(f"{names}: {failures[0][1].message}", INVALID_PARAMETER_VALUE)
 
 
 def _log_batch(
@@ -128,7 +128,7 @@ def _log_batch(
         if len(entries) == 1:
             return [(entries[0], error)]
         half = len(entries) // 2
-        return [refused for part in (entries[:half], entries[half:]) for refused in _log_batch(client, run_id, part)]
+        return [failure for part in (entries[:half], entries[half:]) for failure in _log_batch(client, run_id, part)]
     return []
 
 
