@@ -10,7 +10,6 @@ import contextlib
 import platform
 import shutil
 import uuid
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from mtl import files, lineage
 from mtl.errors import UserError
 from mtl.tracking.outbox import calls
 from mtl.tracking.outbox.identity import Identity, find
+from mtl.tracking.outbox.locks import try_lock
 from mtl.tracking.server import public_uri
 
 if TYPE_CHECKING:
@@ -57,9 +57,11 @@ class Note:
 
 def end_killed(client: MlflowClient) -> None:
     """End the runs of this store whose process is gone. Raises the client's error where the server is away."""
+    from filelock import FileLock
+
     for folder in sorted(root().glob("*")):
-        with _try_lock(folder) as free:
-            if not free:
+        with try_lock(FileLock(folder / "lock")) as is_held:
+            if not is_held:  # its process is alive
                 continue
             try:
                 note = files.read_json(folder / "run.json")
@@ -85,23 +87,6 @@ def _end(client: MlflowClient, identity: Identity) -> None:
 
 def _owner() -> list[str]:
     return [platform.node(), str(lineage.root())]
-
-
-@contextlib.contextmanager
-def _try_lock(folder: Path) -> Iterator[bool]:
-    """Hold the lock of a note; yield False where its process is alive and has it."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except (Timeout, OSError, NotImplementedError):
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
 
 
 def _remove(folder: Path) -> None:

@@ -11,7 +11,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from mtl.errors import UserError, one_line
 from mtl.tracking.outbox import calls
 from mtl.tracking.outbox.calls import Call
 from mtl.tracking.outbox.identity import Identity, exists, find_or_begin
+from mtl.tracking.outbox.locks import try_lock
 from mtl.tracking.server import public_uri, reason
 
 if TYPE_CHECKING:
@@ -56,20 +57,9 @@ class Journal:
             raise
         return journal
 
-    @contextmanager
-    def try_hold(self) -> Iterator[bool]:
-        """Hold the journal; yield False where another process holds it."""
-        from filelock import Timeout
-
-        try:
-            self._lock.acquire(timeout=0)
-        except (Timeout, OSError):  # another process holds it, or held and removed it
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            self.release()
+    def try_hold(self) -> AbstractContextManager[bool]:
+        """Hold the journal; yield False where another process holds it, or held and removed it."""
+        return try_lock(self._lock)
 
     def release(self) -> None:
         """Let other processes hold the journal."""
@@ -184,13 +174,11 @@ def remove_residue() -> None:
 
 
 def _remove_residue() -> None:
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
     for folder in root().iterdir():
         if not folder.is_dir() or ((folder / "run.json").exists() and not folder.name.startswith(".")):
             continue
-        try:
-            with FileLock(folder / "lock", timeout=0):
+        with try_lock(FileLock(folder / "lock")) as is_held:
+            if is_held:  # otherwise another process creates or removes it
                 shutil.rmtree(folder, ignore_errors=True)
-        except (Timeout, OSError):  # another process creates or removes it
-            continue
