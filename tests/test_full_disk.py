@@ -14,7 +14,8 @@ from conftest import ROOT
 FILL = """
 import os, sys
 from pathlib import Path
-from mtl import errors, params, tracking
+from mtl import errors, tracking
+from mtl.config import params
 
 SETTINGS = params.read(Path(sys.argv[1]))
 

@@ -31,7 +31,8 @@ from mtl.tracking.outbox import pending
 STAGE_OF_A_PROCESS = """
 import sys
 from pathlib import Path
-from mtl import params, tracking
+from mtl import tracking
+from mtl.config import params
 
 with tracking.stage_run("load_data", params.read(Path(sys.argv[1]))) as run:
     run.log_metrics({"a": 1.0})

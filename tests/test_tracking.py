@@ -147,7 +147,8 @@ def test_groups_of_any_name_are_logged_and_one_refused_value_takes_no_other_with
 LOG_AND_WAIT = """
 import sys
 from pathlib import Path
-from mtl import params, tracking
+from mtl import tracking
+from mtl.config import params
 
 with tracking.stage_run("load_data", params.read(Path(sys.argv[1]))) as run:
     run.log_metrics({"a": 1.0})

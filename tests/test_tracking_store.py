@@ -26,7 +26,8 @@ WAIT_THEN_LOG = """
 import sys
 from pathlib import Path
 import mlflow, dvc.repo, alembic.command
-from mtl import params, tracking
+from mtl import tracking
+from mtl.config import params
 
 settings = params.read(Path(sys.argv[1]))
 print("ready", flush=True)
