@@ -40,7 +40,7 @@ def registered(done: Project, tmp_path_factory: pytest.TempPathFactory) -> Proje
     store = client(project)
     for name in ("model2", "joint"):
         address = mtl(project, uri.command, name).strip()
-        model = store.get_logged_model(uri.removeprefix("models:/"))
+        model = store.get_logged_model(address.removeprefix("models:/"))
         store.create_registered_model(name)
         store.create_model_version(name, address, model.source_run_id, model_id=model.model_id)
         store.set_registered_model_alias(name, "champion", "1")
@@ -82,7 +82,7 @@ def test_a_task_leads_to_its_model(registered):
     for name, out in (("model1", "models/model1.keras"), ("joint", "metrics/main_evaluate.json")):
         address = mtl(registered, uri.command, name).strip()
         assert address == found[out]["model"]
-        assert store.get_logged_model(uri.removeprefix("models:/")).source_run_id == found[out]["run"]
+        assert store.get_logged_model(address.removeprefix("models:/")).source_run_id == found[out]["run"]
     failed = registered.run("mtl", "address", "model3", check=False)
     assert failed.returncode == 1
     assert failed.stderr == "error: there is no model 'model3'; known: model1, model2, joint\n"
