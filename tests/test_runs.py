@@ -83,7 +83,7 @@ def test_a_task_leads_to_its_model(registered):
         address = mtl(registered, uri.command, name).strip()
         assert address == found[out]["model"]
         assert store.get_logged_model(address.removeprefix("models:/")).source_run_id == found[out]["run"]
-    failed = registered.run("mtl", "address", "model3", check=False)
+    failed = registered.run("mtl", "uri", "model3", check=False)
     assert failed.returncode == 1
     assert failed.stderr == "error: there is no model 'model3'; known: model1, model2, joint\n"
 
