@@ -115,7 +115,7 @@ def test_promoted_refused_promoted_and_rolled_back(registered, good, worse, bett
     promote()
     assert "joint version 1 is @champion already: nothing to do" in capsys.readouterr().out
     assert numbers() == {name: ["1"] for name in NAMES}
-    assert registry.held(registry.champion()) == held(good)
+    assert registry.contents_of(registry.champion()) == held(good)
 
     monkeypatch.chdir(worse.root)
     with pytest.raises(
@@ -129,7 +129,7 @@ def test_promoted_refused_promoted_and_rolled_back(registered, good, worse, bett
     capsys.readouterr()
     promote()
     assert "joint version 3 is @champion now, version 1 before" in capsys.readouterr().out
-    assert registry.held(registry.champion()) == held(better)
+    assert registry.contents_of(registry.champion()) == held(better)
     assert numbers() == {"joint": ["1", "2", "3"], "model1": ["1", "2", "3"], "model2": ["1"]}
 
     assert good.run("mtl", "rollback").stdout == "joint version 1 is @champion again, 3 no more\n"
@@ -177,12 +177,14 @@ def test_two_promotions_at_once_from_two_machines(registered, good, better):
     for code, said in done:
         assert code == 0 or "joint@champion was moved" in said, said
     champion = registry.champion()
-    assert registry.held(champion) in [held(project) for project in projects]
-    winner = [registry.held(champion) == held(project) for project in projects].index(True)
+    assert registry.contents_of(champion) in [held(project) for project in projects]
+    winner = [registry.contents_of(champion) == held(project) for project in projects].index(True)
     assert done[winner][0] == 0
     assert {name: len(found) for name, found in numbers().items()} == {"joint": 2, "model1": 2, "model2": 1}
     wanted = sorted(str(sorted(held(project).items())) for project in projects)
-    assert sorted(str(sorted(registry.held(version).items())) for version in registry.versions("joint")) == wanted
+    assert (
+        sorted(str(sorted(registry.contents_of(version).items())) for version in registry.versions("joint")) == wanted
+    )
 
 
 def test_the_same_model_from_two_machines_at_once_is_one_version(registered, good, tmp_path):
@@ -191,7 +193,7 @@ def test_the_same_model_from_two_machines_at_once_is_one_version(registered, goo
     done = at_once([good, other])
     assert 0 in [code for code, _ in done]
     assert {name: len(found) for name, found in numbers().items()} == dict.fromkeys(NAMES, 1)
-    assert registry.held(registry.champion()) == held(good)
+    assert registry.contents_of(registry.champion()) == held(good)
 
 
 def at_once(projects: list[Project]) -> list[tuple[int, str]]:

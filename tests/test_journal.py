@@ -51,7 +51,7 @@ def test_what_was_left_half_is_removed_and_what_is_held_or_whole_stays():
     new.release()
     remove_residue()
     assert folders() == {whole.folder.name, new.folder.name}
-    assert len(pending.everything()) == 2
+    assert len(pending.all_pending()) == 2
 
 
 def test_a_full_disk_leaves_no_folder(tmp_path, full_disk):

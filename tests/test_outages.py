@@ -334,7 +334,7 @@ def test_what_is_refused_afterwards_stays_and_is_named(door, saved, whole, tmp_p
     door.state = None
     with pytest.raises(UserError, match=r"refuses model, .*\.pending/.*; remove the folder to give that up"):
         log_pending()
-    assert [entry.missing for entry in pending.everything()] == [("model",)]
+    assert [entry.missing for entry in pending.all_pending()] == [("model",)]
     door.open()
     log_pending()
     assert same(run, whole, tmp_path)
@@ -352,7 +352,7 @@ def test_a_run_that_is_gone_is_said_and_holds_up_no_other(door, saved, whole, tm
         UserError, match=rf"has no run {gone.identity.run_id} .*remove (.*\.pending/\S*) to give up"
     ) as told:
         log_pending()
-    (left,) = pending.everything()
+    (left,) = pending.all_pending()
     assert left.identity.run_id == gone.identity.run_id
     assert str(left.journal.folder) in str(told.value)
     shutil.rmtree(left.journal.folder)
@@ -377,7 +377,7 @@ def test_what_is_pending_is_listed_and_belongs_to_its_server(door, saved, tmp_pa
     (call,) = (tmp_path / ".pending").glob("*/000001/call.json")
     call.write_text("{")
     with pytest.raises(UserError, match=r"000001/call\.json cannot be read: .*; remove .* to give up"):
-        pending.everything()
+        pending.all_pending()
 
 
 def test_a_disk_that_takes_nothing_costs_no_output(door, saved, tmp_path, capsys):

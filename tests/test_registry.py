@@ -143,15 +143,15 @@ def test_what_the_champion_was_trained_on_is_known_image_by_image(promoted, monk
     mixed = np.concatenate([trained_on[:5], images[held_out][:3], trained_on[5:6]])
     assert _unseen(mixed, champion).tolist() == [5, 6, 7]
     with pytest.raises(UserError, match="joint version 1 was trained on every one of the validation images"):
-        judging.against(champion, params.read(), trained_on[: len(held_out)], print)
-    answers, compared = judging.against(champion, params.read(), images[held_out], print)
+        judging.champion_answers(champion, params.read(), trained_on[: len(held_out)], print)
+    answers, compared = judging.champion_answers(champion, params.read(), images[held_out], print)
     assert set(answers) == {"model1", "model2"}
     assert compared.tolist() == list(range(20))
 
 
 def _unseen(images, version) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
-        return judging.unseen(images, version, Path(folder))
+        return judging.unseen_indices(images, version, Path(folder))
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -153,6 +154,17 @@ def test_what_is_not_in_the_registry_is_named(elsewhere, uri, message):
             registry.current_version(uri)
     else:
         assert registry.current_version(uri) is None
+
+
+def test_an_alias_whose_version_is_gone_is_named(logged, elsewhere, monkeypatch):
+    """Servers before MLflow's PR 24825 leave the aliases of a deleted version."""
+    shutil.copy(logged[0] / "mlflow.db", elsewhere / "store.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere}/store.db")
+    with sqlite3.connect(elsewhere / "store.db") as database:
+        database.execute("UPDATE registered_model_aliases SET version = 4")
+    for ask in (registry.load, registry.current_version, mtl.load):
+        with pytest.raises(UserError, match="joint@champion points at version 4"):
+            ask("models:/joint@champion")
 
 
 def test_both_keras_flavors_load_a_logged_model_and_signatures_have_outputs(logged, elsewhere):

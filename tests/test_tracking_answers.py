@@ -92,7 +92,7 @@ def test_tls_is_asked_by_mlflows_settings(tmp_path, monkeypatch):
                 monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", untrusting)
             said = said_over_tls(uri, monkeypatch)
             assert said.startswith("its certificate is not trusted: ")
-            assert said.endswith("; MLFLOW_TRACKING_SERVER_CERT_PATH names a file of those that are")
+            assert "MLFLOW_TRACKING_SERVER_CERT_PATH" in said
         monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", "nowhere.pem")
         assert said_over_tls(uri, monkeypatch).startswith(
             "nowhere.pem: no such file; mend or unset MLFLOW_TRACKING_SER"
@@ -109,8 +109,7 @@ def test_a_server_that_asks_for_a_certificate_is_shown_mlflows(tmp_path, monkeyp
     authority = Authority(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(authority.file))
     with answering(404, authority.server(ask=True)) as uri:
-        wanted = "it wants a certificate of ours; MLFLOW_TRACKING_CLIENT_CERT_PATH names a file with it and its key"
-        assert said_over_tls(uri, monkeypatch) == wanted
+        assert "MLFLOW_TRACKING_CLIENT_CERT_PATH" in said_over_tls(uri, monkeypatch)
         monkeypatch.setenv("MLFLOW_TRACKING_CLIENT_CERT_PATH", "nowhere.pem")
         assert said_over_tls(uri, monkeypatch).startswith("nowhere.pem: no such file; mend or unset")
         monkeypatch.setenv("MLFLOW_TRACKING_CLIENT_CERT_PATH", str(authority.issue("client")))

@@ -103,14 +103,14 @@ def test_a_moved_project_has_its_models_and_says_so_once(saved, tmp_path, monkey
     monkeypatch.chdir(new)
     capsys.readouterr()
     for uri in ("models:/joint/1", f"models:/{model.model_id}"):
-        assert (artifacts.download(uri, tmp_path / uri[-1]) / "MLmodel").exists()
+        assert (artifacts.download_model(uri, tmp_path / uri[-1]) / "MLmodel").exists()
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "MLflow" in line]
     assert str(old) in line
     assert str(new) in line
     assert not old.exists()
     tracking.prepare_client()
     assert mlflow.pyfunc.load_model("models:/joint/1").predict(["a"]) == ["a"]
-    assert artifacts.attached(run.identity.run_id, "counts.json", tmp_path / "got").exists()
+    assert artifacts.download_artifact(run.identity.run_id, "counts.json", tmp_path / "got").exists()
 
 
 def test_a_store_elsewhere_and_one_by_another_name_keep_their_places(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""`mtl promote`."""
+"""`mtl promote`: register the models of dvc.lock, and make the joint one the champion if it passes the gate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import click
 
 
 @click.command
-@click.option("--dry-run", is_flag=True, help="Judge and say what would be done; register and move nothing.")
+@click.option("--dry-run", is_flag=True, help="Judge and print what would be done; register and move nothing.")
 @click.option("--allow-dirty", is_flag=True, help="Also with uncommitted changes, or stages that would rerun.")
 @click.option("--again", is_flag=True, help="Also a version that `mtl rollback` took back.")
 def command(**flags: bool) -> None:

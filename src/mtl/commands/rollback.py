@@ -1,4 +1,4 @@
-"""`mtl rollback`."""
+"""`mtl rollback`: make the champion before this one, or another version, the champion again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mtl runs`: which MLflow run made what dvc.lock holds."""
+"""`mtl runs`: the MLflow run that made each output in dvc.lock."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ HEADER = ("out", "md5", "stage", "run", "commit", "experiment", "data set", "mod
 
 
 @click.command
-@click.option("--rev", help="A git revision, for the dvc.lock of which to answer.")
+@click.option("--rev", help="Use the dvc.lock of this git revision.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, with the parameters, as JSON.")
 @click.option("--tree", metavar="VERSION", help="From <name>/<number> or <name>@<alias> back to the raw images.")
 def command(rev: str | None, as_json: bool, tree: str | None) -> None:
-    """List for each out in dvc.lock the MLflow run that made it, and what became of its model.
+    """List for each out in dvc.lock the MLflow run that made it, and the registered versions of its model.
 
-    What DVC restored from its run cache leads to the run that made it at the time.
+    An out that DVC restored from its run cache leads to the run that once made it.
     """
     if tree and (rev or as_json):
         raise click.UsageError("--tree goes with neither --rev nor --json")
@@ -46,14 +46,14 @@ def command(rev: str | None, as_json: bool, tree: str | None) -> None:
 def _row(client: MlflowClient, out: provenance.Out) -> dict[str, Any]:
     row = {"out": out.path, "md5": out.md5, "stage": out.stage}
     made_by = provenance.runs_that_made(client, out.path, out.md5)
-    # The same bytes may have been made and registered before: a version of any of those runs is a version of this.
+    # Earlier runs may have made and registered the same bytes: their versions are versions of this out too.
     if made_by:
         row |= provenance.describe(client, made_by[0]) | {"versions": provenance.versions(client, made_by)}
     return row
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table of `mtl runs`, and under it the parameters of each run. A commit with + had changes on top of it."""
+    """The table of `mtl runs`, and below it the parameters of each run. A + marks a commit with changes on top."""
     cells, parameters = [], {}
     for row in rows:
         if "run" not in row:
@@ -72,20 +72,20 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def ancestry(client: MlflowClient, what: str, run: Run | None, depth: int = 0) -> Iterator[str]:
-    """Lines that lead from `what`, which `run` made, over the run's inputs back to what no run made."""
+    """Yield a line for `what`, which `run` made, and lines for the run's inputs, back to those that no run made."""
     if run is None:
         yield f"{'  ' * depth}{what}"
         return
-    said = provenance.describe(client, run)
-    commit = (said["git_commit"] or "-")[:8] + "+" * said["git_dirty"]
-    yield f"{'  ' * depth}{what}  <- run {said['run'][:8]} of {said['experiment']}, commit {commit}"
-    read = [
+    facts = provenance.describe(client, run)
+    commit = (facts["git_commit"] or "-")[:8] + "+" * facts["git_dirty"]
+    yield f"{'  ' * depth}{what}  <- run {facts['run'][:8]} of {facts['experiment']}, commit {commit}"
+    inputs = [
         (path, md5, next(iter(provenance.runs_that_made(client, path, md5)), None))
         for path, md5 in provenance.inputs(run)
     ]
-    for path, md5, maker in read:
-        # A folder that several runs wrote is shown as its parts, and one that a run wrote as a whole without them.
-        written_in_parts = maker is None and any(other.startswith(f"{path}/") for other, _, _ in read)
-        part_of_another = any(path.startswith(f"{other}/") and whole for other, _, whole in read)
+    for path, md5, maker in inputs:
+        # Show a folder that several runs wrote as its parts, and one that a single run wrote without them.
+        written_in_parts = maker is None and any(other.startswith(f"{path}/") for other, _, _ in inputs)
+        part_of_another = any(path.startswith(f"{other}/") and whole for other, _, whole in inputs)
         if not written_in_parts and not part_of_another:
             yield from ancestry(client, f"{path} {md5[:8]}", maker, depth + 1)

@@ -1,4 +1,4 @@
-"""`mtl uri`: where MLflow has the model that dvc.lock holds."""
+"""`mtl uri`: the MLflow URI of a model in dvc.lock."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from mtl.config import params
 from mtl.data import paths
 from mtl.errors import UserError
 from mtl.tracking import provenance
-
-JOINT = "joint"
+from mtl.tracking.registry import JOINT
 
 
 @click.command
 @click.argument("name")
 def command(name: str) -> None:
-    """Print the MLflow address of the model that dvc.lock holds: NAME is a task, or `joint`.
+    """Print the MLflow URI of a model in dvc.lock: NAME is a task, or `joint`.
 
     As in `mlflow models serve --env-manager local -m "$(mtl uri model1)" -p 8001`.
     """
@@ -29,8 +28,8 @@ def command(name: str) -> None:
         raise UserError(f"dvc.lock has no {path}; `dvc repro` makes it")
     with tracking.client() as client:
         models = filter(None, map(provenance.model_uri, provenance.runs_that_made(client, path, md5)))
-        found = next(models, None)
-    if found is None:
-        advice = tracking.pending.advice() or "`dvc repro -f` logs it anew"
+        uri = next(models, None)
+    if uri is None:
+        advice = tracking.pending.advice() or "`dvc repro -f` logs it again"
         raise UserError(f"no MLflow run here logged the model of {path} (md5 {md5}); {advice}")
-    click.echo(found)
+    click.echo(uri)

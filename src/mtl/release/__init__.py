@@ -1,1 +1,4 @@
-"""Which models may be used: the gate and the comparison with the champion, promotion, rollback, and loading by name."""
+"""Release of models: the gate, the comparison with the champion, promotion, rollback, and `mtl.load`.
+
+The HTTP server is in `serving`, and the calls of MLflow's registry are in `tracking`.
+"""

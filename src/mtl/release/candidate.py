@@ -1,11 +1,10 @@
-"""The models of the current dvc.lock, and where MLflow has them."""
+"""The models of the current dvc.lock, as MLflow has them."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mtl import files, lineage
 from mtl.config import params
@@ -15,19 +14,16 @@ from mtl.tracking import artifacts, bundles, registry
 from mtl.tracking.bundles import Bundle
 from mtl.tracking.outbox import pending
 
-if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel
-
 STAGE = "main_evaluate"
 
 
 @dataclass(frozen=True)
 class Part:
-    """A model that is to be registered: its name there, the model that MLflow has, and path -> md5 of what it holds."""
+    """A model to be registered: its registered name, the logged model, and its contents (path in dvc.lock -> md5)."""
 
     name: str
-    model: LoggedModel
-    holds: dict[str, str]
+    model: registry.LoggedModel
+    contents: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class Candidate:
 
 
 def check_clean() -> None:
-    """Raises UserError where files are not committed, or stages would rerun."""
+    """Raise UserError where files are not committed, or stages would rerun."""
     changed = lineage.uncommitted()
     if changed is None:
         raise UserError(
@@ -54,17 +50,17 @@ def check_clean() -> None:
 
 
 def _groups_changed() -> bool:
-    """Whether stages would rerun after check_params, which itself reruns after every edit, as of the gate."""
+    """Tell whether stages would rerun after check_params, which itself reruns after every edit, also of the gate."""
     return not params.ORDER.exists() or files.read_json(params.ORDER) != params.read().group_order()
 
 
 def check_data() -> None:
-    """Raises UserError where data/raw or data/labels are not those of dvc.lock: they are what models are judged on."""
-    locked, found = lineage.locked(STAGE, "deps"), lineage.hashes(STAGE, "deps")
+    """Raise UserError where data/raw or data/labels, on which models are judged, differ from dvc.lock."""
+    locked, actual = lineage.locked(STAGE, "deps"), lineage.hashes(STAGE, "deps")
     for path in (str(paths.RAW), str(paths.LABELS)):
         if path not in locked:
             raise UserError(f"dvc.lock has no {STAGE} stage; run `dvc repro`")
-        if locked[path] != found.get(path):
+        if locked[path] != actual.get(path):
             raise UserError(
                 f"{path} is not what dvc.lock says; `dvc checkout {path}` brings it back, `dvc repro` renews it"
             )
@@ -83,8 +79,8 @@ def find(folder: Path) -> Candidate:
         raise UserError(f"no run in MLflow has the joint model of this dvc.lock; {advice}")
     bundle = bundles.fetch(f"models:/{joint.model_id}", folder)
     parts = tuple(_task(task, _md5(file)) for task, file in bundle.files.items())
-    held = {path: md5 for part in parts for path, md5 in part.holds.items()}
-    return Candidate(Part(registry.JOINT, joint, held), parts, bundle)
+    contents = {path: md5 for part in parts for path, md5 in part.contents.items()}
+    return Candidate(Part(registry.JOINT, joint, contents), parts, bundle)
 
 
 def _md5(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""Whether a joint model may become the champion: pure functions of answers to the validation images."""
+"""The decision whether a joint model may become the champion: pure functions of answers to validation images."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mtl.evaluation import Answers
 
 @dataclass(frozen=True)
 class Comparison:
-    """One task of the candidate. What does not apply is None: no minimum set, or the champion is not compared.
+    """One task of the candidate. None: no minimum is set, or the champion is not compared.
 
     Attributes:
         accuracy: of the candidate, on all validation images.
-        minimum: what the gate asks for.
-        images: on how many images candidate and champion are compared.
+        minimum: accuracy that the gate requires.
+        images: number of images on which candidate and champion are compared.
         candidate: accuracy of the candidate on those.
         champion: accuracy of the champion on those.
         p_value: `loss_p_value` on those.
@@ -36,7 +36,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Decision:
-    """The comparison per task, the contradiction rate (None: no task implies another), and what speaks against."""
+    """The comparison per task, the contradiction rate (None: no task implies another), and the reasons to refuse."""
 
     tasks: tuple[Comparison, ...]
     contradictions: float | None
@@ -44,20 +44,20 @@ class Decision:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing speaks against it."""
+        """Tell whether there is no reason to refuse the candidate."""
         return not self.reasons
 
 
 def loss_p_value(candidate: np.ndarray, champion: np.ndarray) -> float:
-    """McNemar's exact test, one-sided: how probable so large a difference in the champion's favour is by chance.
+    """The p-value of McNemar's exact one-sided test that the champion is better than the candidate.
 
     Args:
-        candidate: whether the candidate is right, bool (N,).
-        champion: whether the champion is right on the same images, bool (N,).
+        candidate: images that the candidate labels correctly, bool (N,).
+        champion: the same of the champion, on the same images, bool (N,).
 
     Returns:
-        P(X >= b) for X binomial with n = b + c and 1/2, where the champion alone is right on b images and the candidate
-        alone on c (McNemar, Psychometrika 12, 1947, with the exact distribution); 1 where they never differ.
+        P(X >= b) for X binomial with n = b + c and 1/2, where the champion alone is correct on b images and the
+        candidate alone on c (McNemar, Psychometrika 12, 1947, with the exact distribution); 1 where they never differ.
     """
     from scipy.stats import binomtest
 
@@ -69,10 +69,10 @@ def loss_p_value(candidate: np.ndarray, champion: np.ndarray) -> float:
 def decide(
     gate: Gate, candidate: Mapping[str, Answers], champion: Mapping[str, Answers], compared: np.ndarray
 ) -> Decision:
-    """Hold the candidate against the gate and against the champion.
+    """Compare the candidate with the gate and with the champion.
 
     Args:
-        gate: what is asked for.
+        gate: the section promote: of params.yaml.
         candidate: answers of each task on the N validation images.
         champion: answers of the tasks that both have, on those `compared` alone; empty for no comparison.
         compared: indices (M,) of the images that the champion was not trained on.
@@ -85,11 +85,11 @@ def decide(
         if minimum is not None and accuracy < minimum:
             reasons.append(f"{task}: accuracy {accuracy:.4f} is below {minimum:g}")
         if task in champion and gate.significance is not None:
-            mine, theirs = right(answers)[compared], right(champion[task])
-            p_value = loss_p_value(mine, theirs)
-            row = Comparison(task, accuracy, minimum, len(mine), float(mine.mean()), float(theirs.mean()), p_value)
+            own, other = is_correct(answers)[compared], is_correct(champion[task])
+            p_value = loss_p_value(own, other)
+            row = Comparison(task, accuracy, minimum, len(own), float(own.mean()), float(other.mean()), p_value)
             if p_value < gate.significance:
-                better = f"{row.champion:.4f} against {row.candidate:.4f} on {len(mine)} images, p {p_value:.2g}"
+                better = f"{row.champion:.4f} against {row.candidate:.4f} on {len(own)} images, p {p_value:.2g}"
                 reasons.append(f"{task}: the champion is better ({better})")
         rows.append(row)
     contradictions = verdict.get("contradiction_rate")
@@ -98,6 +98,6 @@ def decide(
     return Decision(tuple(rows), contradictions, tuple(reasons))
 
 
-def right(answers: Answers) -> np.ndarray:
-    """On which images a model is right, bool (N,)."""
+def is_correct(answers: Answers) -> np.ndarray:
+    """The images that a model labels correctly, bool (N,)."""
     return answers.probabilities.argmax(axis=1) == answers.labels

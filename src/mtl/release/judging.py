@@ -1,4 +1,4 @@
-"""What a joint model answers to the validation images, and which of them the champion was trained on."""
+"""Answers of joint models to the validation images, and the images that a champion was trained on."""
 
 from __future__ import annotations
 
@@ -24,23 +24,25 @@ TRAINED_ON = "trained_on.npy"
 
 
 def fingerprints(images: np.ndarray | Images) -> np.ndarray:
-    """A 64-bit hash of the pixels of each image, uint64 (N,), of uint8 (N, H, W, 3)."""
+    """The 64-bit BLAKE2b hash of each image: uint8 (N, H, W, 3) -> uint64 (N,)."""
     return np.array([int.from_bytes(blake2b(image.tobytes(), digest_size=8).digest()) for image in images], np.uint64)
 
 
 def attach_fingerprints(run_id: str) -> None:
-    """Log which images of data/raw were trained on to the run of a joint model, for later comparisons with it."""
+    """Log the fingerprints of the training images to the run of a joint model, for later comparisons with it."""
     _, images = store.read_training()["train"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / TRAINED_ON
         files.write_array(path, np.unique(fingerprints(images)))
-        artifacts.attach(run_id, path)
+        artifacts.log_artifact(run_id, path)
 
 
-def unseen(images: np.ndarray | Images, version: registry.Version, folder: Path) -> np.ndarray | None:
-    """Indices of the images that a registered joint model was not trained on; None where that is not known."""
-    known = artifacts.attached(version.run_id, TRAINED_ON, folder)
-    return None if known is None else np.flatnonzero(~np.isin(fingerprints(images), files.read_array(known)))
+def unseen_indices(images: np.ndarray | Images, version: registry.Version, folder: Path) -> np.ndarray | None:
+    """The indices of the images that a registered joint model was not trained on; None where that is unknown."""
+    trained_on = artifacts.download_artifact(version.run_id, TRAINED_ON, folder)
+    if trained_on is None:
+        return None
+    return np.flatnonzero(~np.isin(fingerprints(images), files.read_array(trained_on)))
 
 
 def validation_images() -> np.ndarray | Images:
@@ -51,13 +53,13 @@ def validation_images() -> np.ndarray | Images:
     return images
 
 
-def answers(
+def validation_answers(
     bundle: Bundle, settings: Params, images: np.ndarray | Images, indices: np.ndarray | None = None
 ) -> dict[str, Answers]:
-    """Answers of the models in `bundle` to the validation images `images`, or to those at `indices` alone.
+    """The answers of the models in `bundle` to the validation images `images`, or to those at `indices` alone.
 
-    Tasks that params.yaml does not have, or for other class names, are left out. Labels are today's; the columns of
-    the probabilities are in the order of today's class names.
+    Tasks that params.yaml does not have, or has with other class names, are left out. The labels, and the order of
+    the probabilities' columns, are those of data/labels.
 
     Raises UserError where a model does not load in safe mode or takes images of another shape.
     """
@@ -65,58 +67,58 @@ def answers(
 
     held_out = files.read_array(paths.RAW / "validation.npy")
     indices = np.arange(len(held_out)) if indices is None else indices
-    found = {}
+    answers = {}
     for task, order in columns(bundle.classes, settings).items():
-        catalog.find(settings.recipe(task).network)  # a person's own module may register its layers
+        catalog.find(settings.recipe(task).network)  # the user's own module may register its layers
         model = saving.read(bundle.files[task])
         if model.input_shape[1:] != images.shape[1:]:
             raise UserError(f"{task} takes images of shape {model.input_shape[1:]}, these are {images.shape[1:]}")
-        today = store.read_classes(task)
-        found[task] = Answers(
+        current = store.read_classes(task)
+        answers[task] = Answers(
             labels=store.read_labels(task, "train")[held_out][indices],
             probabilities=inference.predict(model, images[indices])[:, order],
-            classes=tuple(today["classes"]),
-            of_class=today["of_class"],
+            classes=tuple(current["classes"]),
+            of_class=current["of_class"],
             loss=settings.recipe(task).loss,
         )
-    return found
+    return answers
 
 
 def columns(classes: Mapping[str, list[str]], settings: Params) -> dict[str, list[int]]:
-    """For each task of params.yaml that has these class names today, the columns of the model in today's order."""
-    today = {task: store.read_classes(task)["classes"] for task in settings.tasks if task in classes}
+    """The model's column for each class name of data/labels, for the tasks with the same class names in both."""
+    current = {task: store.read_classes(task)["classes"] for task in settings.tasks if task in classes}
     return {
         task: [classes[task].index(name) for name in names]
-        for task, names in today.items()
+        for task, names in current.items()
         if sorted(names) == sorted(classes[task])
     }
 
 
-def against(
-    version: registry.Version, settings: Params, images: np.ndarray | Images, say: Callable[[str], None]
+def champion_answers(
+    version: registry.Version, settings: Params, images: np.ndarray | Images, report: Callable[[str], None]
 ) -> tuple[dict[str, Answers], np.ndarray]:
     """The champion's answers to the images that it was not trained on, and the indices of those.
 
-    What it does not share with params.yaml is said and not compared.
+    Tasks that params.yaml does not have in the same way are reported and not compared.
 
     Raises UserError where nothing can be compared.
     """
     advice = "promote.significance: null promotes without comparing"
     with tempfile.TemporaryDirectory() as folder:
-        indices = unseen(images, version, Path(folder))
+        indices = unseen_indices(images, version, Path(folder))
         if indices is None:
-            say(f"{version}: not known what it was trained on; compared on all validation images")
+            report(f"{version}: its training images are unknown; compared on all validation images")
             indices = np.arange(len(images))
         elif not len(indices):
             raise UserError(f"{version} was trained on every one of the validation images: not comparable; {advice}")
         bundle = bundles.fetch(f"models:/{version.name}/{version.number}", Path(folder))
         try:
-            found = answers(bundle, settings, images, indices)
+            answers = validation_answers(bundle, settings, images, indices)
         except UserError as error:
             raise UserError(f"{version}: {error}; {advice}") from None
-        others = sorted(set(bundle.classes) - set(found))
-    if not found:
-        raise UserError(f"{version} has no task with the class names of today's: not comparable; {advice}")
+        others = sorted(set(bundle.classes) - set(answers))
+    if not answers:
+        raise UserError(f"{version} has no task with the class names of data/labels: not comparable; {advice}")
     if others:
-        say(f"{version}: not compared, not in params.yaml or with other class names: {', '.join(others)}")
-    return found, indices
+        report(f"{version}: not compared, not in params.yaml or with other class names: {', '.join(others)}")
+    return answers, indices

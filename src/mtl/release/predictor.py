@@ -1,4 +1,4 @@
-"""Models out of MLflow that answer a program in Python: `mtl.load("models:/joint@champion").predict("cat.png")`."""
+"""Prediction in Python with models from MLflow: `mtl.load("models:/joint@champion").predict("cat.png")`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 
 @dataclass(frozen=True)
 class Answer:
-    """What one task's model says of an image: the name of the label, its probability, and those of all labels.
+    """The answer of one task's model for an image: the name of the label, its probability, and those of all labels.
 
     The probabilities are the model's outputs as they are; those of a network that ends in sigmoids need not sum to 1.
     """
@@ -38,11 +38,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What all models say of an image.
+    """The answers of all models for an image.
 
     Attributes:
         tasks: the answer of each task.
-        contradicts: whether one task's answer implies another answer for a second task than that task's own model
+        contradicts: whether the answer for one task implies another answer for a second task than its own model
             gives; None where no task implies another, or the model was logged without its groups of classes.
     """
 
@@ -51,7 +51,7 @@ class Prediction:
 
 
 class Predictor:
-    """The models of some tasks, ready to answer.
+    """The models of some tasks, ready to predict.
 
     Attributes:
         tasks: the tasks and the names of their classes in label order.
@@ -69,20 +69,20 @@ class Predictor:
         self._networks, self._of_class = dict(networks), of_class
 
     def predict(self, image: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
-        """Answer for one image, or for a batch in its order.
+        """Predict for one image, or for a batch in its order.
 
         Args:
-            image: a path, the bytes of a PNG or JPEG file or a PIL image, which are resized to the size that the models
-                take as `data.size` does; or a uint8 array of `shape`. A batch is a list of these, or one array of one
+            image: a path, the bytes of a PNG or JPEG file or a PIL image, which are resized to the size of the
+                models as `data.size` does; or a uint8 array of `shape`. A batch is a list of these, or one array of one
                 more dimension.
 
         Raises:
-            UserError: a file is missing or no whole image, or an array is of another shape or type.
+            UserError: a file is missing or no complete image, or an array has another shape or dtype.
         """
-        one = not isinstance(image, list | tuple) and not (isinstance(image, np.ndarray) and image.ndim == 4)
-        pixels = [self._pixels(picture) for picture in ([image] if one else image)]
-        predictions = self._answer(np.stack(pixels)) if pixels else []
-        return predictions[0] if one else predictions
+        if isinstance(image, str | Path | bytes | Image.Image) or (isinstance(image, np.ndarray) and image.ndim != 4):
+            return self._predict(self._pixels(image)[np.newaxis])[0]
+        pixels = [self._pixels(picture) for picture in image]
+        return self._predict(np.stack(pixels)) if pixels else []
 
     def _pixels(self, image: Picture) -> np.ndarray:
         if isinstance(image, np.ndarray):
@@ -93,7 +93,8 @@ class Predictor:
         pixels, _ = decoding.decode(content, name)
         return decoding.fitted(pixels, self.shape)
 
-    def _answer(self, images: np.ndarray) -> list[Prediction]:
+    def _predict(self, images: np.ndarray) -> list[Prediction]:
+        """Predict for uint8 images (N, H, W, C)."""
         from mtl.networks import inference
 
         outputs = {task: inference.predict(network, images) for task, network in self._networks.items()}
@@ -107,20 +108,20 @@ class Predictor:
         ]
 
     def _contradictions(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """Which images have a contradiction, bool (N,); None where no task implies another."""
+        """The images with a contradiction, bool (N,); None where no task implies another."""
         if self._of_class is None:
             return None
         answers = {
             task: evaluation.Answers(rows.argmax(axis=1), rows, self.tasks[task], self._of_class[task], "")
             for task, rows in outputs.items()
         }
-        found = []
+        conflicts = []
         for base in answers.values():
             for task in answers.values():
                 groups = evaluation.implied(base, task)
                 if groups is not None:
-                    found.append(groups[base.labels] != task.labels)
-        return np.any(found, axis=0) if found else None
+                    conflicts.append(groups[base.labels] != task.labels)
+        return np.any(conflicts, axis=0) if conflicts else None
 
 
 def _answer(names: Sequence[str], probabilities: np.ndarray) -> Answer:
@@ -145,13 +146,13 @@ def _read(image: str | Path | Image.Image) -> tuple[bytes, str]:
 def load(uri: str, imports: Sequence[str] = ()) -> Predictor:
     """Load a joint model, or one task's model, as this project logs and registers them.
 
-    Nothing that comes with the model is run: the Keras files are read in safe mode. A network whose layers are a
-    person's own needs the module that registers them, which is imported only where `imports` names it.
+    No code that comes with the model is run: the Keras files are read in safe mode. A network with layers of your own
+    needs the module that registers them, which is imported only where `imports` names it.
 
     Args:
         uri: `models:/joint@champion`, `models:/joint/3`, `models:/model1/1` or `models:/<model id>`, in the store that
             MLFLOW_TRACKING_URI names, else in mlflow.db of the working directory.
-        imports: modules of your own, in the working directory or on PYTHONPATH, to import before.
+        imports: your own modules to import first, in the working directory or on PYTHONPATH.
 
     Raises:
         UserError: no such model, alias or version, no answer from the server, or a model of another project; a module
@@ -160,10 +161,10 @@ def load(uri: str, imports: Sequence[str] = ()) -> Predictor:
     from mtl.data import backend
 
     backend.import_tensorflow()
-    from mtl.networks import catalog as own
+    from mtl.networks import catalog
 
     for module in imports:
-        own.import_own(module)
+        catalog.import_own(module)
     with tempfile.TemporaryDirectory() as folder:
         bundle = bundles.fetch(uri, Path(folder))
         networks = bundles.read(bundle)

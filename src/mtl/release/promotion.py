@@ -1,4 +1,4 @@
-"""Promote the joint model of the current dvc.lock, or go back to the one before. Prints what it does and why."""
+"""Promotion of the joint model of the current dvc.lock, and rollback to the champion before; both print a report."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mtl.config import params
 from mtl.config.gate import Gate
 from mtl.data import backend
 from mtl.errors import UserError
+from mtl.evaluation import Answers
 from mtl.release import candidate, judging
 from mtl.release.decision import Decision, decide
 from mtl.tracking import artifacts, registry
@@ -23,8 +24,8 @@ HEAD = ("accuracy", "required", "this *", "champion *", "p *", "test")
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Hold the lock of this repository for moving the alias. Raises UserError where another process has it."""
+def exclusive() -> Iterator[None]:
+    """Hold this repository's lock for moving the alias. Raises UserError where another process has it."""
     from filelock import FileLock, Timeout
 
     folder = lineage.root() / ".dvc"
@@ -46,41 +47,43 @@ def promote(*, dry_run: bool, allow_dirty: bool, again: bool) -> None:
 
     Args:
         dry_run: judge and print, and change nothing.
-        allow_dirty: do it with uncommitted changes, or with stages that would rerun.
-        again: promote a version that was rolled back.
+        allow_dirty: promote with uncommitted changes, or with stages that would rerun.
+        again: promote also a version that was rolled back.
 
     Raises:
         UserError: it does not pass (the message names each reason), or cannot be judged.
     """
     settings = params.read()
     gate = _gate(settings)
-    with alone(), tempfile.TemporaryDirectory() as folder:
+    with exclusive(), tempfile.TemporaryDirectory() as folder:
         if not allow_dirty:
             candidate.check_clean()
         candidate.check_data()
         at = registry.aliases(registry.JOINT).get(registry.CHAMPION)
         champion = registry.champion()
-        found = candidate.find(Path(folder))
+        models = candidate.find(Path(folder))
         backend.import_tensorflow()
         backend.configure(settings.hardware, "float32", settings.seed)  # before images are read, from shards by it
-        version = registry.holding(registry.JOINT, found.joint.holds) if dry_run else _register(found)
+        version = registry.find(registry.JOINT, models.joint.contents) if dry_run else _register(models)
         if version is not None and _is_settled(version, champion, again):
             return
         images = judging.validation_images()
-        compared = gate.significance is not None and champion is not None
-        theirs, indices = judging.against(champion, settings, images, click.echo) if compared else ({}, np.arange(0))
-        ours = judging.answers(found.bundle, settings, images)
-        if not set(ours) == set(settings.tasks) == {part.name for part in found.tasks}:
+        champion_answers: dict[str, Answers] = {}
+        indices = np.arange(0)
+        if gate.significance is not None and champion is not None:
+            champion_answers, indices = judging.champion_answers(champion, settings, images, click.echo)
+        answers = judging.validation_answers(models.bundle, settings, images)
+        if not set(answers) == set(settings.tasks) == {part.name for part in models.tasks}:
             raise UserError(
                 f"{params.PATH} and the joint model of dvc.lock have other tasks or classes; run `dvc repro`"
             )
-        decision = decide(gate, ours, theirs, indices)
-        click.echo(table(decision, gate, artifacts.run_metrics(found.joint.model.source_run_id)))
+        decision = decide(gate, answers, champion_answers, indices)
+        click.echo(table(decision, gate, artifacts.run_metrics(models.joint.model.run_id)))
         name = str(version or f"{registry.JOINT} (a new version)")
         before = f"version {at}{'' if champion else ', which is gone,'}" if at else "no version"
         if not decision.passed:
             raise UserError(f"{name} is not promoted: {'; '.join(decision.reasons)}")
-        if dry_run:
+        if dry_run or version is None:
             click.echo(f"{name} passes and would become @{registry.CHAMPION}, now {before}; nothing was changed")
             return
         registry.move_champion(version, at)
@@ -88,7 +91,7 @@ def promote(*, dry_run: bool, allow_dirty: bool, again: bool) -> None:
 
 
 def _gate(settings: params.Params) -> Gate:
-    """The gate of params.yaml. Raises UserError where there is none, or where it names a task that is not there."""
+    """The gate of params.yaml. Raises UserError where there is none, or where it names an unknown task."""
     if settings.promote is None:
         raise UserError(f"{params.PATH}: there is no promote: section; name at least an accuracy per task in it")
     for task in settings.promote.accuracy:
@@ -97,25 +100,25 @@ def _gate(settings: params.Params) -> Gate:
     return settings.promote
 
 
-def _register(found: candidate.Candidate) -> registry.Version:
-    """Register what is not registered yet; the version of the joint model."""
+def _register(models: candidate.Candidate) -> registry.Version:
+    """Register the models that are not registered yet; return the version of the joint model."""
     tags = {"git_commit": lineage.git().get("git_commit", "unknown")}
-    for part in found.tasks:
+    for part in models.tasks:
         _register_part(part, tags)
-    if registry.holding(registry.JOINT, found.joint.holds) is None:
-        judging.attach_fingerprints(found.joint.model.source_run_id)
-    return _register_part(found.joint, tags)
+    if registry.find(registry.JOINT, models.joint.contents) is None:
+        judging.attach_fingerprints(models.joint.model.run_id)
+    return _register_part(models.joint, tags)
 
 
 def _register_part(part: candidate.Part, tags: dict[str, str]) -> registry.Version:
-    known = registry.holding(part.name, part.holds)
-    version = known or registry.register(part.name, part.model, part.holds, tags)
+    known = registry.find(part.name, part.contents)
+    version = known or registry.register(part.name, part.model, part.contents, tags)
     click.echo(f"{version}: {'registered before' if known else 'registered'}")
     return version
 
 
 def _is_settled(version: registry.Version, champion: registry.Version | None, again: bool) -> bool:
-    """Say that nothing is to be done where that is so."""
+    """Tell, and print, whether nothing is to be done: it is the champion, or was rolled back."""
     if champion is not None and version.number == champion.number:
         click.echo(f"{version} is @{registry.CHAMPION} already: nothing to do")
     elif version.rolled_back and not again:
@@ -126,7 +129,7 @@ def _is_settled(version: registry.Version, champion: registry.Version | None, ag
 
 
 def table(decision: Decision, gate: Gate, metrics: dict[str, float]) -> str:
-    """The comparison as text; `metrics` are those of the run of main_evaluate, on the test images."""
+    """The comparison as a text table; `metrics` are those of main_evaluate's run, on the test images."""
 
     def line(name: str, *values: float | None) -> str:
         return f"{name:<18}" + "".join(f"{'' if value is None else format(value, '.4f'):>10}" for value in values)
@@ -148,13 +151,11 @@ def table(decision: Decision, gate: Gate, metrics: dict[str, float]) -> str:
 
 
 def rollback(to: str | None) -> None:
-    """Move the alias back to the version that was champion before, or to the version `to`.
-
-    Named with `to`, it needs no champion to go back from.
+    """Move the alias back to the champion before, or to the version `to`, which needs no present champion.
 
     Raises UserError where there is no champion, none before it, or no such version.
     """
-    with alone():
+    with exclusive():
         at = registry.aliases(registry.JOINT).get(registry.CHAMPION)
         champion = registry.champion()
         target = registry.version(registry.JOINT, to) if to else _before(champion, at)
@@ -167,22 +168,22 @@ def rollback(to: str | None) -> None:
 
 
 def _before(champion: registry.Version | None, at: str | None) -> registry.Version:
-    """The champion before this one. Raises UserError where that cannot be said."""
+    """The champion before this one. Raises UserError where there is none, or it is unknown."""
     name_one = "name one: `mtl rollback --to VERSION`"
     if at is None:
         raise UserError(
             f"no version of {registry.JOINT} is @{registry.CHAMPION}; `mtl promote` makes one, or {name_one}"
         )
     if champion is None:
-        raise UserError(registry.dangling(registry.JOINT, registry.CHAMPION, at))
+        raise UserError(registry.dangling_message(registry.JOINT, registry.CHAMPION, at))
     number = champion.tags.get(registry.PREVIOUS)
     if not number:
         raise UserError(f"{champion} is the first champion: there is none before it")
-    there = {version.number: version for version in registry.versions(registry.JOINT)}
-    if number not in there:
+    known = {version.number: version for version in registry.versions(registry.JOINT)}
+    if number not in known:
         raise UserError(
-            f"version {number}, @{registry.CHAMPION} before, is gone; {name_one} (known: {', '.join(there)})"
+            f"version {number}, @{registry.CHAMPION} before, is gone; {name_one} (known: {', '.join(known)})"
         )
-    if there[number].rolled_back:
+    if known[number].rolled_back:
         raise UserError(f"version {number}, @{registry.CHAMPION} before, was rolled back itself; {name_one}")
-    return there[number]
+    return known[number]

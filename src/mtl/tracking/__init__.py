@@ -1,7 +1,7 @@
-"""MLflow: experiments, runs, lineage tags and models. The only room that knows it.
+"""MLflow: experiments, runs, lineage tags, logged models and the registry. Only this room and `release` know MLflow.
 
-A server that does not answer when a stage starts stops the stage; one that goes away later costs no model, and
-what it was not told is told later (`pending`).
+A server that does not answer when a stage starts stops the stage. One that goes away later loses nothing: what it
+missed is written down and logged later (`outbox`).
 """
 
 from mtl.tracking.names import escaped, unescaped

@@ -1,4 +1,4 @@
-"""Files of models and runs out of MLflow, and files added to them."""
+"""Files of models and runs: found and downloaded from MLflow, and added to runs."""
 
 from __future__ import annotations
 
@@ -7,45 +7,44 @@ from collections.abc import Mapping
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mtl.errors import UserError
-from mtl.tracking.advice import gone
-from mtl.tracking.registry import CHAMPION, JOINT, at_alias, connection, version
-from mtl.tracking.server import shown, uri
+from mtl.tracking.advice import deleted_advice
+from mtl.tracking.registry import CHAMPION, JOINT, REFERENCE, LoggedModel, connection, resolve
+from mtl.tracking.server import public_uri, uri
 
-if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel
-
-_URI = re.compile(r"models:/(?:(?P<id>m-[0-9a-f]{32})|(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+)))")
+_URI = re.compile(rf"models:/(?:(?P<id>m-[0-9a-f]{{32}})|(?P<reference>{REFERENCE}))")
 
 
 def logged_model(experiment: str, name: str, tags: Mapping[str, str]) -> LoggedModel | None:
-    """The model `name` of the newest finished run of `experiment` that has these tags; None where there is none."""
+    """The model `name` of the newest finished run of `experiment` with these tags; None where there is none."""
     query = ["attributes.status = 'FINISHED'", *(f"tags.`{key}` = '{value}'" for key, value in tags.items())]
     with connection() as client:
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
+        entity = client.get_experiment_by_name(experiment)
+        if entity is None:
             return None
-        if found.lifecycle_stage == "deleted":
-            raise UserError(f"{shown()}: {gone('experiment', found.experiment_id)}")
-        ids = [found.experiment_id]
+        if entity.lifecycle_stage == "deleted":
+            raise UserError(f"{public_uri()}: {deleted_advice('experiment', entity.experiment_id)}")
+        ids = [entity.experiment_id]
         for run in client.search_runs(ids, " and ".join(query), order_by=["attributes.start_time DESC"]):
             models = client.search_logged_models(ids, f"source_run_id = '{run.info.run_id}' and name = '{name}'")
             if models:
-                return models[0]
+                return LoggedModel(models[0].model_id, run.info.run_id)
     return None
 
 
-def download(model: str, folder: Path) -> Path:
+def download_model(model: str, folder: Path) -> Path:
     """Download the files of a model into `folder`. Nothing in them is run.
 
     Args:
         model: `models:/name@alias`, `models:/name/version` or `models:/<model id>`.
-        folder: where they go.
+        folder: destination.
+
+    Returns:
+        The folder that holds MLmodel.
 
     Raises:
-        UserError: `model` is none of these, or names what there is not.
+        UserError: `model` is none of these, or there is no such model, alias or version.
     """
     import mlflow
 
@@ -56,23 +55,22 @@ def download(model: str, folder: Path) -> Path:
         if match["id"]:
             location = client.get_logged_model(match["id"]).artifact_location
         else:
-            name, alias = match["name"], match["alias"]
-            found = at_alias(name, alias) if alias else version(name, match["version"])
-            location = client.get_model_version_download_uri(name, found.number)
-        # Asked for by its location: by its name MLflow would ask the store that this process is set to.
+            version = resolve(match["reference"])
+            location = client.get_model_version_download_uri(version.name, version.number)
+        # By location: given the name, MLflow would ask the store that this process is set to.
         with redirect_stderr(StringIO()):  # a progress bar
             files = mlflow.artifacts.download_artifacts(location, dst_path=str(folder), tracking_uri=uri())
         return Path(files)
 
 
-def attach(run_id: str, file: Path) -> None:
-    """Add a file to the artifacts of a run that is over."""
+def log_artifact(run_id: str, file: Path) -> None:
+    """Add a file to the artifacts of a run that has ended."""
     with connection() as client:
         client.log_artifact(run_id, str(file))
 
 
-def attached(run_id: str, name: str, folder: Path) -> Path | None:
-    """Download a file of a run into `folder`; None where the run does not have it."""
+def download_artifact(run_id: str, name: str, folder: Path) -> Path | None:
+    """Download an artifact of a run into `folder`; None where the run does not have it."""
     with connection() as client:
         if name not in {file.path for file in client.list_artifacts(run_id)}:
             return None
@@ -81,6 +79,6 @@ def attached(run_id: str, name: str, folder: Path) -> Path | None:
 
 
 def run_metrics(run_id: str) -> dict[str, float]:
-    """The metrics of a run."""
+    """The last value of each metric of a run."""
     with connection() as client:
         return dict(client.get_run(run_id).data.metrics)

@@ -1,6 +1,6 @@
-"""What TensorBoard shows of a training: `tensorboard: true` in a recipe writes logs/<task>, and changes no result.
+"""Events of a training for TensorBoard: `tensorboard: true` in a recipe writes logs/<task>, and changes no result.
 
-Events are written by TensorFlow alone, as the protocol buffers that TensorBoard reads; it need not be installed here.
+TensorFlow alone writes them, as the protocol buffers that TensorBoard reads. TensorBoard need not be installed.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOGS = Path("logs")  # no DVC out
-SAMPLES = 24  # pictures of what the network is fed
+SAMPLES = 24  # images of the first batch that are shown
 BUCKETS = 30  # of a histogram
 
 
 def callbacks(
     recipe: Recipe, task: str, train: Feed, validation: Feed, classes: Sequence[str]
 ) -> list[keras.callbacks.Callback]:
-    """The callback that the recipe's `tensorboard` asks for; none where it is false.
+    """The callback for the recipe's `tensorboard`; none where that is false.
 
     Args:
         recipe: its `tensorboard` may name the steps of a profile.
-        task: its folder in `logs` is written, anew unless a killed training goes on.
-        train: its first batch is shown, augmented.
-        validation: of it is the confusion matrix, which is left out where it is empty.
+        task: its folder in `logs` is written, and emptied before unless a killed training resumes.
+        train: training images, of whose first batch, augmented, some are shown.
+        validation: images of the confusion matrix, which is left out where there are none.
         classes: names in label order.
     """
     if not recipe.tensorboard:
@@ -62,7 +62,7 @@ class Board(keras.callbacks.Callback):
         self.train, self.validation, self.profile = train, validation, profile
         self.writers: dict[str, Any] = {}
         self.steps = 0  # done by this process
-        self.profiles = False
+        self.is_profiling = False
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         if self.writers:
@@ -72,21 +72,21 @@ class Board(keras.callbacks.Callback):
         for split in ("train", "validation") if len(self.validation) else ("train",):
             (self.folder / split).mkdir(parents=True, exist_ok=True)
             self.writers[split] = tf.summary.create_file_writer(str(self.folder / split))
-        self.answer = tf.function(lambda images: self.model(images, training=False))
+        self.forward = tf.function(lambda images: self.model(images, training=False))
         with self.writers["train"].as_default():
             spec = tf.TensorSpec((None, *self.train.shape), tf.uint8)
-            tf.summary.graph(self.answer.get_concrete_function(spec).graph)
+            tf.summary.graph(self.forward.get_concrete_function(spec).graph)
             self._write("train", "images", epoch, image=_image(self._samples()))
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        self.begun = batch
-        if self.profile and self.steps + 1 >= self.profile[0] and not self.profiles:
+        self.first_batch = batch
+        if self.profile and self.steps + 1 >= self.profile[0] and not self.is_profiling:
             tf.profiler.experimental.start(str(self.folder))
-            self.profiles = True
+            self.is_profiling = True
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        self.steps += batch - self.begun + 1  # several, with steps_per_execution
-        if self.profile and self.profiles and self.steps >= self.profile[1]:
+        self.steps += batch - self.first_batch + 1  # several, with steps_per_execution
+        if self.profile and self.is_profiling and self.steps >= self.profile[1]:
             self._end_profile()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -105,7 +105,7 @@ class Board(keras.callbacks.Callback):
             writer.flush()
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
-        if self.profile and self.profiles:
+        if self.profile and self.is_profiling:
             self._end_profile()
         elif self.profile:
             print(f"tensorboard: no profile: the training ended after step {self.steps}, before {self.profile[0]}")
@@ -123,24 +123,24 @@ class Board(keras.callbacks.Callback):
             tf.summary.experimental.write_raw_pb(summary.SerializeToString(), step=step)
 
     def _samples(self) -> Figure:
-        """What the network is fed first."""
+        """A figure of the first images that the network trains on."""
         images, labels = next(self.train.batches(self.recipe, seed=0))
         pictures = [
             figures.Picture(image, self.classes[int(label)], ())
             for image, label in zip(images[:SAMPLES], labels[:SAMPLES], strict=True)
         ]
-        return figures.gallery(f"{self.task}: images as the network is fed them", pictures)
+        return figures.gallery(f"{self.task}: images as the network receives them", pictures)
 
     def _confusion(self) -> list[statistics.Row]:
         actual, predicted = [], []
         for images, labels in self.validation.whole(500):
             actual.append(labels)
-            predicted.append(np.argmax(self.answer(tf.constant(images)), axis=1))
+            predicted.append(np.argmax(self.forward(tf.constant(images)), axis=1))
         return statistics.confusion(np.concatenate(actual), np.concatenate(predicted), self.classes)
 
 
 def _image(figure: Figure) -> tf.compat.v1.Summary.Image:
-    """A figure as it stands in a summary; its size is in inches of 100 pixels, as `plots.png` has it."""
+    """A figure as an image of a summary; `figures.png` draws 100 pixels per inch."""
     width, height = (round(100 * inches) for inches in figure.get_size_inches())
     return tf.compat.v1.Summary.Image(
         height=height, width=width, colorspace=4, encoded_image_string=figures.png(figure)

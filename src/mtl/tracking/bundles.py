@@ -1,4 +1,4 @@
-"""The files of a joint model, or of one task's model, out of MLflow. Nothing in them is run.
+"""The files of a joint model, or of one task's model, downloaded from MLflow. No code in them is run.
 
 A model is described by what was logged with it alone: never by the params.yaml or the data of the working folder.
 """
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bundle:
-    """Models and what their outputs mean.
+    """Keras files of tasks, and the names of their outputs.
 
     Attributes:
-        uri: what it was fetched by.
+        uri: the URI it was fetched by.
         files: the `.keras` file of each task.
         classes: the names of each task's classes in label order.
-        of_class: for each task the name that it gives to each class of the data set; None where it was not logged.
-        frequencies: for each task how often each label occurs in training; None where it was not logged.
-        imports: a person's own modules, which register the layers of the models. They are not imported.
+        of_class: for each task, its name for each class of the data set; None where that was not logged.
+        frequencies: for each task, the share of each label in training; None where that was not logged.
+        imports: the user's own modules, which register the layers of the models. They are not imported.
     """
 
     uri: str
@@ -41,38 +41,41 @@ class Bundle:
 
 
 def fetch(uri: str, folder: Path) -> Bundle:
-    """Download a model, `models:/…`, into `folder`, as `Run.log_joint_model` and `Run.log_model` log them.
+    """Download a model, `models:/…`, that `Run.log_joint_model` or `Run.log_model` logged into `folder`.
 
-    Raises UserError where it cannot be had, or is neither.
+    Raises UserError where there is no such model, or it is neither kind.
     """
     from mlflow.models import Model
 
-    root = artifacts.download(uri, folder)
+    root = artifacts.download_model(uri, folder)
     logged = Model.load(root)
     parts = logged.flavors.get("python_function", {}).get("artifacts") or {}
     joint = root / parts.get("models", {}).get("path", "artifacts")
     if (joint / "classes.json").is_file():
 
-        def beside(name: str) -> Any:
+        def read_optional(name: str) -> Any:
             return files.read_json(joint / name) if (joint / name).is_file() else None
 
-        classes = beside("classes.json")
+        classes = read_optional("classes.json")
         models = {task: joint / f"{task}.keras" for task in classes}
-        imports = tuple(beside("imports.json") or ())
-        return Bundle(uri, models, classes, beside("of_class.json"), beside("frequencies.json"), imports)
-    about, found = logged.metadata or {}, sorted(root.glob("data/*.keras"))
-    if not about.get("classes") or len(found) != 1:
+        of_class, frequencies = read_optional("of_class.json"), read_optional("frequencies.json")
+        return Bundle(uri, models, classes, of_class, frequencies, tuple(read_optional("imports.json") or ()))
+    about, keras_files = logged.metadata or {}, sorted(root.glob("data/*.keras"))
+    if not about.get("classes") or len(keras_files) != 1:
         raise UserError(f"{uri}: neither a joint model nor a task's model of this project")
     task = uri.removeprefix("models:/").partition("@")[0].partition("/")[0]
     if task == logged.model_id:
         task = about.get("task", task)
     of_class, frequencies = ({task: about[key]} if about.get(key) else None for key in ("of_class", "frequencies"))
     imports = tuple(about.get("imports") or ())
-    return Bundle(uri, {task: found[0]}, {task: about["classes"]}, of_class, frequencies, imports)
+    return Bundle(uri, {task: keras_files[0]}, {task: about["classes"]}, of_class, frequencies, imports)
 
 
 def read(bundle: Bundle) -> dict[str, keras.Model]:
-    """Load the models of a bundle in safe mode. Raises UserError where one does not load, or has other outputs."""
+    """Load the models of a bundle in safe mode.
+
+    Raises UserError where one does not load, or its number of outputs is not that of its classes.
+    """
     networks = {}
     for task, file in bundle.files.items():
         try:

@@ -1,4 +1,4 @@
-"""A person's own modules, as they go with a logged model, and whether a stranger can load it."""
+"""The user's own modules that are logged with a model, and a check that the model loads elsewhere."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-SECONDS = 300  # for a fresh process to import TensorFlow on a busy machine, load a model and ask it
+SECONDS = 300  # for a new process to import TensorFlow on a busy machine, load a model and predict
 _CHECK = "import sys, mlflow; model = mlflow.pyfunc.load_model(sys.argv[1]); model.predict(model.input_example)"
 
 
 def sources(modules: Sequence[str]) -> dict[Path, Path]:
-    """The files of `modules`, which are imported, and of what of a person's own was imported beside them.
+    """The source files of `modules`, and of the user's other modules that were imported from the same folders.
+
+    Args:
+        modules: names of imported modules.
 
     Returns:
-        path below a folder of code -> file; none of packages that are installed, which are requirements.
+        Path relative to a folder of sys.path -> file. Installed packages are left out: they are requirements.
     """
     own = [name for name in modules if not _is_installed(name)]
     roots = {_root(name) for name in own}
@@ -35,26 +38,26 @@ def sources(modules: Sequence[str]) -> dict[Path, Path]:
 
 
 def copy(modules: Sequence[str], folder: Path) -> list[str] | None:
-    """Copy the `sources` of modules into `folder`; what MLflow calls `code_paths`, None where there is nothing."""
-    for below, file in sources(modules).items():
-        (folder / below).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, folder / below)
+    """Copy the `sources` of modules into `folder`; return MLflow's `code_paths`, None where nothing was copied."""
+    for relative, file in sources(modules).items():
+        (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder / relative)
     return sorted(map(str, folder.iterdir())) or None
 
 
 def distributions(modules: Sequence[str]) -> list[str]:
-    """The distributions that those of `modules` come from that are installed."""
-    known, tops = packages_distributions(), {name.partition(".")[0] for name in modules if _is_installed(name)}
-    return sorted({distribution for top in tops for distribution in known.get(top, [])})
+    """The names of the distributions that provide the installed ones among `modules`."""
+    by_package, tops = packages_distributions(), {name.partition(".")[0] for name in modules if _is_installed(name)}
+    return sorted({distribution for top in tops for distribution in by_package.get(top, [])})
 
 
-def fault(model: Path) -> str | None:
-    """Why a fresh process outside of the repository cannot load and ask a saved model; None where it can."""
+def load_error(model: Path) -> str | None:
+    """The error of a new process outside of the repository that loads a saved model and predicts; None where it can."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment["CUDA_VISIBLE_DEVICES"] = "-1"  # this process has the GPUs
     with tempfile.TemporaryDirectory() as elsewhere:
         try:
-            done = subprocess.run(
+            process = subprocess.run(
                 [sys.executable, "-c", _CHECK, str(model.absolute())],
                 cwd=elsewhere,
                 env=environment,
@@ -65,15 +68,16 @@ def fault(model: Path) -> str | None:
             )
         except subprocess.TimeoutExpired:
             return f"no answer within {SECONDS} s"
-    if done.returncode == 0:
+    if process.returncode == 0:
         return None
-    # The message of an exception may have lines of its own, and none of them is indented as a traceback's.
-    lines = [line for line in done.stderr.splitlines() if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
-    return (lines or done.stderr.splitlines() or [f"exit status {done.returncode}"])[-1][:300]
+    # A message may have several lines. Unlike those of a traceback, its first line is not indented.
+    lines = process.stderr.splitlines()
+    messages = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
+    return (messages or lines or [f"exit status {process.returncode}"])[-1][:300]
 
 
 def _imported() -> Iterator[str]:
-    """The modules with a source file of their own, under the names by which they are imported."""
+    """Yield the names of the imported modules that have a source file and are not installed."""
     for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
         is_source = spec is not None and spec.name == name and str(spec.origin).endswith(".py")
@@ -82,22 +86,25 @@ def _imported() -> Iterator[str]:
 
 
 def _file(name: str) -> Path:
-    return Path(sys.modules[name].__spec__.origin).absolute()
+    spec = sys.modules[name].__spec__
+    if spec is None or spec.origin is None:
+        raise ImportError(f"{name} has no source file")
+    return Path(spec.origin).absolute()
 
 
 def _root(name: str) -> Path:
-    """The folder that a module was found in, as sys.path has it."""
+    """The folder of sys.path that a module was imported from."""
     is_package = hasattr(sys.modules[name], "__path__")
     return _file(name).parents[name.count(".") + is_package]
 
 
 def _is_installed(name: str) -> bool:
-    return str(_file(name)).startswith(_places())
+    return str(_file(name)).startswith(_installed_roots())
 
 
 @cache
-def _places() -> tuple[str, ...]:
-    """Where Python's own modules and installed packages are."""
+def _installed_roots() -> tuple[str, ...]:
+    """The folders of the standard library and of installed packages."""
     keys = ("stdlib", "platstdlib", "purelib", "platlib")
     return tuple({sysconfig.get_path(key) + os.sep for key in keys})
 

@@ -1,4 +1,4 @@
-"""Models as MLflow keeps them: with signature, input example, requirements and a person's own code."""
+"""Models in MLflow's format: with signature, input example, requirements and the user's own code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mtl.data.shards import Images
 
-INPUT_IMAGES = 2  # of the input example that is logged with a model
+INPUT_IMAGES = 2  # in the input example of a model
 IMPORTS = "imports.json"  # in the joint model, beside classes.json: the modules that joint.py imports
 
 
@@ -31,69 +31,71 @@ def save_model(folder: Path, model: keras.Model, about: Mapping[str, Any], image
     """Save a task's model into `folder` in MLflow's format.
 
     Args:
-        folder: an empty one.
-        model: of the task.
-        about: what goes with it as metadata: `classes`, and whatever else is known; `imports` are a person's own
-            modules, which register its layers.
-        images: uint8 (N, H, W, 3).
+        folder: an empty folder.
+        model: the task's model.
+        about: metadata, `classes` at least; `imports` names the user's own modules that register its layers.
+        images: uint8 (N, H, W, 3); the first ones become the input example.
     """
     import mlflow
 
     imports = list(about.get("imports", []))
-    with _own_code(imports) as paths:
+    with _code_paths(imports) as paths:
         mlflow.tensorflow.save_model(
             model,
             str(folder),
             code_paths=paths,
-            signature=signature(images, probabilities(len(about["classes"]))),
+            signature=signature(images, task_outputs(len(about["classes"]))),
             input_example=np.asarray(images[:INPUT_IMAGES]),
             pip_requirements=requirements("mlflow", "tensorflow", "keras", "numpy", *code.distributions(imports)),
             metadata=dict(about),
         )
     _add_keras_flavor(folder)
-    _try(folder, imports, "the model")
+    _warn_unless_loadable(folder, imports, "the model")
 
 
 def save_joint_model(folder: Path, models: Path, images: np.ndarray | Images) -> None:
     """Save the models of all tasks into `folder` as one pyfunc.
 
-    `models` holds `<task>.keras`, classes.json and, where networks have layers of a person's own, IMPORTS.
+    Args:
+        folder: an empty folder.
+        models: folder with `<task>.keras`, classes.json and, where networks have the user's own layers, IMPORTS.
+        images: uint8 (N, H, W, 3); the first ones become the input example.
     """
     import mlflow
 
     classes = json.loads((models / "classes.json").read_text(encoding="utf-8"))
     imports = json.loads((models / IMPORTS).read_text(encoding="utf-8")) if (models / IMPORTS).is_file() else []
     packages = ("mlflow", "tensorflow", "keras", "numpy", "pandas", *code.distributions(imports))
-    with _own_code(imports) as paths:
+    with _code_paths(imports) as paths:
         mlflow.pyfunc.save_model(
             str(folder),
             python_model=Path(__file__).with_name("joint.py"),
             artifacts={"models": str(models)},
             code_paths=paths,
-            signature=signature(images, answers(list(classes))),
+            signature=signature(images, joint_outputs(list(classes))),
             input_example=np.asarray(images[:INPUT_IMAGES]),
             pip_requirements=requirements(*packages),
         )
-    _try(folder, imports, "the joint model")
+    _warn_unless_loadable(folder, imports, "the joint model")
 
 
 def signature(images: np.ndarray | Images, outputs: Schema) -> ModelSignature:
-    """uint8 images in, `outputs` out."""
+    """The signature of a model from uint8 images (N, H, W, 3) to `outputs`."""
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
     return ModelSignature(Schema([TensorSpec(np.dtype(np.uint8), (-1, *images.shape[1:]))]), outputs)
 
 
-def probabilities(classes: int) -> Schema:
-    """What a task's model answers."""
+def task_outputs(classes: int) -> Schema:
+    """The output of a task's model: float32 (N, classes)."""
     from mlflow.types import Schema, TensorSpec
 
     return Schema([TensorSpec(np.dtype(np.float32), (-1, classes))])
 
 
-def answers(tasks: Sequence[str]) -> Schema:
-    """What the joint model answers: a table. MLflow takes one beside a tensor, if not within one schema."""
+def joint_outputs(tasks: Sequence[str]) -> Schema:
+    """The output of the joint model: a table, which a signature allows although the input is a tensor."""
     from mlflow.types import ColSpec, Schema
 
     names = [(ColSpec("string", task), ColSpec("double", f"{task}_probability")) for task in tasks]
@@ -101,25 +103,25 @@ def answers(tasks: Sequence[str]) -> Schema:
 
 
 def requirements(*packages: str) -> list[str]:
-    """The installed versions, as a requirements file pins them."""
+    """Requirements that pin the installed versions of packages."""
     return [f"{package}=={version(package)}" for package in packages]
 
 
 @contextmanager
-def _own_code(imports: Sequence[str]) -> Iterator[list[str] | None]:
-    """Yield what MLflow is to log as `code_paths`; Keras' progress bars, while it tries the input example, are hidden.
+def _code_paths(imports: Sequence[str]) -> Iterator[list[str] | None]:
+    """Yield MLflow's `code_paths`, and hide the progress bars of Keras while MLflow tries the input example.
 
-    Whoever loads the model by MLflow decides to run that code: joint.py imports it, and for a Keras model MLflow itself
-    does, as its list of registered layers refers to it.
+    Whoever loads the model with MLflow runs that code: joint.py imports it, and for a Keras model MLflow does, because
+    its list of registered layers refers to it.
     """
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
         yield code.copy(imports, Path(folder)) if imports else None
 
 
 def _add_keras_flavor(folder: Path) -> None:
-    """Let `mlflow.keras.load_model` load what `mlflow.tensorflow` saved: the two keep the same file in the same place.
+    """Let `mlflow.keras.load_model` load what `mlflow.tensorflow` saved: both keep the same file in the same place.
 
-    MLflow's TensorFlow flavor reads the entry of Keras first, so that it has to hold what either asks for.
+    MLflow's TensorFlow flavor reads the entry of Keras first, so that entry needs the keys of both.
     """
     import keras
     from mlflow.models import Model
@@ -130,11 +132,11 @@ def _add_keras_flavor(folder: Path) -> None:
     saved.save(str(folder / "MLmodel"))
 
 
-def _try(folder: Path, imports: Sequence[str], what: str) -> None:
-    """Say where a model with a person's own code cannot be loaded elsewhere; it is logged all the same."""
-    if imports and (fault := code.fault(folder)):
+def _warn_unless_loadable(folder: Path, imports: Sequence[str], what: str) -> None:
+    """Warn where a model with the user's own code does not load elsewhere; it is logged all the same."""
+    if imports and (reason := code.load_error(folder)):
         print(
-            f"WARNING: {what}, as it is logged, cannot be loaded outside of this repository: {fault};"
-            f" {', '.join(imports)} must bring along or name all that it needs",
+            f"WARNING: {what}, as it is logged, cannot be loaded outside of this repository: {reason};"
+            f" {', '.join(imports)} must contain or import all that it needs",
             file=sys.stderr,
         )

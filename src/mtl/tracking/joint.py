@@ -1,7 +1,7 @@
 """The joint model as MLflow logs it: every task's network in one pyfunc. MLflow runs this file when it loads the model.
 
-It stands alone (no other module of the project), so that a server needs only keras, numpy and pandas. A person's own
-module whose layers a network is built of is logged with it, and imported before the network is loaded.
+It imports no other module of the project, so that a server needs only keras, numpy and pandas. The user's own modules,
+whose layers a network has, are logged with it and imported before the network is loaded.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class JointModel(PythonModel):
         }
 
     def predict(self, context: PythonModelContext, model_input: np.ndarray, params: Any = None) -> pd.DataFrame:
-        """For each image and task the name of the label and its probability."""
+        """Predict the name of the label and its probability for each image and task."""
         columns: dict[str, Any] = {}
         for task, network in self.networks.items():
             probabilities = network.predict(model_input, verbose=0)

@@ -1,4 +1,4 @@
-"""The store as a process finds it: made by one process at a time, and in the place where its files are now."""
+"""Opening the store: one process at a time creates it, and its paths follow a repository that was moved."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 ARTIFACTS = "mlartifacts"  # in the root of the repository, beside the SQLite store: the files of runs and models
-# The columns that hold places. MLflow writes them as absolute addresses, whatever it is given.
-PLACES = {
+# The columns with locations of files, which MLflow always writes as absolute addresses.
+LOCATION_COLUMNS = {
     "experiments": ("artifact_location",),
     "runs": ("artifact_uri",),
     "logged_models": ("artifact_location",),
@@ -25,21 +25,21 @@ _KEY = 0x6D6C666C6F77  # "mlflow": the number of PostgreSQL's lock
 
 
 def open_store(uri: str, root: Path) -> None:
-    """Make the store where it is new, before anything else uses it; mend its places where the repository was moved.
+    """Create the store where it is missing, before anything uses it; update its paths where the repository was moved.
 
-    Raises what SQLAlchemy and MLflow raise, and OSError.
+    Raises OSError and the errors of SQLAlchemy and MLflow.
     """
     quieten()
     file = database(uri)
-    _make(uri, file)
-    if file is not None and file == root / "mlflow.db" and not file.is_symlink() and _elsewhere(file, root):
-        with _alone(uri, file):
-            for old in _move(file, root):
+    _create_tables(uri, file)
+    if file is not None and file == root / "mlflow.db" and not file.is_symlink() and _former_roots(file, root):
+        with _store_lock(uri, file):
+            for old in _relocate(file, root):
                 print(f"MLflow: this project was in {old}; its runs and models are in {root} now", file=sys.stderr)
 
 
 def quieten() -> None:
-    """Keep MLflow's progress and tracebacks off the terminal: what fails is raised too, and said in one line."""
+    """Keep MLflow's progress and tracebacks off the terminal: errors are raised too, and printed in one line."""
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
@@ -56,47 +56,47 @@ def database(uri: str) -> Path | None:
 
 
 @functools.cache
-def _make(uri: str, file: Path | None) -> None:
-    """Let MLflow connect for the first time in this process, when it makes the tables that are missing.
+def _create_tables(uri: str, file: Path | None) -> None:
+    """Let MLflow connect for the first time in this process, which creates the tables that are missing.
 
-    It does so without regard for others: of two processes one would fail half-way through.
+    MLflow takes no lock for it: of two processes, one would fail half-way through.
     """
     import mlflow
 
     if file is not None:
-        _reachable(file)
-    with _alone(uri, file):
+        _check_opens(file)
+    with _store_lock(uri, file):
         if file is not None and (not file.exists() or not file.stat().st_size):
-            _make_file(file)
+            _create_file(file)
         if not uri.startswith(("http:", "https:")):
             mlflow.MlflowClient(uri, uri).search_experiments(max_results=1)
 
 
-def _reachable(file: Path) -> None:
-    """Raise what SQLite says of a file that it cannot open, at once: MLflow would try for minutes."""
+def _check_opens(file: Path) -> None:
+    """Raise SQLite's error for a file that it cannot open, at once: MLflow would retry for minutes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.exists():
         with _connection(file) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master")
 
 
-def _make_file(file: Path) -> None:
-    """Make an SQLite store beside its place, and rename it: a kill would leave tables that MLflow cannot complete."""
+def _create_file(file: Path) -> None:
+    """Create an SQLite store under another name, then rename it: MLflow cannot complete the tables after a kill."""
     from mlflow.db import upgrade
 
-    half = file.with_name(f"{file.name}.tmp")
-    for left in file.parent.glob(f"{half.name}*"):
-        left.unlink()
+    temporary = file.with_name(f"{file.name}.tmp")
+    for residue in file.parent.glob(f"{temporary.name}*"):
+        residue.unlink()
     try:
-        upgrade.callback(f"sqlite:///{half}")
-        half.replace(file)
+        upgrade.main([f"sqlite:///{temporary}"], standalone_mode=False)
+        temporary.replace(file)
     finally:
-        half.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def _alone(uri: str, file: Path | None) -> Iterator[None]:
-    """Hold the lock that all users of a store share: a file beside the database, or a lock in the database."""
+def _store_lock(uri: str, file: Path | None) -> Iterator[None]:
+    """Hold the lock of a store: a file beside the SQLite database, or a lock in the database server."""
     if file is not None:
         from filelock import FileLock
 
@@ -104,7 +104,7 @@ def _alone(uri: str, file: Path | None) -> Iterator[None]:
         lock = FileLock(real.with_name(f".{real.stem}.lock"))
         try:
             lock.acquire()
-        except OSError:  # a folder that can only be read: nothing will be made in it
+        except OSError:  # a read-only folder: nothing will be created in it
             if not file.exists():
                 raise
         try:
@@ -115,7 +115,7 @@ def _alone(uri: str, file: Path | None) -> Iterator[None]:
         import sqlalchemy
 
         engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
-        with engine.begin() as connection:  # fails at once where MLflow would try for minutes
+        with engine.begin() as connection:  # fails at once where MLflow would retry for minutes
             if engine.dialect.name == "postgresql":  # its lock ends with the transaction
                 connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _KEY})
             yield
@@ -132,28 +132,30 @@ def _connection(file: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
-def _elsewhere(file: Path, root: Path) -> list[str]:
-    """The folders other than `root` that the places of a store are in, as URIs."""
+def _former_roots(file: Path, root: Path) -> list[str]:
+    """The other roots, as URIs, that locations in a store are below: where the repository was before."""
     with _connection(file) as connection:
-        places = connection.execute("SELECT name, artifact_location FROM experiments").fetchall()
-    return sorted({old for name, place in places if (old := _root(name, place)) and not _same(old, root)})
+        locations = connection.execute("SELECT name, artifact_location FROM experiments").fetchall()
+    return sorted(
+        {old for name, location in locations if (old := _root(name, location)) and not _is_same_folder(old, root)}
+    )
 
 
-def _move(file: Path, root: Path) -> list[str]:
-    """Rewrite the places of a store that are in another folder than `root`; return the folders that they were in."""
-    left = _elsewhere(file, root)
+def _relocate(file: Path, root: Path) -> list[str]:
+    """Rewrite the locations in a store that are not below `root`; return the former roots."""
+    former = _former_roots(file, root)
     with _connection(file) as connection:
-        connection.execute("BEGIN IMMEDIATE")  # closed without COMMIT, nothing has changed
-        for old in left:
+        connection.execute("BEGIN IMMEDIATE")  # without COMMIT nothing changes
+        for old in former:
             _rewrite(connection, f"{old}/", f"{root.as_uri()}/")
             _rewrite(connection, f"{_path(old)}/", f"{root}/")  # MLflow's own experiment, "Default"
         connection.execute("COMMIT")
-    return [_path(old) for old in left]
+    return [_path(old) for old in former]
 
 
-def _root(name: str, place: str | None) -> str | None:
-    """The root of the repository in which the experiment `name` was made, as a URI."""
-    root, separator, rest = (place or "").rpartition(f"/{ARTIFACTS}/")
+def _root(name: str, location: str | None) -> str | None:
+    """The root, as a URI, of the repository in which the experiment `name` was created; None for other locations."""
+    root, separator, rest = (location or "").rpartition(f"/{ARTIFACTS}/")
     return root if separator and rest == name and root.startswith("file:") else None
 
 
@@ -161,8 +163,8 @@ def _path(uri: str) -> str:
     return url2pathname(urlsplit(uri).path)
 
 
-def _same(old: str, root: Path) -> bool:
-    """Whether a place is this one, also by another name."""
+def _is_same_folder(old: str, root: Path) -> bool:
+    """Tell whether the URI `old` is the folder `root`, also under another name."""
     if old == root.as_uri():
         return True
     with suppress(OSError):
@@ -171,9 +173,9 @@ def _same(old: str, root: Path) -> bool:
 
 
 def _rewrite(connection: sqlite3.Connection, old: str, new: str) -> None:
-    for table, columns in PLACES.items():
-        there = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
-        for column in there.intersection(columns):
+    for table, columns in LOCATION_COLUMNS.items():
+        existing = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+        for column in existing.intersection(columns):
             connection.execute(
                 f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
                 (new, len(old) + 1, len(old), old),

@@ -1,10 +1,11 @@
-"""From what dvc.lock holds to the MLflow run that made it, that run's model, and the versions it became.
+"""The MLflow run behind each output in dvc.lock, that run's model, and the registered versions of it.
 
-The way goes through the md5 that every run carries as tags, so it holds after a restore from DVC's run cache too.
+Runs are found by the md5 of their outputs, which are their tags, so also after DVC restored an output from its cache.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mtl import tracking
 from mtl.errors import UserError, one_line
 from mtl.repro.planning import refuse_broken_lock
+from mtl.tracking import registry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,7 +30,7 @@ class Out:
 
 
 def outs(rev: str | None = None) -> list[Out]:
-    """The outs in dvc.lock, here or at a git revision. Raises UserError where there is no such file, or another."""
+    """The outs in dvc.lock, here or at a git revision. Raises UserError where it is missing or cannot be read."""
     from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.repo import Repo
     from dvc.scm import SCMError
@@ -41,9 +43,9 @@ def outs(rev: str | None = None) -> list[Out]:
             refuse_broken_lock()
         with Repo(rev=rev) as repo, repo.fs.open(repo.fs.join(repo.root_dir, "dvc.lock"), encoding="utf-8") as file:
             stages = YAML(typ="safe", pure=True).load(file)["stages"]
-            here = {stage.name for stage in repo.stage.load_all(repo.fs.join(repo.root_dir, "dvc.yaml"))}
-        # DVC leaves in dvc.lock what a task left that is gone.
-        entries = [(name, out) for name, stage in stages.items() if name in here for out in stage.get("outs", ())]
+            declared = {stage.name for stage in repo.stage.load_all(repo.fs.join(repo.root_dir, "dvc.yaml"))}
+        # dvc.lock keeps the stages of tasks that were removed.
+        entries = [(name, out) for name, stage in stages.items() if name in declared for out in stage.get("outs", ())]
         return [Out(name, out["path"], out["md5"]) for name, out in entries if "md5" in out]
     except NotDvcRepoError as error:
         raise UserError(f"{one_line(error)}; run from the root of the repository") from None
@@ -54,7 +56,7 @@ def outs(rev: str | None = None) -> list[Out]:
 
 
 def runs_that_made(client: MlflowClient, path: str, md5: str) -> list[Run]:
-    """The runs that made the out `path` with this md5, the newest first."""
+    """The runs that wrote the out `path` with this md5, the newest first."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return client.search_runs(
         experiments, f"tags.`{tracking.escaped(f'out.{path}')}` = '{md5}'", order_by=["start_time DESC"]
@@ -62,40 +64,31 @@ def runs_that_made(client: MlflowClient, path: str, md5: str) -> list[Run]:
 
 
 def run_of_version(client: MlflowClient, version: str) -> Run:
-    """The run behind `<name>/<number>` or `<name>@<alias>` of the registry. Raises UserError where there is none."""
-    from mlflow.exceptions import MlflowException
-
-    name, at, alias = version.partition("@")
-    if not at:
-        name, _, number = version.rpartition("/")
-    try:
-        if not name:
-            raise UserError(f"{version!r} is no version of a model; give <name>/<number> or <name>@<alias>")
-        found = client.get_model_version_by_alias(name, alias) if at else client.get_model_version(name, number)
-        return client.get_run(found.run_id)
-    except MlflowException as error:
-        raise UserError(f"{version}: {one_line(error)}; give <name>/<number> or <name>@<alias>") from None
+    """The run that logged `<name>/<number>` or `<name>@<alias>` of the registry. Raises UserError if there is none."""
+    if not re.fullmatch(registry.REFERENCE, version):
+        raise UserError(f"{version!r} is no version of a model; give <name>/<number> or <name>@<alias>")
+    return client.get_run(registry.resolve(version).run_id)
 
 
 def model_uri(run: Run) -> str | None:
-    """`models:/<id>` of the model that `run` logged, which `mlflow models serve` takes; None where it logged none."""
+    """The URI `models:/<id>` of the model that `run` logged, for `mlflow models serve`; None where it logged none."""
     models = run.outputs.model_outputs if run.outputs else []
     return f"models:/{models[-1].model_id}" if models else None
 
 
 def versions(client: MlflowClient, runs: Sequence[Run]) -> list[str]:
-    """The registered versions that the models of `runs` became, each with its aliases: `name/3 @champion`."""
-    found = []
+    """The registered versions of the models of `runs`, each with its aliases: `name/3 @champion`."""
+    references = []
     for run in runs:
         for version in client.search_model_versions(f"run_id = '{run.info.run_id}'"):
             aliases = client.get_registered_model(version.name).aliases
             names = [f" @{alias}" for alias, number in sorted(aliases.items()) if str(number) == str(version.version)]
-            found.append(f"{version.name}/{version.version}{''.join(names)}")
-    return found
+            references.append(f"{version.name}/{version.version}{''.join(names)}")
+    return references
 
 
 def describe(client: MlflowClient, run: Run) -> dict[str, Any]:
-    """What a run says of itself: experiment, data set, commit, parameters, model."""
+    """The facts of a run that `mtl runs` shows: experiment, data set, commit, parameters, model."""
     tags, data = run.data.tags, run.inputs.dataset_inputs if run.inputs else []
     return {
         "run": run.info.run_id,
@@ -111,7 +104,7 @@ def describe(client: MlflowClient, run: Run) -> dict[str, Any]:
 
 
 def inputs(run: Run) -> Iterator[tuple[str, str]]:
-    """Path and md5 of what `run` read, without code."""
+    """Yield path and md5 of each dependency of `run`, without code."""
     for tag, md5 in sorted(run.data.tags.items()):
         kind, _, path = tracking.unescaped(tag).partition(".")
         if kind == "dep" and not path.startswith("src/"):

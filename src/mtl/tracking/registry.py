@@ -1,4 +1,4 @@
-"""MLflow's model registry: versions that say which bytes they hold, and the one alias that counts."""
+"""MLflow's model registry: versions tagged with the md5 of their contents, and the alias `champion`."""
 
 from __future__ import annotations
 
@@ -9,31 +9,39 @@ from io import StringIO
 from typing import TYPE_CHECKING
 
 from mtl.errors import UserError
-from mtl.tracking.server import answers, prepare_client, refuse_absent, shown, uri
+from mtl.tracking.server import prepare_client, public_uri, refuse_absent, translating_errors, uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel
 
 JOINT = "joint"  # the registered name of the joint model; a task's model has the task's name
 CHAMPION = "champion"
-HOLDS = ("models/", "data/labels/")  # tags of a version that begin so are what it holds: path in dvc.lock -> its md5
-PREVIOUS = "previous"  # tag of a version: the one that was champion before it
-ROLLED_BACK = "rolled_back"  # tag: "true" once `mtl rollback` took the alias from a version, "false" when it is back
+REFERENCE = r"[^/@]+(?:@[^/@]+|/\d+)"  # of a version: <name>@<alias> or <name>/<number>
+CONTENTS = ("models/", "data/labels/")  # beginnings of those tags of a version that map a path in dvc.lock to its md5
+PREVIOUS = "previous"  # tag of a version: the number of the champion before it
+ROLLED_BACK = "rolled_back"  # tag of a version: "true" from `mtl rollback` until it is champion again, then "false"
+
+
+@dataclass(frozen=True)
+class LoggedModel:
+    """A model that a run logged."""
+
+    model_id: str
+    run_id: str
 
 
 @dataclass(frozen=True)
 class Version:
-    """A version of a registered model; `run_id` is the run that logged it."""
+    """A version of a registered model; `run_id` is the run that logged it, `number` as in models:/name/number."""
 
     name: str
     number: str
-    run_id: str
+    run_id: str  # empty for a version that no run logged
     tags: dict[str, str]
 
     @property
     def rolled_back(self) -> bool:
-        """Whether `mtl rollback` took the alias from it, and nothing gave it back since."""
+        """Tell whether `mtl rollback` took the alias from it, and nothing restored it since."""
         return self.tags.get(ROLLED_BACK) == "true"
 
     def __str__(self) -> str:
@@ -42,115 +50,126 @@ class Version:
 
 @contextmanager
 def connection() -> Iterator[MlflowClient]:
-    """A client of the store. What fails in it becomes one line that names the server."""
+    """Yield a client of the store. Its errors become UserError, one line that names the server."""
     import mlflow
 
     refuse_absent()
-    with answers():
+    with translating_errors():
         yield mlflow.MlflowClient(uri(), uri())
 
 
 def versions(name: str) -> list[Version]:
     """All versions of a registered model, oldest first; none where the name is not registered."""
     with connection() as client:
-        found = client.search_model_versions(f"name = '{name}'")
-    # A database gives numbers, a server text.
-    return [Version(v.name, str(v.version), v.run_id, v.tags) for v in sorted(found, key=lambda v: int(v.version))]
+        entities = client.search_model_versions(f"name = '{name}'")
+    # A database returns numbers, a server text.
+    ordered = sorted(entities, key=lambda entity: int(entity.version))
+    return [Version(entity.name, str(entity.version), entity.run_id or "", entity.tags) for entity in ordered]
 
 
-def holding(name: str, holds: Mapping[str, str]) -> Version | None:
-    """The first version of `name` that holds exactly these bytes (path -> md5)."""
-    same = (version for version in versions(name) if held(version) == holds)
+def find(name: str, contents: Mapping[str, str]) -> Version | None:
+    """The first version of `name` with exactly these contents (path in dvc.lock -> md5); None where there is none."""
+    same = (version for version in versions(name) if contents_of(version) == contents)
     return next(same, None)
 
 
-def held(version: Version) -> dict[str, str]:
-    """Which bytes a version holds: path in dvc.lock -> its md5."""
-    return {path: md5 for path, md5 in version.tags.items() if path.startswith(HOLDS)}
+def contents_of(version: Version) -> dict[str, str]:
+    """The contents of a version: path in dvc.lock -> its md5."""
+    return {path: md5 for path, md5 in version.tags.items() if path.startswith(CONTENTS)}
 
 
-def register(name: str, model: LoggedModel, holds: Mapping[str, str], tags: Mapping[str, str]) -> Version:
-    """The version of `name` that holds these bytes: the one there is, else a new one of the logged model.
+def register(name: str, model: LoggedModel, contents: Mapping[str, str], tags: Mapping[str, str]) -> Version:
+    """The version of `name` with these contents; where there is none, register the logged model as a new one.
 
-    Of two that are made at the same moment the first counts. The second is deleted where we may; an account that may
-    write and not delete leaves it, and nothing reads it.
+    Of two machines that register the same contents at once, the first counts. The second version is deleted; an
+    account that may not delete leaves it, and nothing reads it.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    there = holding(name, holds)
-    if there is not None:
-        return there
-    with connection() as client, redirect_stderr(StringIO()):  # it says there what it does
+    registered = find(name, contents)
+    if registered is not None:
+        return registered
+    with connection() as client, redirect_stderr(StringIO()):  # where MLflow prints its progress
         prepare_client()
-        made = mlflow.register_model(f"models:/{model.model_id}", name, tags={**tags, **holds})
-        first = holding(name, holds)
-        if first is not None and first.number != str(made.version):  # another machine did the same at the same moment
+        new = mlflow.register_model(f"models:/{model.model_id}", name, tags={**tags, **contents})
+        first = find(name, contents)
+        if first is not None and first.number != str(new.version):  # another machine registered it at the same moment
             try:
-                client.delete_model_version(name, str(made.version))
+                client.delete_model_version(name, str(new.version))
             except MlflowException as error:
                 if error.error_code != "PERMISSION_DENIED":
                     raise
             return first
-    return version(name, str(made.version))
+    return version(name, str(new.version))
 
 
 def aliases(name: str) -> dict[str, str]:
     """The aliases of a registered model and the versions they point at; empty where the name is not registered."""
     with connection() as client:
-        found = client.search_registered_models(f"name = '{name}'")
-        return {alias: str(version) for model in found for alias, version in model.aliases.items()}
+        models = client.search_registered_models(f"name = '{name}'")
+        return {alias: str(number) for model in models for alias, number in model.aliases.items()}
 
 
 def champion(name: str = JOINT) -> Version | None:
-    """The version that holds the alias `champion`; None also where the alias points at one that is gone."""
-    return _known(name, aliases(name).get(CHAMPION))
+    """The version with the alias `champion`; None also where the alias points at a deleted version."""
+    return _by_number(name, aliases(name).get(CHAMPION))
 
 
 def at_alias(name: str, alias: str) -> Version:
-    """The version at an alias. Raises UserError where there is none, naming the aliases or versions there are."""
+    """The version at an alias. Raises UserError, which lists the aliases or versions, where there is none."""
     known = aliases(name)
     if alias not in known:
         if not versions(name):
             version(name, alias)  # refused: nothing is registered
-        raise UserError(f"{shown()}: {name} has no alias {alias!r}; known: {', '.join(known) or 'none'}")
-    found = _known(name, known[alias])
-    if found is None:
-        raise UserError(dangling(name, alias, known[alias]))
-    return found
+        raise UserError(f"{public_uri()}: {name} has no alias {alias!r}; known: {', '.join(known) or 'none'}")
+    target = _by_number(name, known[alias])
+    if target is None:
+        raise UserError(dangling_message(name, alias, known[alias]))
+    return target
 
 
-def dangling(name: str, alias: str, number: str) -> str:
-    """What to do about an alias whose version was deleted. Servers before MLflow's PR 24825 leave such ones."""
-    others = ", ".join(found.number for found in versions(name))
+def resolve(reference: str) -> Version:
+    """The version that a REFERENCE names. Raises UserError where there is none."""
+    name, at, alias = reference.partition("@")
+    return at_alias(name, alias) if at else version(*reference.split("/", 1))
+
+
+def dangling_message(name: str, alias: str, number: str) -> str:
+    """The line about an alias whose version was deleted, which servers before MLflow's PR 24825 allow."""
+    others = ", ".join(version.number for version in versions(name))
     mend = "`mtl rollback --to VERSION`" if others else "`mtl promote`"
     advice = f"{mend} mends it" if (name, alias) == (JOINT, CHAMPION) else "move or delete the alias in MLflow"
-    return f"{shown()}: {name}@{alias} points at version {number}, which is gone; known: {others or 'none'}; {advice}"
+    return (
+        f"{public_uri()}: {name}@{alias} points at version {number}, which is gone; known: {others or 'none'}; {advice}"
+    )
 
 
-def _known(name: str, number: str | None) -> Version | None:
-    return next((found for found in versions(name) if found.number == number), None)
+def _by_number(name: str, number: str | None) -> Version | None:
+    return next((version for version in versions(name) if version.number == number), None)
 
 
 def version(name: str, number: str) -> Version:
-    """A version by its number. Raises UserError where there is none, naming those there are."""
-    there = {found.number: found for found in versions(name)}
-    if not there:
-        raise UserError(f"{shown()}: no registered model {name!r} with a version; `mtl promote` registers the models")
-    if number not in there:
-        raise UserError(f"{shown()}: {name} has no version {number!r}; known: {', '.join(there)}")
-    return there[number]
+    """A version by its number. Raises UserError, which lists the versions, where there is none."""
+    known = {version.number: version for version in versions(name)}
+    if not known:
+        raise UserError(
+            f"{public_uri()}: no registered model {name!r} with a version; `mtl promote` registers the models"
+        )
+    if number not in known:
+        raise UserError(f"{public_uri()}: {name} has no version {number!r}; known: {', '.join(known)}")
+    return known[number]
 
 
 def move_champion(to: Version, expected: str | None, *, back: bool = False) -> None:
-    """Move the alias `champion` to a version, and write down which one it had before (unless it goes `back`).
+    """Move the alias `champion` to a version and tag that with its predecessor; `back` tags that as rolled back.
 
-    MLflow cannot compare and set in one step. So the alias is looked at right before and right after; between two
-    machines the later move holds, and the earlier one says so. The alias always names one whole version. Tags are set
-    before it moves: where they cannot be, it stays, and a rollback that is cut off is not undone by the next promotion.
-    Nothing is deleted: MLflow's accounts may write without being allowed to delete.
+    MLflow cannot compare and set in one step, so the alias is read right before and right after. Of two machines that
+    move it at once, the later wins, and the earlier raises. Tags are set before the alias moves: where that fails, the
+    alias stays, and a rollback that is interrupted is not undone by the next promotion. Nothing is deleted, because
+    accounts of MLflow may write without being allowed to delete.
 
-    Raises UserError where the alias does not point at the version `expected` (None: nowhere), before or after.
+    Raises UserError where the alias does not point at version `expected` (None: nowhere) before, or at `to` after.
     """
     with connection() as client:
         now = aliases(to.name).get(CHAMPION)
@@ -158,7 +177,7 @@ def move_champion(to: Version, expected: str | None, *, back: bool = False) -> N
             raise UserError(
                 f"{to.name}@{CHAMPION} was moved from {_named(expected)} to {_named(now)} meanwhile; try again"
             )
-        before = _known(to.name, expected)  # None also where the alias pointed at a version that is gone
+        before = _by_number(to.name, expected)  # None also where the alias pointed at a deleted version
         if before is not None and not back:
             client.set_model_version_tag(to.name, to.number, PREVIOUS, before.number)
         if before is not None and back:
@@ -168,7 +187,7 @@ def move_champion(to: Version, expected: str | None, *, back: bool = False) -> N
         client.set_registered_model_alias(to.name, CHAMPION, to.number)
         now = aliases(to.name).get(CHAMPION)
         if now != to.number:
-            raise UserError(f"{to.name}@{CHAMPION} was moved to {_named(now)} at the same moment: that holds")
+            raise UserError(f"{to.name}@{CHAMPION} was moved to {_named(now)} at the same moment, and stays there")
 
 
 def _named(number: str | None) -> str:

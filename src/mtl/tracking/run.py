@@ -1,10 +1,11 @@
-"""One MLflow run: what is logged into it."""
+"""An MLflow run and the methods that log into it."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Run(Sender):
-    """One MLflow run."""
+    """An MLflow run; a server that is away delays its calls, and loses none (`Sender`)."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log numbers."""
@@ -50,44 +51,44 @@ class Run(Sender):
         self.send(Call("artifacts", folder.name), lambda files: shutil.copytree(folder, files, dirs_exist_ok=True))
 
     def end_other(self, run_id: str, reason: str) -> None:
-        """End the run of a process that was killed."""
+        """End another run, whose process was killed, with the tag `reason`."""
         what = "end of a killed run"
         self.send(Call("batch", what, {"tags": {"reason": reason}}, run_id))
         self.send(Call("end", what, {"status": "KILLED", "end_time": milliseconds()}, run_id))
 
     def log_json(self, content: Any, name: str) -> None:
-        """Log an artifact that is JSON."""
+        """Log JSON as the artifact `name`."""
         self.send(Call("artifacts", name), lambda files: (files / name).write_text(json.dumps(content, indent=2)))
 
     def log_figures(self, figures: Mapping[str, Figure]) -> None:
-        """Log figures as pictures, each under its name with `.png` behind it."""
+        """Log each figure as the artifact `<name>.png`."""
 
-        def draw(files: Path, name: str, figure: Figure) -> None:
+        def draw(name: str, figure: Figure, files: Path) -> None:
             (files / name).parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(files / f"{name}.png")
 
         for name, figure in figures.items():
-            self.send(Call("artifacts", name), lambda files, name=name, figure=figure: draw(files, name, figure))
+            self.send(Call("artifacts", name), partial(draw, name, figure))
 
     def log_history(self, task: str, history: Sequence[Mapping[str, float]]) -> None:
-        """Log a training's learning curves as a picture."""
+        """Log the learning curves of a training as a figure."""
         from mtl.evaluation import figures
 
         self.log_figures({"learning_curves": figures.learning_curves(task, history)})
 
     def log_dataset(self, dataset: Dataset) -> None:
-        """Log which images the run used, with the md5 that DVC gives data/raw as digest."""
+        """Log the data set of the run, with DVC's md5 of data/raw as its digest."""
         from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.data.meta_dataset import MetaDataset
 
         source = CodeDatasetSource({"data.source": dataset.source, "dvc.path": "data/raw"})
         digest = lineage.hashes("load_data", "outs").get("data/raw")
-        described = MetaDataset(source, dataset.name, digest).to_dict()
-        self.send(Call("dataset", "data set", {"context": "training", **described}))
+        entity = MetaDataset(source, dataset.name, digest)  # type: ignore[abstract]  # MLflow left its `profile` abstract
+        self.send(Call("dataset", "data set", {"context": "training", **entity.to_dict()}))
         self.log_tags({"dataset": dataset.name, "dataset_official": str(dataset.official).lower()})
 
     def log_model(self, model: keras.Model, about: Mapping[str, Any], images: np.ndarray | Images) -> None:
-        """Log a task's model with its signature, an input example and what is known about it, `classes` at least."""
+        """Log a task's model with signature, input example and the metadata `about`, `classes` at least."""
         self.log_saved("model", "model", lambda files: save_model(files, model, about, images))
 
     def log_joint_model(self, folder: Path, images: np.ndarray | Images) -> None:

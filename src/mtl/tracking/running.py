@@ -1,7 +1,7 @@
-"""The runs that stages of this repository are at, so that one whose process was killed is ended by the next stage.
+"""Notes of the runs of stages in progress, so that the next stage ends a run whose process was killed.
 
-`.running/<id>/` is one run: `run.json` says which, and its process holds `lock`, which the system takes from a process
-that is gone, however it ended. What another machine noted in a shared folder, or a copied one, is let alone.
+`.running/<id>/` is one run: `run.json` identifies it, and its process locks `lock`, which the system unlocks when the
+process ends, however that happens. Notes of another machine, in a shared or copied folder, are ignored.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import platform
 import shutil
 import uuid
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,19 +18,20 @@ from mtl import files, lineage
 from mtl.errors import UserError
 from mtl.tracking.outbox import calls
 from mtl.tracking.outbox.identity import Identity, find
-from mtl.tracking.server import shown
+from mtl.tracking.outbox.locks import try_lock
+from mtl.tracking.server import public_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
 def root() -> Path:
-    """Where all of it is."""
+    """The folder of all notes."""
     return lineage.root() / ".running"
 
 
 class Note:
-    """The note of a run that is about to begin. A disk that takes none costs no run."""
+    """The note of a run that is about to begin. Where it cannot be written, the run begins without."""
 
     def __init__(self, identity: Identity) -> None:
         from filelock import FileLock
@@ -44,30 +44,32 @@ class Note:
             self.write(identity)
 
     def write(self, identity: Identity) -> None:
-        """Write down which run it is, again once it has an id."""
+        """Write the identity of the run; again once it has an id."""
         with contextlib.suppress(UserError):
             if self._lock.is_locked:
                 files.write_json(self._folder / "run.json", {"owner": _owner(), "identity": asdict(identity)})
 
     def remove(self) -> None:
-        """Forget a run that has ended."""
+        """Remove the note of a run that has ended."""
         _remove(self._folder)
         self._lock.release()
 
 
 def end_killed(client: MlflowClient) -> None:
-    """End the runs of this store whose process is gone. Raises what the client raises where the server is away."""
+    """End the runs of this store whose process is gone. Raises the client's error where the server is away."""
+    from filelock import FileLock
+
     for folder in sorted(root().glob("*")):
-        with _held(folder) as free:
-            if not free:
+        with try_lock(FileLock(folder / "lock")) as is_held:
+            if not is_held:  # its process is alive
                 continue
             try:
-                noted = files.read_json(folder / "run.json")
-                owner, identity = noted["owner"], Identity(**noted["identity"])
-            except (UserError, OSError, TypeError, KeyError):  # it was killed before that was written
+                note = files.read_json(folder / "run.json")
+                owner, identity = note["owner"], Identity(**note["identity"])
+            except (UserError, OSError, TypeError, KeyError):  # the process was killed before it wrote that
                 _remove(folder)
                 continue
-            if owner == _owner() and identity.uri == shown():
+            if owner == _owner() and identity.uri == public_uri():
                 _end(client, identity)
                 _remove(folder)
 
@@ -78,7 +80,7 @@ def _end(client: MlflowClient, identity: Identity) -> None:
         if run_id is not None and client.get_run(run_id).info.status == "RUNNING":
             client.set_tag(run_id, "reason", "its process was killed")
             client.set_terminated(run_id, "KILLED")
-    except Exception as error:  # it was deleted
+    except Exception as error:  # the run was deleted
         if not calls.refused(error):
             raise
 
@@ -87,24 +89,7 @@ def _owner() -> list[str]:
     return [platform.node(), str(lineage.root())]
 
 
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[bool]:
-    """Hold a note; yield whether that could be had, which a process that lives prevents."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except (Timeout, OSError, NotImplementedError):
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
-
-
 def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    with contextlib.suppress(OSError):  # there are others
+    with contextlib.suppress(OSError):  # other notes are in it
         folder.parent.rmdir()

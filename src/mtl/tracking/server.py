@@ -1,4 +1,4 @@
-"""The MLflow store: where it is, whether it answers, and its experiments."""
+"""The MLflow store: its address, its state and its experiments."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from mtl import lineage
 from mtl.errors import UserError, one_line
-from mtl.tracking.advice import MEND, NO_ANSWER, START, explained
+from mtl.tracking.advice import MEND, NO_ANSWER, START, explain
 from mtl.tracking.opening import ARTIFACTS, open_store, quieten
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-SECONDS = 5  # how long a server may take to answer at all
-REQUEST_SECONDS = 30  # how long it may take for a request: it has a database and an artifact store to ask
+SECONDS = 5  # timeout of the first request, which only asks whether a server answers
+REQUEST_SECONDS = 30  # timeout of a request, for which the server asks a database and an artifact store
 
 
 def uri() -> str:
@@ -28,78 +28,78 @@ def uri() -> str:
 
 @contextmanager
 def client() -> Iterator[MlflowClient]:
-    """A client to look up what was logged.
+    """Yield a client for reading what was logged.
 
-    Raises UserError where nothing was logged yet, or where the tracking server does not answer or refuses us.
+    Raises UserError where nothing was logged yet, or where the tracking server does not answer or denies access.
     """
     import mlflow
 
     refuse_absent()
     prepare_client()
-    with answers():
+    with translating_errors():
         yield mlflow.MlflowClient()
 
 
 def refuse_absent() -> None:
-    """Raises UserError where there is no store yet, and nothing to be looked up in one."""
+    """Raise UserError where there is no store yet, so that there is nothing to look up."""
     root = lineage.root()
     if uri() != f"sqlite:///{root / 'mlflow.db'}" or (root / "mlflow.db").exists():
         return
     server = "set MLFLOW_TRACKING_URI to a server"
     if (root / "dvc.yaml").exists():
         raise UserError(
-            f"there is no mlflow.db here: no run was logged in this folder yet; `dvc repro` does it, or {server}"
+            f"there is no mlflow.db here: no run was logged in this folder yet; `dvc repro` logs one, or {server}"
         )
     raise UserError(f"there is no mlflow.db here, and {root} is no project; go to the root of one, or {server}")
 
 
 def prepare_client(seconds: int = REQUEST_SECONDS) -> None:
-    """Point MLflow at the store, once per process, before its first use; a request may take so many seconds."""
+    """Point MLflow at the store before its first use in a process; `seconds` is the timeout of a request."""
     import mlflow
 
     # `mlflow run` sets these; they would pull the runs of all stages into one.
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
         os.environ.pop(name, None)
-    # MLflow's own 120 s and 7 retries would hold a stage for many minutes when a server goes away. What is tried again
-    # is decided here (a stage: at its end): a second request could make a second model where the first was slow.
+    # MLflow's own 120 s and 7 retries would hold a stage for many minutes when a server goes away. This project decides
+    # what is sent again (by a stage: at its end): a retry could create a second model where the first was slow.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(seconds))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    # It prints the address of each run with the user and password in it.
+    # MLflow prints the address of each run, with user and password.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     quieten()
     mlflow.set_tracking_uri(uri())
 
 
 @contextmanager
-def answers(more: str = "") -> Iterator[None]:
-    """Open the store; turn what fails in it into one line that names it (without its password), and ends in `more`."""
+def translating_errors(suffix: str = "") -> Iterator[None]:
+    """Open the store, and turn its errors into UserError: one line that names it, without password, plus `suffix`."""
     import requests
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     errors = (MlflowException, SQLAlchemyError, requests.RequestException, ImportError, ValueError)
-    name = f"the MLflow {'tracking server' if _is_served() else 'store'} {shown()}"
+    name = f"the MLflow {'tracking server' if _is_served() else 'store'} {public_uri()}"
     try:
-        if (why := silence()) is not None:
-            raise UserError(f"{name}: {why}{more}")
+        if (why := unreachable_reason()) is not None:
+            raise UserError(f"{name}: {why}{suffix}")
         open_store(uri(), lineage.root())
     except (*errors, OSError, sqlite3.Error) as error:
-        mend = f"; {MEND}" if isinstance(error, OSError) and not explained(error) else ""
-        raise UserError(f"{name}: {_told(error)}{mend}{more}") from None
+        mend = f"; {MEND}" if isinstance(error, OSError) and not explain(error) else ""
+        raise UserError(f"{name}: {_reason_and_advice(error)}{mend}{suffix}") from None
     try:
         yield
     except errors as error:
-        raise UserError(f"{name}: {_told(error)}{more}") from None
+        raise UserError(f"{name}: {_reason_and_advice(error)}{suffix}") from None
 
 
 def _is_served() -> bool:
     return uri().startswith(("http:", "https:"))
 
 
-def silence() -> str | None:
-    """Why a tracking server does not answer at all within SECONDS, and what to do; None where it does.
+def unreachable_reason() -> str | None:
+    """The reason why a tracking server does not answer within SECONDS, with advice; None where it does.
 
-    A database is not asked. A server is, with the certificates that MLflow's own requests go by.
+    The request uses the certificates that MLflow's own requests use. A database is not asked: None.
     """
     import requests
     from mlflow.utils.credentials import get_default_host_creds
@@ -107,48 +107,48 @@ def silence() -> str | None:
     if not _is_served():
         return None
     try:
-        by = get_default_host_creds(uri())
-        requests.get(uri(), timeout=SECONDS, verify=by.verify, cert=by.client_cert_path)
-    except (OSError, ValueError) as error:  # those of requests are among them; a certificate's file may not be there
-        known = explained(error)
+        credentials = get_default_host_creds(uri())
+        requests.get(uri(), timeout=SECONDS, verify=credentials.verify, cert=credentials.client_cert_path)
+    except (OSError, ValueError) as error:  # includes those of requests; the file of a certificate may be missing
+        known = explain(error)
         return known if known not in (None, NO_ANSWER) else f"{NO_ANSWER}; {START}"
     return None
 
 
-def shown() -> str:
+def public_uri() -> str:
     """The tracking URI without user and password."""
     scheme, separator, rest = uri().partition("://")
     return scheme + separator + rest.rpartition("@")[2].rstrip("/")
 
 
 def reason(error: Exception) -> str:
-    """What a failed call says and what to do, in one line, without the password that MLflow quotes with the address."""
-    said = one_line(error).replace(uri(), shown())
-    if status := re.search(r"too many (\d{3}) error responses", said):
+    """The message of a failed call, with advice, in one line, without the password that MLflow quotes in addresses."""
+    message = one_line(error).replace(uri(), public_uri())
+    if status := re.search(r"too many (\d{3}) error responses", message):
         return f"it answers with error {status[1]}; its log says why"
-    if known := explained(error):
+    if known := explain(error):
         return known
-    return NO_ANSWER if re.search("Max retries exceeded|timeout exception", said) else said[:300]
+    return NO_ANSWER if re.search("Max retries exceeded|timeout exception", message) else message[:300]
 
 
-def _told(error: Exception) -> str:
-    said = reason(error)
-    return f"{said}; {START}" if said == NO_ANSWER else said
+def _reason_and_advice(error: Exception) -> str:
+    message = reason(error)
+    return f"{message}; {START}" if message == NO_ANSWER else message
 
 
 def experiment_id(name: str) -> str:
-    """The id of the experiment `name`, made where it is not there yet."""
+    """The id of the experiment `name`, which is created where it does not exist."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    local = lineage.root() / ARTIFACTS / name if uri().startswith("sqlite:") else None
-    found = mlflow.get_experiment_by_name(name)
-    if found is not None:
-        return found.experiment_id
+    local = (lineage.root() / ARTIFACTS / name).as_uri() if uri().startswith("sqlite:") else None
+    experiment = mlflow.get_experiment_by_name(name)
+    if experiment is not None:
+        return experiment.experiment_id
     try:
-        return mlflow.create_experiment(name, artifact_location=local and local.as_uri())
+        return mlflow.create_experiment(name, artifact_location=local)
     except MlflowException:  # another client of the same store was first
-        found = mlflow.get_experiment_by_name(name)
-        if found is None:
+        experiment = mlflow.get_experiment_by_name(name)
+        if experiment is None:
             raise
-        return found.experiment_id
+        return experiment.experiment_id

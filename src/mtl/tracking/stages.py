@@ -16,13 +16,13 @@ from mtl.tracking.outbox.calls import Call, flat
 from mtl.tracking.outbox.identity import Identity, begin, identify
 from mtl.tracking.outbox.sender import END
 from mtl.tracking.run import Run
-from mtl.tracking.server import answers, experiment_id, prepare_client
+from mtl.tracking.server import experiment_id, prepare_client, translating_errors
 
 TUNE = "tune"  # the experiment of all studies
 
 
-class _Dropped(Run):
-    """A run that nobody keeps."""
+class _NullRun(Run):
+    """A run that is not logged."""
 
     def __init__(self) -> None:
         pass
@@ -37,21 +37,21 @@ def stage_run(experiment: str, settings: Params, stage: str | None = None, pipel
 
     Args:
         experiment: name of the experiment, which is that of the stage or of the task.
-        settings: parameters; the run holds those that the stage uses.
-        stage: name in dvc.yaml where it is not the experiment's.
-        pipeline: folder of the dvc.yaml that has it.
+        settings: parameters, of which those that the stage uses are logged.
+        stage: name in dvc.yaml; None where it is that of the experiment.
+        pipeline: folder of the dvc.yaml with the stage.
 
     Raises:
-        UserError: the tracking server does not answer, or refuses us.
+        UserError: the tracking server does not answer, or denies access.
     """
     import mlflow
 
     prepare_client()
     name = os.environ.get("DVC_EXP_NAME")
     identity = identify(experiment, None, name, _tags())
-    with answers():
+    with translating_errors():
         running.end_killed(mlflow.MlflowClient())
-        note = running.Note(identity)  # before it begins: killed in between, it is known by when it began
+        note = running.Note(identity)  # first: killed in between, the run is identified by its start time
         run = _begin(identity)
     status = "FAILED"
     try:
@@ -65,55 +65,57 @@ def stage_run(experiment: str, settings: Params, stage: str | None = None, pipel
         status = "FINISHED"
     finally:
         run.end(status)
-        ended = END not in run.lost  # else the next stage ends it
+        ended = END not in run.lost  # otherwise the next stage ends it
         if ended:
             note.remove()
-        if ended or status == "FINISHED":  # else a full disk has failed the stage too, which says so
+        if ended or status == "FINISHED":  # otherwise the stage failed too, with the message of a full disk
             run.report()
 
 
 @contextmanager
 def no_run() -> Iterator[Run]:
-    """What stands in for a run in a process that tracks nothing: all that is logged to it is dropped."""
-    yield _Dropped()
+    """Yield a stand-in for a run in a process that tracks nothing: what is logged to it is dropped."""
+    yield _NullRun()
 
 
 @contextmanager
 def study_run(study: str, identity: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Run, str]]:
-    """Open the MLflow run of a study, the one it has already or a new one; yield it and its id.
+    """Open the MLflow run of a study, its earlier one or a new one; yield it and its id.
 
     Args:
-        study: its name, which becomes that of the run.
-        identity: what tells it from an earlier study of the same name.
-        parameters: what all of its trials share, flat.
+        study: name of the study and of the run.
+        identity: id of the study, which differs from that of an earlier study of the same name.
+        parameters: parameters that all trials share, flat.
 
     Raises:
-        UserError: the tracking server does not answer, or refuses us.
+        UserError: the tracking server does not answer, or denies access.
     """
     import mlflow
 
     prepare_client()
-    theirs = {"study": study, "study_id": identity, "kind": "study"}
-    with answers():
+    tags = {"study": study, "study_id": identity, "kind": "study"}
+    with translating_errors():
         client = mlflow.MlflowClient()
-        where = " and ".join(f"tags.{key} = '{value}'" for key, value in theirs.items())
+        query = " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
 
-        def first() -> str | None:
+        def find_first() -> str | None:
             order = ["attributes.start_time"]
-            found = client.search_runs([experiment_id(TUNE)], where, max_results=1, order_by=order)
-            return found[0].info.run_id if found else None
+            runs = client.search_runs([experiment_id(TUNE)], query, max_results=1, order_by=order)
+            return runs[0].info.run_id if runs else None
 
-        made = None if first() else _begin(identify(TUNE, None, study, _tags(theirs))).identity.run_id
-        known = first() or made
-        if made not in (None, known):  # another machine did the same at the same moment
-            client.delete_run(made)
-        client.update_run(known, "RUNNING")
-        run = Run(identify(TUNE, known, study))
+        run_id = find_first()
+        if run_id is None:
+            new = begin(client, identify(TUNE, None, study, _tags(tags)))
+            run_id = find_first() or new
+            if run_id != new:  # another machine began one at the same moment
+                client.delete_run(new)
+        client.update_run(run_id, "RUNNING")
+        run = Run(identify(TUNE, run_id, study))
     status = "FAILED"
     try:
         run.log_tags(lineage.git())
         run.log_params(parameters)
-        yield run, run.identity.run_id
+        yield run, run_id
         status = "FINISHED"
     finally:
         run.end(status)
@@ -121,13 +123,13 @@ def study_run(study: str, identity: str, parameters: Mapping[str, Any]) -> Itera
 
 
 def trial_run(parent: str, name: str, tags: Mapping[str, str]) -> tuple[Run, str | None]:
-    """Begin the MLflow run of a trial under that of its study; return it and its id (None: written down for later)."""
+    """Begin the MLflow run of a trial under that of its study; return it and its id (None: logged later)."""
     identity = identify(TUNE, None, name, _tags({**tags, "mlflow.parentRunId": parent}))
     try:
         run = _begin(identity)
-    except Exception as error:  # the client raises what requests and SQLAlchemy raise
+    except Exception as error:  # also those of requests and SQLAlchemy
         run = Run(identity)
-        run.leave("run", error)
+        run.go_offline("run", error)
     return run, run.identity.run_id
 
 
@@ -138,23 +140,23 @@ def _begin(identity: Identity) -> Run:
 
 
 def _tags(own: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The tags that a run begins with: `own`, and MLflow's: who began it, with what program."""
+    """The first tags of a run: `own`, and MLflow's, such as the user and the program."""
     from mlflow.tracking.context.registry import resolve_tags
 
     return resolve_tags(dict(own or {}))
 
 
 def used_params(experiment: str, settings: Params) -> dict[str, Any]:
-    """The parameters that the stage behind `experiment` uses, flat: `recipe.optimizer.learning_rate`, …"""
-    everything = settings.model_dump()
+    """The parameters that the stage of `experiment` uses, flat: `recipe.optimizer.learning_rate`, …"""
+    tree = settings.model_dump()
     if experiment == "load_data":
-        used = {key: everything[key] for key in ("seed", "data")}
+        used = {key: tree[key] for key in ("seed", "data")}
     elif experiment in settings.tasks:
         task = settings.task(experiment)
-        used = {key: everything[key] for key in ("seed", "data", "hardware")}
-        used |= {"task": everything["tasks"][experiment], "recipe": settings.recipes[task.recipe].model_dump()}
+        used = {key: tree[key] for key in ("seed", "data", "hardware")}
+        used |= {"task": tree["tasks"][experiment], "recipe": settings.recipes[task.recipe].model_dump()}
     else:
-        used = {"tasks": everything["tasks"]}
+        used = {"tasks": tree["tasks"]}
     return dict(flat(used))
 
 

@@ -1,1 +1,1 @@
-"""What a run is told while its server is away: calls as data, written down and sent later, once each."""
+"""Calls to the MLflow server as data. While it is away they are written down; later each is sent once."""

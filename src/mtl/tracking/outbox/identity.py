@@ -1,4 +1,4 @@
-"""Which run it is that is told something: one that the server has, or one that is to begin there."""
+"""The identity of a run: one that the server has, or one that is to begin there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mtl.tracking.outbox import calls
-from mtl.tracking.server import experiment_id, shown
+from mtl.tracking.server import experiment_id, public_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Identity:
-    """Which run it is. `run_id` is None where it could not be begun; then the rest is what to begin it with.
+    """The identity of a run.
 
-    `uri` is that of its server without the password, `start_time` in milliseconds since the epoch.
+    Attributes:
+        uri: its server, without the password.
+        run_id: None where it could not be begun; the other attributes begin it later.
+        start_time: milliseconds since the epoch.
     """
 
     uri: str
@@ -32,33 +35,31 @@ class Identity:
 def identify(
     experiment: str, run_id: str | None = None, name: str | None = None, tags: Mapping[str, str] | None = None
 ) -> Identity:
-    """A run of the present store: one that is there (`run_id`), or one that begins now."""
-    return Identity(shown(), experiment, run_id, name, dict(tags or {}), time.time_ns() // 1_000_000)
+    """The identity of a run of the current store: an existing one (`run_id`), or one that begins now."""
+    return Identity(public_uri(), experiment, run_id, name, dict(tags or {}), time.time_ns() // 1_000_000)
 
 
 def begin(client: MlflowClient, identity: Identity) -> str:
-    """Begin a run on the server; its id."""
-    made = client.create_run(
-        experiment_id(identity.experiment), identity.start_time, dict(identity.tags), identity.name
-    )
-    return made.info.run_id
+    """Begin a run on the server; return its id."""
+    run = client.create_run(experiment_id(identity.experiment), identity.start_time, dict(identity.tags), identity.name)
+    return run.info.run_id
 
 
-def begun(client: MlflowClient, identity: Identity) -> str:
-    """The id of a run that may have been begun before: by a call whose answer was lost, or a log that was killed."""
+def find_or_begin(client: MlflowClient, identity: Identity) -> str:
+    """The id of a run that may exist: from a call whose response was lost, or a `mtl log` that was killed."""
     return find(client, identity) or begin(client, identity)
 
 
 def find(client: MlflowClient, identity: Identity) -> str | None:
-    """The id of a run by when and with what tags it began."""
+    """The id of the run with this start time and these tags; None where there is none."""
     experiment = experiment_id(identity.experiment)
     same_time = client.search_runs([experiment], f"attributes.start_time = {identity.start_time}")
     same = (run.info.run_id for run in same_time if run.data.tags.items() >= identity.tags.items())
     return next(same, None)
 
 
-def has(client: MlflowClient, run_id: str) -> bool:
-    """Whether the store has a run, and not deleted. Raises what the client raises where the server is away."""
+def exists(client: MlflowClient, run_id: str) -> bool:
+    """Tell whether the store has a run that is not deleted. Raises the client's error where the server is away."""
     try:
         return client.get_run(run_id).info.lifecycle_stage == "active"
     except Exception as error:

@@ -1,7 +1,7 @@
-"""What could not be logged: written down beside the repository's data, and logged later, once and only once.
+"""Journals of calls that could not be sent, in the repository; each call is sent later, exactly once.
 
-`.pending/<time>-<id>/` is one run: `run.json` says which, `000001`, `000002`, … are its calls in their order, each with
-`call.json` and `files/`. A call is removed when the server has it; whoever writes or logs a run holds its `lock`.
+`.pending/<time>-<id>/` is one run: `run.json` is its identity, `000001`, `000002`, … are its calls in order, each with
+`call.json` and `files/`. A call is removed once the server has it. A process that writes or sends a run locks `lock`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,20 +20,21 @@ from mtl import files, lineage
 from mtl.errors import UserError, one_line
 from mtl.tracking.outbox import calls
 from mtl.tracking.outbox.calls import Call
-from mtl.tracking.outbox.identity import Identity, begun, has
-from mtl.tracking.server import reason, shown
+from mtl.tracking.outbox.identity import Identity, exists, find_or_begin
+from mtl.tracking.outbox.locks import try_lock
+from mtl.tracking.server import public_uri, reason
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
 def root() -> Path:
-    """Where all of it is."""
+    """The folder of all journals."""
     return lineage.root() / ".pending"
 
 
 class Journal:
-    """The calls of one run that are not logged yet. Not to be used without holding it: `begin` or `held`."""
+    """The calls of one run that are not sent yet. Hold it while using it: `begin` or `try_hold`."""
 
     def __init__(self, folder: Path) -> None:
         from filelock import FileLock
@@ -42,74 +43,63 @@ class Journal:
 
     @classmethod
     def begin(cls, identity: Identity) -> Journal:
-        """A new one, held until `release` or the end of this process. Raises OSError or UserError."""
+        """A new journal, held until `release` or the end of this process. Raises OSError or UserError."""
         folder = root() / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
-        with _changing():
+        with _locked_root():
             folder.mkdir()
             journal = cls(folder)
             journal._lock.acquire(timeout=0)
         try:
-            files.write_json(folder / "run.json", asdict(identity))  # last: without it the folder does not count
+            files.write_json(folder / "run.json", asdict(identity))  # last: without it the folder is no journal
         except BaseException:  # a full disk
             journal.release()
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return journal
 
-    @contextmanager
-    def held(self) -> Iterator[bool]:
-        """Hold it; yield whether that could be had."""
-        from filelock import Timeout
-
-        try:
-            self._lock.acquire(timeout=0)
-        except (Timeout, OSError):  # it is held, or was removed by who held it
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            self.release()
+    def try_hold(self) -> AbstractContextManager[bool]:
+        """Hold the journal; yield False where another process holds it, or held and removed it."""
+        return try_lock(self._lock)
 
     def release(self) -> None:
-        """Let others have it."""
+        """Let other processes hold the journal."""
         self._lock.release()
 
     def exists(self) -> bool:
-        """Whether it is there still: a process that logs it removes it."""
+        """Tell whether it still exists: the process that sends it removes it."""
         return (self.folder / "run.json").exists()
 
     @property
     def identity(self) -> Identity:
-        """Which run it is of. Raises UserError where run.json is not what was written."""
+        """The identity of its run. Raises UserError where run.json is damaged."""
         try:
             return Identity(**files.read_json(self.folder / "run.json"))
         except (TypeError, UserError) as error:
             raise self._broken("run.json", error) from None
 
     def add(self, call: Call, files: Path) -> None:
-        """Write down a call with a copy of its files, whole or not at all. Raises OSError."""
-        last = [int(known.name) for known in self._folders()[-1:]]
+        """Write a call with a copy of its files, whole or not at all. Raises OSError."""
+        last = [int(folder.name) for folder in self._folders()[-1:]]
         folder = self.folder / f"{sum(last) + 1:06d}"
-        half = folder.with_suffix(".tmp")
-        shutil.rmtree(half, ignore_errors=True)
+        temporary = folder.with_suffix(".tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
         try:
-            shutil.copytree(files, half / "files")
-            (half / "call.json").write_text(json.dumps(asdict(call), default=float), encoding="utf-8")
-            half.rename(folder)
-        except BaseException:  # a full disk gets its room back
-            shutil.rmtree(half, ignore_errors=True)
+            shutil.copytree(files, temporary / "files")
+            (temporary / "call.json").write_text(json.dumps(asdict(call), default=float), encoding="utf-8")
+            temporary.rename(folder)
+        except BaseException:  # free the space on a full disk
+            shutil.rmtree(temporary, ignore_errors=True)
             raise
 
     def calls(self) -> Iterator[tuple[Path, Call]]:
-        """The folder of each call, in the order in which they were made. Raises UserError where one cannot be read."""
+        """Yield the folder of each call and the call, in order. Raises UserError where one cannot be read."""
         for folder in self._folders():
             try:
                 call = Call(**json.loads((folder / "call.json").read_text(encoding="utf-8")))
                 if call.kind not in calls.KINDS:
                     raise ValueError(f"there is no kind {call.kind!r}")
             except (TypeError, ValueError, OSError) as error:
-                if folder.exists():  # else it was logged meanwhile
+                if folder.exists():  # otherwise it was sent meanwhile
                     raise self._broken(f"{folder.name}/call.json", error) from None
             else:
                 yield folder, call
@@ -123,48 +113,51 @@ class Journal:
         )
 
     def log(self, client: MlflowClient) -> list[str]:
-        """Send all that is left, and forget what the server has; return what it refused and why. Hold it before.
+        """Send all calls, and remove those that the server accepts. The journal must be held.
+
+        Returns:
+            A line for each call that the server refused.
 
         Raises:
-            UserError: the server says that it does not have the run.
-            Exception: what the client raises where the server is away; what was sent by then is not sent again.
+            UserError: the server does not have the run.
+            Exception: the client's error where the server is away; calls that were sent by then are not sent again.
         """
         identity, refused, ended = self.identity, [], True
-        run_id = identity.run_id or begun(client, identity)
-        if not has(client, run_id):
+        run_id = identity.run_id or find_or_begin(client, identity)
+        if not exists(client, run_id):
             raise UserError(
-                f"{shown()} has no run {run_id} (another database? deleted?);"
+                f"{public_uri()} has no run {run_id} (another database? deleted?);"
                 f" remove {self.folder} to give up what is in it"
             )
         for folder, call in self.calls():
             try:
                 calls.perform(client, run_id, call, folder / "files")
             except Exception as error:
-                if not calls.refused(error) and not calls.refused_for_now(error):
+                if not calls.refused(error) and not calls.refused_temporarily(error):
                     raise
                 advice = "remove the folder to give that up" if calls.refused(error) else "it stays written down"
                 refused.append(f"the server refuses {call.what}, {folder}: {reason(error)}; {advice}")
                 ended &= call.kind != "end"
             else:
-                _remove(folder)
-        # Else its process was killed before it could say how it ended.
+                _remove_whole(folder)
+        # Otherwise its process was killed before it could end the run.
         if ended and client.get_run(run_id).info.status == "RUNNING":
             client.set_terminated(run_id, "KILLED")
         if not refused:
-            _remove(self.folder)
+            _remove_whole(self.folder)
         return refused
 
 
-def _remove(folder: Path) -> None:
+def _remove_whole(folder: Path) -> None:
     """Remove a folder so that a kill half-way leaves nothing that looks whole."""
-    gone = folder.with_name(f".{folder.name}")
-    folder.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)  # another process may remove it at the same time, as residue
+    hidden = folder.with_name(f".{folder.name}")
+    folder.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)  # another process may remove it at the same time, as residue
 
 
 @contextmanager
-def _changing() -> Iterator[None]:
-    """Hold the right to make and remove folders of journals; what killed processes left of some is gone by then."""
+def _locked_root() -> Iterator[None]:
+    """Hold the lock for creating and removing journals, and first remove what killed processes left of some."""
     from filelock import FileLock
 
     root().mkdir(parents=True, exist_ok=True)
@@ -174,20 +167,18 @@ def _changing() -> Iterator[None]:
 
 
 def remove_residue() -> None:
-    """Remove the folders that killed processes left before their run was written down, or while it was removed."""
+    """Remove folders of processes that were killed while they created or removed a journal."""
     if root().is_dir():
-        with _changing():
+        with _locked_root():
             pass
 
 
 def _remove_residue() -> None:
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
     for folder in root().iterdir():
         if not folder.is_dir() or ((folder / "run.json").exists() and not folder.name.startswith(".")):
             continue
-        try:
-            with FileLock(folder / "lock", timeout=0):
+        with try_lock(FileLock(folder / "lock")) as is_held:
+            if is_held:  # otherwise another process creates or removes it
                 shutil.rmtree(folder, ignore_errors=True)
-        except (Timeout, OSError):  # it is being made, or removed
-            continue

@@ -1,4 +1,4 @@
-"""Log what an outage left unlogged: `mtl log --pending`."""
+"""List and send what an outage of the server left in journals: `mtl log --pending`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from mtl.errors import UserError
 from mtl.tracking.outbox.identity import Identity
 from mtl.tracking.outbox.journal import Journal, remove_residue, root
-from mtl.tracking.server import answers, prepare_client, shown, uri
+from mtl.tracking.server import prepare_client, public_uri, translating_errors, uri
 
-PATIENCE = 300  # seconds that a request may take here: nothing waits for it, and a model may be large
+REQUEST_SECONDS = 300  # timeout of a request here: no stage waits for it, and a model may be large
 
 
 @dataclass(frozen=True)
 class Pending:
-    """A run that is not logged as a whole: which, and what of it is missing, in the order in which it was made."""
+    """A run that is not logged completely, and the names of its missing calls in order."""
 
     journal: Journal
     identity: Identity
@@ -28,25 +28,25 @@ class Pending:
 
 
 def journals() -> list[Journal]:
-    """All that there are, the oldest first."""
+    """All journals, the oldest first."""
     return [Journal(path.parent) for path in sorted(root().glob("[0-9]*/run.json"))]
 
 
-def everything() -> list[Pending]:
-    """What is pending, the oldest first. Raises UserError where it cannot be read."""
-    found = []
+def all_pending() -> list[Pending]:
+    """All pending runs, the oldest first. Raises UserError where one cannot be read."""
+    runs = []
     for journal in journals():
         try:
             missing = tuple(dict.fromkeys(call.what for _, call in journal.calls()))
-            found.append(Pending(journal, journal.identity, missing))
+            runs.append(Pending(journal, journal.identity, missing))
         except (UserError, FileNotFoundError):
-            if journal.exists():  # else it was logged meanwhile
+            if journal.exists():  # otherwise it was logged meanwhile
                 raise
-    return found
+    return runs
 
 
 def advice() -> str:
-    """What to do about a run that is not in the store; empty where nothing is pending."""
+    """Advice about a run that is not in the store; empty where nothing is pending."""
     count = len(journals())
     if not count:
         return ""
@@ -54,53 +54,53 @@ def advice() -> str:
 
 
 def log_all() -> Iterator[str]:
-    """Log all that is pending for the present server; yield a line for each run.
+    """Log all pending runs of the current server; yield a line for each.
 
-    It can be stopped at any moment and done again: nothing is logged twice, and nothing is forgotten before the server
-    has it.
+    It can be stopped at any moment and repeated: nothing is logged twice, and nothing is removed before the server has
+    it.
 
     Raises:
-        UserError: the server is away, refuses something or does not have a run; all is for another server; another
-            process does it already.
+        UserError: the server is away, refuses something or does not have a run; all runs are for another server;
+            another process is logging them.
     """
-    with _alone():
+    with _exclusive():
         remove_residue()
-        found = everything()
-        ours = [entry for entry in found if entry.identity.uri == shown()]
-        others = sorted({entry.identity.uri for entry in found} - {shown()})
-        elsewhere = [f"MLFLOW_TRACKING_URI={other} mtl log --pending" for other in others]
-        if elsewhere and not ours:
-            raise UserError(f"nothing is pending for {shown()}, but for another server: {'; '.join(elsewhere)}")
-        if not found:
+        runs = all_pending()
+        own = [run for run in runs if run.identity.uri == public_uri()]
+        other_uris = sorted({run.identity.uri for run in runs} - {public_uri()})
+        commands = [f"MLFLOW_TRACKING_URI={other} mtl log --pending" for other in other_uris]
+        if commands and not own:
+            raise UserError(f"nothing is pending for {public_uri()}, but for another server: {'; '.join(commands)}")
+        if not runs:
             yield "nothing is pending"
-        prepare_client(PATIENCE)
+        prepare_client(REQUEST_SECONDS)
         problems: list[str] = []
-        for entry in ours:
-            with entry.journal.held() as free:
-                if not free or not entry.journal.exists():
-                    yield f"{entry}: left to its stage, which is still running"
+        for run in own:
+            with run.journal.try_hold() as is_held:
+                if not is_held or not run.journal.exists():
+                    yield f"{run}: left to its stage, which is still running"
                     continue
-                with answers("; nothing is lost"):
-                    said = _log(entry.journal)
-            problems += said
-            yield f"{entry}: {'not all of it was logged' if said else 'logged'}"
-        yield from (f"for another server: {command}" for command in elsewhere)
+                with translating_errors("; nothing is lost"):
+                    failures = _log(run.journal)
+            problems += failures
+            yield f"{run}: {'not all of it was logged' if failures else 'logged'}"
+        yield from (f"for another server: {command}" for command in commands)
         if problems:
             raise UserError("; ".join(problems))
 
 
 def _log(journal: Journal) -> list[str]:
-    """Log it; return what could not be, in words. Raises what the client raises where the server is away."""
+    """Send a journal; return a line for each failure. Raises the client's error where the server is away."""
     import mlflow
 
     try:
         return journal.log(mlflow.MlflowClient(uri(), uri()))
-    except UserError as error:  # of this run alone
+    except UserError as error:  # about this run alone
         return [str(error)]
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def _exclusive() -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     if not root().is_dir():
