@@ -106,6 +106,17 @@ def small(tree: dict) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
+def new_artifact_stores() -> None:
+    """Fixtures of a module find their own project's files."""
+    forget_artifact_stores()
+
+
+@pytest.fixture(autouse=True)
+def own_artifact_stores() -> None:
+    """So does each test."""
+    forget_artifact_stores()
+
+
 def forget_artifact_stores() -> None:
     """Copies of a project share the ids of their runs, by which MLflow remembers, in a process, where files go."""
     if utils := sys.modules.get("mlflow.tracking._tracking_service.utils"):
