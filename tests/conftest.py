@@ -105,13 +105,6 @@ def small(tree: dict) -> None:
         tree["recipes"]["compact"]["precision"] = "float32"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def forget_artifact_stores() -> None:
-    """Copies of a project share the ids of their runs, by which MLflow remembers, in a process, where files go."""
-    if utils := sys.modules.get("mlflow.tracking._tracking_service.utils"):
-        utils._artifact_repos_cache.clear()
-
-
 @pytest.fixture(scope="session")
 def tensorflow() -> None:
     """TensorFlow in this process as the stages set it up, before anything is computed."""

@@ -7,11 +7,16 @@ from collections.abc import Mapping
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mtl.errors import UserError
 from mtl.tracking.advice import deleted_advice
 from mtl.tracking.registry import CHAMPION, JOINT, REFERENCE, LoggedModel, connection, resolve
 from mtl.tracking.server import public_uri, uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 _URI = re.compile(rf"models:/(?:(?P<id>m-[0-9a-f]{{32}})|(?P<reference>{REFERENCE}))")
 
@@ -66,16 +71,28 @@ def download_model(model: str, folder: Path) -> Path:
 def log_artifact(run_id: str, file: Path) -> None:
     """Add a file to the artifacts of a run that has ended."""
     with connection() as client:
-        client.log_artifact(run_id, str(file))
+        _repository(client, run_id).log_artifact(str(file))
 
 
 def download_artifact(run_id: str, name: str, folder: Path) -> Path | None:
     """Download an artifact of a run into `folder`; None where the run does not have it."""
     with connection() as client:
-        if name not in {file.path for file in client.list_artifacts(run_id)}:
+        repository = _repository(client, run_id)
+        if name not in {file.path for file in repository.list_artifacts()}:
             return None
         with redirect_stderr(StringIO()):
-            return Path(client.download_artifacts(run_id, name, str(folder)))
+            return Path(repository.download_artifacts(name, str(folder)))
+
+
+def _repository(client: MlflowClient, run_id: str) -> ArtifactRepository:
+    """The files of a run, in the place that its own store names.
+
+    MLflow's client looks a run's place up once per process. Copies of a project share the ids of their runs, so what
+    is written by id may end in another copy.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(client.get_run(run_id).info.artifact_uri, tracking_uri=uri())
 
 
 def run_metrics(run_id: str) -> dict[str, float]:
