@@ -33,6 +33,7 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports --no-cache --no-logo
+	$(VENV)/bin/mypy
 
 test: lint  ## linter and tests, within 10 minutes on 2 cores
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not release"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,15 @@ def small(tree: dict) -> None:
     tree["recipes"]["compact"] |= {"epochs": 2, "batch_size": 32, "options": {"widths": [8, 8]}}
     if backend.native_bfloat16() is False:
         tree["recipes"]["compact"]["precision"] = "float32"
+
+
+@pytest.fixture
+def full_disk():
+    """No file may grow beyond 4 kB: to the writer the same as a full disk, an OSError half-way."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 
@@ -19,15 +18,6 @@ from mtl.data import paths, store
 from mtl.errors import UserError
 from mtl.networks import saving
 from mtl.training import leftovers
-
-
-@pytest.fixture
-def full_disk():
-    """No file may grow beyond 4 kB: to the writer the same as a full disk, an OSError half-way."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path, full_disk):

@@ -49,7 +49,8 @@ def command(
     job = {"task": task, "data": address, "params": json.loads(settings.model_dump_json())}
     sys.path.append(str(Path.cwd()))  # a network of one's own is importable from here
     with folders.working(output.absolute(), job) if chief else folders.passing() as work:
-        local = folders.fetched(address, work / "images") if running.is_remote(address, settings.data) else None
+        remote = address if address is not None and running.is_remote(address, settings.data) else None
+        local = folders.fetched(remote, work / "images") if remote is not None else None
         mine = changed | ({"data.path": str(local)} if local else {})
         folders.write_params(source, mine, task, work / params.PATH)
         given = {errors.GIVEN: json.dumps({"file": str(source), "options": sorted(changed)})}

@@ -133,7 +133,7 @@ def _words(error: ErrorDetails, known: str) -> str:
         case "union_tag_not_found":
             return f"its name is missing, such as {{name: sgd, …}}; {known}"
         case "union_tag_invalid":
-            name = context["discriminator"].strip("'")
+            name = str(context["discriminator"]).strip("'")
             return f"unknown {name} {context['tag']!r}; use one of {context['expected_tags']}"
         case "too_short" | "too_long":
             bound = "at least {min_length}" if error["type"] == "too_short" else "at most {max_length}"

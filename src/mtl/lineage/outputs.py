@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
+
+from mtl import files
 
 
 def restore(stage: str) -> bool:
@@ -49,9 +50,4 @@ def leftovers(prefix: str) -> list[Path]:
         if name.startswith(prefix) and name not in declared
         for out in stage.get("outs", ())
     ]
-    return [path for out in outs if (path := Path(out["path"])).is_file() and _md5(path) == out.get("md5")]
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+    return [path for out in outs if (path := Path(out["path"])).is_file() and files.md5(path) == out.get("md5")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,13 +77,9 @@ def find(folder: Path) -> Candidate:
         advice = pending.advice() or f"`dvc repro -f -s {STAGE}` logs it"
         raise UserError(f"no run in MLflow has the joint model of this dvc.lock; {advice}")
     bundle = bundles.fetch(f"models:/{joint.model_id}", folder)
-    parts = tuple(_task(task, _md5(file)) for task, file in bundle.files.items())
+    parts = tuple(_task(task, files.md5(file)) for task, file in bundle.files.items())
     contents = {path: md5 for part in parts for path, md5 in part.contents.items()}
     return Candidate(Part(registry.JOINT, joint, contents), parts, bundle)
-
-
-def _md5(file: Path) -> str:
-    return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def _task(task: str, md5: str) -> Part:

@@ -14,7 +14,12 @@ from mtl.training import leftovers
 def run(main: Callable[[], object]) -> None:
     """Run a stage, and end with the DVC that started it; a failure is one line and brings back the earlier outputs."""
     _end_with_dvc()
-    errors.run(lambda: (leftovers.clear(), main()), lineage.restore)
+
+    def clear_and_run() -> None:
+        leftovers.clear()
+        main()
+
+    errors.run(clear_and_run, lineage.restore)
 
 
 def _end_with_dvc() -> None:

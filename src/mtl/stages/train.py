@@ -59,7 +59,8 @@ def main(task: str) -> None:
 
         saving.write(inference.plain(model), paths.model_path(task), classes)
         model = saving.read(paths.model_path(task))  # what is judged is what was saved
-        metrics, probabilities = {}, {}
+        metrics: dict[str, float] = {}
+        probabilities: dict[str, np.ndarray] = {}
         for split, (images, labels) in splits.items():
             if len(images):
                 probabilities[split] = inference.predict(model, images)

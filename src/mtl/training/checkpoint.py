@@ -21,7 +21,7 @@ from mtl.errors import UserError, one_line
 LOCK_SECONDS = 10.0  # an orphan sees within a second that DVC is gone; more than this is another training
 DONE = "done.json"  # beside the state of a training that is over: what it wrote
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # one epoch: epoch, loss, acc and, with validation images, val_loss, val_acc
 
 
 class Checkpoint:
@@ -138,9 +138,13 @@ def finish(folder: Path, written: Path, run_id: str, lock: Path = Path("dvc.lock
     if "DVC_STAGE" not in os.environ:
         clear(folder)
         return
-    with written.open("rb") as file:
-        md5 = hashlib.file_digest(file, "md5").hexdigest()
-    known = {"lock": str(lock), "stage": os.environ["DVC_STAGE"], "path": str(written), "md5": md5, "run": run_id}
+    known = {
+        "lock": str(lock),
+        "stage": os.environ["DVC_STAGE"],
+        "path": str(written),
+        "md5": files.md5(written),
+        "run": run_id,
+    }
     files.write_json(folder / DONE, known | more)
 
 

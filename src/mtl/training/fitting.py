@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -19,14 +18,12 @@ from mtl.data.feeds import Feed, readable
 from mtl.errors import UserError
 from mtl.tasks.targets import Head
 from mtl.training import hardware, optimizers
-from mtl.training.checkpoint import Checkpoint
+from mtl.training.checkpoint import Checkpoint, Row
 from mtl.training.losses import accuracy, summed
 from mtl.training.multiworker import cluster, collectives, loop
 
 # The code that dvc.yaml names for the stage `train`, below this package. A state that other code left is not resumed.
 CODE = ("data", "files.py", "networks", "stages/train.py", "tasks", "training")
-
-Row = dict[str, Any]  # one epoch: epoch, loss, acc and, with validation images, val_loss, val_acc
 
 
 def fit(

@@ -32,9 +32,9 @@ def address_of(data: str | None, settings: params.Data) -> str | None:
     return folders.located(data or settings.path)
 
 
-def is_remote(address: str | None, settings: params.Data) -> bool:
+def is_remote(address: str, settings: params.Data) -> bool:
     """Whether the images must be copied here first; the shards of TFRecords are read from where they are."""
-    return address is not None and "://" in address and settings.source != "tfrecord"
+    return "://" in address and settings.source != "tfrecord"
 
 
 def refuse_without(validation: int) -> None:
