@@ -80,6 +80,7 @@ def download_artifact(run_id: str, name: str, folder: Path) -> Path | None:
         repository = _repository(client, run_id)
         if name not in {file.path for file in repository.list_artifacts()}:
             return None
+        folder.mkdir(parents=True, exist_ok=True)
         with redirect_stderr(StringIO()):
             return Path(repository.download_artifacts(name, str(folder)))
 
