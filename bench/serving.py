@@ -42,10 +42,11 @@ BINARY = "Content-Type: application/octet-stream"
 
 def prepare(folder: Path) -> str:
     """Two models, their labels and an MLflow store with the first of them; returns its URI."""
-    from mtl import tracking
+    from mtl import files, tracking
     from mtl.config import params
     from mtl.data import backend
     from mtl.networks import saving
+    from mtl.tasks.spec import TaskSpec
 
     backend.import_tensorflow()
     import keras
@@ -54,19 +55,19 @@ def prepare(folder: Path) -> str:
     from mtl.networks import catalog
 
     images = np.random.default_rng(0).integers(0, 256, (2, *SHAPE)).astype(np.uint8)
+    frequencies = (1 / len(CLASSES),) * len(CLASSES)
+    groups = {name: name for name in CLASSES}
+    task = TaskSpec(name="task", columns=("class",), names=tuple(CLASSES), groups=groups, frequencies=frequencies)
     recipe = params.read().recipes["article_multiclass"]
     for seed, name in ((1, "other.keras"), (0, "models/task.keras")):
         keras.utils.set_random_seed(seed)
         model = catalog.build(recipe, SHAPE, len(CLASSES), images)
-        saving.write(model, folder / name, CLASSES)
-    labels = folder / "data/labels/task"
-    labels.mkdir(parents=True)
-    (labels / "classes.json").write_text(json.dumps({"classes": CLASSES, "of_class": {name: name for name in CLASSES}}))
-    np.save(labels / "y_train.npy", np.arange(10, dtype=np.uint8))
+        saving.write(model, folder / name, task)
+    files.write_json(folder / "data/labels/task/task.json", task.model_dump())
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     experiment = mlflow.create_experiment("bench", artifact_location=(folder / "artifacts").as_uri())
     with mlflow.start_run(experiment_id=experiment) as run:
-        tracking.Run(tracking.identify("bench", run.info.run_id)).log_model(model, {"classes": CLASSES}, images)
+        tracking.Run(tracking.identify("bench", run.info.run_id)).log_model(model, task, (), images)
     (logged,) = mlflow.search_logged_models([experiment], output_format="list")
     return logged.model_uri
 

@@ -18,10 +18,9 @@ from typing import Any
 import common
 import numpy as np
 
-from mtl import evaluation
 from mtl.config import params
 from mtl.data import store
-from mtl.tasks import scores
+from mtl.tasks import relations, scores
 
 TASKS = ("model1", "model2")
 RECIPES = {"model1": ("article_multiclass", 10), "model2": ("article_binary", 2)}
@@ -56,10 +55,10 @@ def train(seed: int, *options: str) -> dict[str, Any]:
         children = {task: common.child("bench/train_one.py", task, str(seed), files[task], *options) for task in TASKS}
         answers = {task: common.answer(child) for task, child in children.items()}
         probabilities = np.load(files["model1"], allow_pickle=False)
-    model1, model2 = (store.read_classes(task) for task in TASKS)
-    groups = np.array([model2["classes"].index(model2["of_class"][name]) for name in model1["classes"]])
-    derived = evaluation.group_sums(probabilities, groups)
-    answers["derived_acc"] = scores.accuracy(derived, store.read_labels("model2", "test"))
+    relation = relations.find("model2", {task: store.read_task(task) for task in TASKS})
+    assert relation is not None, "model1 does not imply model2 in params.yaml"
+    derived = relations.group_sums(probabilities, relation)
+    answers["derived_acc"] = scores.accuracy(derived, store.read_targets("model2", "test").labels)
     return answers
 
 

@@ -37,13 +37,12 @@ def main() -> None:
     from mtl.training import fitting
 
     backend.configure(settings.hardware, recipe.precision, options.seed)
-    splits = store.read_splits(options.task)
-    train, test = splits["train"], splits["test"]
+    train, test = store.read_examples("train", options.task), store.read_examples("test", options.task)
     if options.images:
         chosen = np.random.default_rng(options.seed).permutation(len(train[0]))[: options.images]
-        train = (train[0][chosen], train[1][chosen])
-    classes = store.read_classes(options.task)["classes"]
-    model = catalog.build(recipe, train[0].shape[1:], len(classes), train[0])
+        train = store.Examples(train.images[chosen], train.labels[chosen])
+    outputs = len(store.read_task(options.task).names)
+    model = catalog.build(recipe, train.images.shape[1:], outputs, train.images)
     started, wall, rows = time.process_time(), time.perf_counter(), []
 
     def note(row: fitting.Row) -> None:
@@ -52,9 +51,9 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         fitting.fit(model, recipe, options.seed, Arrays(*train), Arrays(*test), Path(folder), note, verbose=0)
-    probabilities = inference.predict(model, test[0])
+    probabilities = inference.predict(model, test.images)
     np.save(options.file, probabilities)
-    print(json.dumps({"rows": rows, "test_acc": scores.accuracy(probabilities, test[1])}))
+    print(json.dumps({"rows": rows, "test_acc": scores.accuracy(probabilities, test.labels)}))
 
 
 if __name__ == "__main__":

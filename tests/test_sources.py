@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from images import encoded, member, pixels, tree, write_tar, write_tree
+from mtl.sources.images import LoadedImages
 from PIL import Image
 
 from mtl import sources
 from mtl.config.params import Data
 from mtl.errors import UserError
 from mtl.sources import trees
-from mtl.sources.images import LoadedImages
 
 FILES = MappingProxyType(tree())
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -17,12 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from images import CIFAR10, batches, pixels, serving, tree, write_tar, write_tree
+from mtl.sources.images import LoadedImages
 
 from mtl import sources
 from mtl.config.params import Data
 from mtl.errors import UserError
 from mtl.sources import cifar10, official, pickles, trees
-from mtl.sources.images import LoadedImages
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 LABELS = np.arange(12) % 10

@@ -10,12 +10,12 @@ import pytest
 from click.testing import CliRunner
 from conftest import ROOT
 from images import encoded, pixels, tree, write_tree
+from mtl.sources.images import LoadedImages
 
 from mtl.commands import convert
 from mtl.config import params
 from mtl.data import shards
 from mtl.sources import duplicates
-from mtl.sources.images import LoadedImages
 from mtl.stages import load_data
 
 FILES = tree(train=4, test=2)

@@ -7,11 +7,11 @@ import hashlib
 import numpy as np
 import pytest
 from images import CIFAR10
+from mtl.sources.images import LoadedImages
 
 from mtl import sources
 from mtl.config.params import Data
 from mtl.errors import UserError
-from mtl.sources.images import LoadedImages
 
 
 def load(seed: int = 0, size: int | None = None) -> LoadedImages:

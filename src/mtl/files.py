@@ -11,12 +11,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 
-from mtl.errors import UserError, describe_os_error
+from mtl.errors import UserError, describe_os_error, one_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @contextmanager
@@ -91,6 +94,29 @@ def read_array(path: Path) -> np.ndarray:
         raise UserError(f"{path} is missing: run `dvc repro`, or `dvc checkout` if it ran before") from None
     except (ValueError, EOFError) as error:
         raise UserError(f"{path}: not a NumPy array ({error}); `dvc checkout` brings it back") from None
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write a table as Parquet, without its metadata, so that the same rows are the same bytes."""
+    import pyarrow.parquet as pq
+
+    with replacing(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd", store_schema=False)
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """Read a Parquet file; raises UserError where it is missing or broken."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path, memory_map=True)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run `dvc repro`, or `dvc checkout` if it ran before") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"{path}: not a whole Parquet file ({one_line(error)}); `dvc checkout` brings it back"
+        ) from None
 
 
 def md5(path: Path) -> str:

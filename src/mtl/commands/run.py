@@ -76,7 +76,7 @@ def choose_images(settings: params.Params) -> None:
         found = cifar10.find_local(settings.data.path)
         if found == folder:
             click.echo(f"images: {folder}")
-        elif (paths.RAW / "dataset.json").exists() and lineage.is_current("load_data"):
+        elif store.is_loaded() and lineage.is_current("load_data"):
             click.echo(f"images: {paths.RAW}, loaded before; {folder} is not here")
         elif found:
             place_copy(found, folder, official.ARCHIVE)
@@ -186,7 +186,7 @@ def summary(settings: params.Params, seconds: float) -> str:
     """The results as a table, what they were got on, and what to try next."""
     dataset = store.read_dataset()
     verdict = files.read_json(paths.METRICS / "main_evaluate.json")
-    official = ", the official archive" if dataset.official else ""
+    official = ", the official archive" if dataset.is_official else ""
     lines = [
         f"{dataset.name}{official}: {dataset.train} training, {dataset.validation} validation and {dataset.test} test"
         " images",

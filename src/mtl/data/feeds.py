@@ -13,14 +13,14 @@ import tensorflow as tf
 from numpy.lib.stride_tricks import sliding_window_view
 
 from mtl.config.recipes import Augmentation, Recipe
-from mtl.data.shards import Images
+from mtl.data.shards import ShardedImages
 from mtl.errors import UserError
 from mtl.tasks.targets import Head, one_hot
 
 Batch = tuple[np.ndarray, np.ndarray]  # images, uint8 (B, H, W, C), and labels, uint8 (B,), or (B, T) of T heads
 
 
-Pixels = TypeVar("Pixels", np.ndarray, Images)
+Pixels = TypeVar("Pixels", np.ndarray, ShardedImages)
 
 
 class Feed(ABC, Generic[Pixels]):

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 RAW = Path("data/raw")
+IMAGES = RAW / "images"
+COLUMNS = RAW / "columns"
+DATASET = COLUMNS / "dataset.json"
 LABELS = Path("data/labels")
+TASK = "task.json"  # in data/labels/<task>: its TaskSpec
 MODELS = Path("models")
 METRICS = Path("metrics")
 PLOTS = METRICS / "plots"
-SHARDS = "shards.json"  # in data/raw, where the images are in TFRecord shards: the paths of those
+SHARDS = "shards.json"  # in data/raw/images, where the images are in TFRecord shards: the paths of those
 CHECKPOINTS = Path(".checkpoints")  # no DVC out: the state that a killed training goes on from
 
 

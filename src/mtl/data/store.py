@@ -5,108 +5,166 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mtl import files
 from mtl.data import paths, shards
-from mtl.data.shards import Images
+from mtl.data.shards import ShardedImages
 from mtl.errors import UserError
+from mtl.tasks import columns, spec
+from mtl.tasks.columns import Split
+from mtl.tasks.spec import TaskSpec
+from mtl.tasks.targets import Targets
 
-Split = Literal["train", "test"]
-SPLITS: tuple[Split, ...] = ("train", "test")
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+COLUMNS = "columns.parquet"
+
+Images = np.ndarray | ShardedImages
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The content of data/raw. `encoding` says what the pixels went through: raw, jpeg, png, mixed or drawn."""
+    """The content of data/raw.
+
+    Attributes:
+        name: what the data set is called.
+        source: `data.source`, from where it was loaded.
+        official: for the splits whose images are those of an official data set to the byte, which of them they are.
+        encoding: what the pixels went through: raw, jpeg, png, mixed or drawn.
+        train, validation, test: the number of examples in each split.
+        shape: height, width and channels of an image.
+        columns: the type of each column: text, integer, number or boolean.
+    """
 
     name: str
     source: str
-    official: bool
-    classes: tuple[str, ...]
+    official: Mapping[str, str]
     encoding: str
     train: int
     validation: int
     test: int
     shape: tuple[int, int, int]
+    columns: Mapping[str, str]
+
+    @property
+    def is_official(self) -> bool:
+        """True if all images are those of an official data set, to the byte."""
+        return set(self.official.values()) == {"all"}
 
 
-def write_raw(dataset: Dataset, arrays: Mapping[str, np.ndarray], documents: Mapping[str, Any] | None = None) -> None:
-    """Write data/raw: `{x,y}_{train,test}` and `validation` as `.npy`, and dataset.json.
+class Examples(NamedTuple):
+    """Images, uint8 (N, H, W, 3), and their labels, (N,), or (N, T) of several tasks."""
 
-    Where the images are in TFRecord shards there is no `x_…`, and `documents` describe them in JSON. DVC leaves what an
-    earlier run wrote (`persist`), so all else is removed.
+    images: Images
+    labels: np.ndarray
+
+
+def write_raw(
+    dataset: Dataset, table: pa.Table, images: Mapping[Split, np.ndarray], documents: Mapping[str, Any] | None = None
+) -> None:
+    """Write data/raw: `images/x_<split>.npy`, `columns/columns.parquet` and `columns/dataset.json`.
+
+    DVC leaves what an earlier run wrote (`persist`), so all else in the two folders is removed.
+
+    Args:
+        dataset: what dataset.json holds.
+        table: a row per example, the column `split` first, then those of the data set.
+        images: uint8 (N, H, W, 3) of each split; none where they are in TFRecord shards.
+        documents: what is written as JSON beside the images: where the shards are.
     """
-    contents = {**(documents or {}), "dataset.json": asdict(dataset)}
-    for name, array in arrays.items():
-        files.write_array(paths.RAW / f"{name}.npy", array)
-    for name, content in contents.items():
-        files.write_json(paths.RAW / name, content)
-    for path in (
-        set(paths.RAW.iterdir())
-        - {paths.RAW / f"{name}.npy" for name in arrays}
-        - {paths.RAW / name for name in contents}
-    ):
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for split, array in images.items():
+        files.write_array(paths.IMAGES / f"x_{split}.npy", array)
+    for name, content in (documents or {}).items():
+        files.write_json(paths.IMAGES / name, content)
+    files.write_parquet(paths.COLUMNS / COLUMNS, table)
+    files.write_json(paths.DATASET, asdict(dataset))
+    _leave(paths.IMAGES, {*(f"x_{split}.npy" for split in images), *(documents or {})})
+    _leave(paths.COLUMNS, {COLUMNS, paths.DATASET.name})
+    _leave(paths.RAW, {paths.IMAGES.name, paths.COLUMNS.name, ".gitignore"})
+
+
+def _leave(folder: Path, names: set[str]) -> None:
+    """Remove all from a folder but `names`."""
+    for path in folder.iterdir():
+        if path.name not in names:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def is_loaded() -> bool:
+    """Tell whether data/raw holds a data set."""
+    return paths.DATASET.exists()
 
 
 def read_dataset() -> Dataset:
-    """Read data/raw/dataset.json."""
-    content = files.read_json(paths.RAW / "dataset.json")
-    return Dataset(**{**content, "classes": tuple(content["classes"]), "shape": tuple(content["shape"])})
+    """Read dataset.json. Raises UserError where it is missing, or of an earlier version."""
+    content = files.read_json(paths.DATASET)
+    try:
+        return Dataset(**{**content, "shape": tuple(content["shape"])})
+    except (TypeError, KeyError):
+        raise UserError(f"{paths.DATASET}: written by another version; `dvc repro` writes it anew") from None
 
 
-def read_images(split: Split) -> np.ndarray | Images:
+def read_columns(split: Split | None = None) -> pa.Table:
+    """Read the columns, a row per example of all splits in turn, or of one split without the column `split`."""
+    table = files.read_parquet(paths.COLUMNS / COLUMNS)
+    return table if split is None else columns.of_split(table, split)
+
+
+def read_images(split: Split) -> Images:
     """The images of a split, uint8 (N, H, W, 3): an array, or what reads like one from TFRecord shards."""
-    if (paths.RAW / paths.SHARDS).exists():
+    if (paths.IMAGES / paths.SHARDS).exists():
         return shards.read_images(split, read_dataset().shape[:2])
-    return files.read_array(paths.RAW / f"x_{split}.npy")
+    return files.read_array(paths.IMAGES / f"x_{split}.npy")
 
 
-def read_splits(*tasks: str) -> dict[str, tuple[np.ndarray | Images, np.ndarray]]:
-    """Images and labels for `train` (without the held-out images), `val` (those, may be none) and `test`.
-
-    The labels are uint8 (N,), of several tasks (N, T).
-    """
-
-    def read(split: Split) -> np.ndarray:
-        labels = [read_labels(task, split) for task in tasks]
-        return labels[0] if len(tasks) == 1 else np.stack(labels, axis=1)
-
-    labels = read("train")
-    splits = {name: (images, labels[chosen]) for name, (chosen, images) in read_training().items()}
-    return splits | {"test": (read_images("test"), read("test"))}
-
-
-def read_training() -> dict[str, tuple[np.ndarray, np.ndarray | Images]]:
-    """Indices into train, and images, of `train` (without the held-out images) and `val` (those, may be none)."""
-    images, held_out = read_images("train"), files.read_array(paths.RAW / "validation.npy")
-    kept = np.setdiff1d(np.arange(len(images)), held_out)
-    return {"train": (kept, images[kept]), "val": (held_out, images[held_out])}
+def write_targets(task: TaskSpec, targets: Mapping[Split, Targets]) -> None:
+    """Write data/labels/<task>: `task.json`, `y_<split>.npy`, and `known_<split>.npy` where a label is missing."""
+    folder = paths.LABELS / task.name
+    files.write_json(folder / paths.TASK, task.model_dump())
+    for split, (labels, known) in targets.items():
+        files.write_array(folder / f"y_{split}.npy", labels)
+        if not known.all():
+            files.write_array(folder / f"known_{split}.npy", known)
 
 
 def labelled_tasks() -> list[str]:
     """The names of the tasks that data/labels holds, sorted. Raises UserError where there is none."""
-    names = sorted(path.parent.name for path in paths.LABELS.glob("*/classes.json"))
+    names = sorted(path.parent.name for path in paths.LABELS.glob(f"*/{paths.TASK}"))
     if not names:
         raise UserError(f"{paths.LABELS} is missing: run `dvc repro`, or `dvc checkout` if it ran before")
     return names
 
 
-def read_labels(task: str, split: Split) -> np.ndarray:
-    """The labels of `task` for a split, uint8 (N,)."""
-    return files.read_array(paths.LABELS / task / f"y_{split}.npy")
+def read_task(task: str) -> TaskSpec:
+    """Read the TaskSpec of `task`. Raises UserError where it is missing, or of another version."""
+    return spec.read(paths.LABELS / task / paths.TASK)
 
 
-def read_classes(task: str) -> dict[str, Any]:
-    """`classes` (names in label order) and `of_class` (data set class -> name) of `task`."""
-    return files.read_json(paths.LABELS / task / "classes.json")
+def read_targets(task: str, split: Split) -> Targets:
+    """Read the labels of `task` for a split."""
+    folder = paths.LABELS / task
+    labels = files.read_array(folder / f"y_{split}.npy")
+    gaps = folder / f"known_{split}.npy"
+    return Targets(labels, files.read_array(gaps) if gaps.exists() else np.ones(len(labels), bool))
 
 
-def describe_task(task: str) -> dict[str, Any]:
-    """What goes with a task's model wherever it goes: `read_classes`, and `frequencies` of the training labels."""
-    content = read_classes(task)
-    counts = np.bincount(read_labels(task, "train"), minlength=len(content["classes"]))
-    return content | {"frequencies": (counts / counts.sum()).tolist()}
+def read_examples(split: Split, *tasks: str) -> Examples:
+    """Read the images of a split whose labels are known for each of `tasks`, and these labels.
+
+    Raises UserError where images and labels are not of the same examples.
+    """
+    images, targets = read_images(split), [read_targets(task, split) for task in tasks]
+    for task, (labels, _) in zip(tasks, targets, strict=True):
+        if len(labels) != len(images):
+            raise UserError(
+                f"{paths.LABELS / task} has {len(labels)} {split} labels and {paths.IMAGES} {len(images)} images;"
+                " `dvc repro` derives them anew"
+            )
+    known = np.all([known for _, known in targets], axis=0)
+    joined = targets[0].labels if len(tasks) == 1 else np.stack([labels for labels, _ in targets], axis=1)
+    return Examples(images, joined) if known.all() else Examples(images[known.nonzero()[0]], joined[known])

@@ -8,21 +8,21 @@ import numpy as np
 
 from mtl.config.recipes import Recipe
 from mtl.data.feeds import Arrays, Batch, Feed, augment, passes, sides
-from mtl.data.shards import CHUNK, ENDED, Images
+from mtl.data.shards import CHUNK, ENDED, ShardedImages
 
 SHUFFLED = 64 << 20  # bytes of encoded images among which the next one is drawn
 LEAST = 64  # images in that buffer, however large they are
 INTERLEAVED = 8  # shards that are read at a time
 
 
-def feed(images: np.ndarray | Images, labels: np.ndarray) -> Feed:
+def feed(images: np.ndarray | ShardedImages, labels: np.ndarray) -> Feed:
     """The feed of a training with `images`: an array, or shards, which are read into memory where they may be."""
-    if isinstance(images, Images) and not images.fits:
+    if isinstance(images, ShardedImages) and not images.fits:
         return Streamed(images, labels)
     return Arrays(np.asarray(images), labels)
 
 
-class Streamed(Feed[Images]):
+class Streamed(Feed[ShardedImages]):
     """Images in TFRecord shards, never all in memory.
 
     A pass reads the shards in a new order, several at a time, and draws each image from a buffer of SHUFFLED bytes:

@@ -1,42 +1,43 @@
-"""The answers of a task's model to the images, and the answers that they imply for another task."""
+"""The answers of a task's model to some examples."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
 from mtl.config.recipes import LossName
 from mtl.errors import UserError
-from mtl.tasks import scores
+from mtl.tasks import relations, scores
+from mtl.tasks.relations import Relation
+from mtl.tasks.spec import TaskSpec
 
 ROUNDING = 1e-5  # a float32 softmax may be that much above 1
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers of one task's model to the test images.
+    """The answers of one task's model to some examples, with the right ones where these are known.
 
     Attributes:
-        labels: the right labels, uint8 (N,).
+        task: what the answers mean.
+        labels: the right labels, uint8 or uint16 (N,).
         probabilities: float32 (N, K), each in [0, 1]; rows need not sum to one.
-        classes: the K names in label order.
-        of_class: for each class of the data set the name it has in this task.
-        loss: name of the recipe's loss; empty where the answers are not judged.
+        loss: name of the recipe's loss.
+        known: the examples whose right label is known, bool (N,); None: all.
     """
 
+    task: TaskSpec
     labels: np.ndarray
     probabilities: np.ndarray
-    classes: tuple[str, ...]
-    of_class: Mapping[str, str]
-    loss: LossName | Literal[""]
+    loss: LossName
+    known: np.ndarray | None = field(default=None)
 
     @cached_property
     def predicted(self) -> np.ndarray:
-        """The label that the model names for each image, int (N,)."""
+        """The label that the model names for each example, int (N,)."""
         return self.probabilities.argmax(axis=1)
 
     @cached_property
@@ -44,15 +45,41 @@ class Answers:
         """The probability of that label where the row is normalised to sum to one, float64 (N,)."""
         return scores.normalise(self.probabilities).max(axis=1)
 
+    @cached_property
+    def is_known(self) -> np.ndarray:
+        """The examples whose right label is known, bool (N,)."""
+        return np.ones(len(self.labels), bool) if self.known is None else self.known
+
+    @cached_property
+    def right(self) -> np.ndarray:
+        """The examples that the model answers rightly, bool (N,); where the right label is unknown, False."""
+        return (self.predicted == self.labels) & self.is_known
+
+    def judged(self) -> Answers:
+        """Those of the answers whose right label is known."""
+        if self.known is None or self.known.all():
+            return self
+        return replace(self, labels=self.labels[self.known], probabilities=self.probabilities[self.known], known=None)
+
+
+def relate(answers: Mapping[str, Answers]) -> dict[str, Relation]:
+    """The relation of each task that another one of these implies."""
+    return relations.find_all({name: a.task for name, a in answers.items()})
+
+
+def contradictions(answers: Mapping[str, Answers]) -> dict[str, np.ndarray]:
+    """For each task that another one implies the examples on which the two contradict each other, bool (N,)."""
+    return relations.contradictions(relate(answers), {name: a.predicted for name, a in answers.items()})
+
 
 def check(name: str, answers: Answers) -> None:
-    """Raise UserError where labels, outputs and classes are not of one task, or the outputs are no probabilities."""
-    shape, images, classes = answers.probabilities.shape, len(answers.labels), len(answers.classes)
-    if shape != (images, classes) or not images:
-        raise UserError(f"{name}: the model's answers have shape {shape} for {images} images and {classes} classes")
-    if answers.labels.max() >= classes:
+    """Raise UserError where labels, outputs and names are not of one task, or the outputs are no probabilities."""
+    shape, examples, names = answers.probabilities.shape, len(answers.labels), len(answers.task.names)
+    if shape != (examples, names) or not examples:
+        raise UserError(f"{name}: the model's answers have shape {shape} for {examples} images and {names} classes")
+    if answers.labels.max() >= names:
         raise UserError(
-            f"{name}: label {answers.labels.max()} is beyond its {classes} classes: the labels of another task?"
+            f"{name}: label {answers.labels.max()} is beyond its {names} classes: the labels of another task?"
         )
     low, high = answers.probabilities.min(), answers.probabilities.max()
     if not (low >= 0 and high <= 1 + ROUNDING):  # so that NaN is refused too
@@ -60,26 +87,3 @@ def check(name: str, answers: Answers) -> None:
             f"{name}: the model's outputs are from {low:g} to {high:g} and must be probabilities, from 0 to 1;"
             " end its network in softmax or sigmoid"
         )
-
-
-def implied(base: Answers, task: Answers) -> np.ndarray | None:
-    """The label of `task` that each label of `base` implies, int (K_base,).
-
-    None where some label of `base` says nothing certain about `task`, or where the two distinguish the same things.
-    """
-    pairs = {(base.of_class[c], task.of_class[c]) for c in base.of_class}
-    if len(pairs) != len(base.classes) or len(base.classes) <= len(task.classes):
-        return None
-    label = dict(pairs)
-    return np.array([task.classes.index(label[name]) for name in base.classes])
-
-
-def finest_base(name: str, answers: Mapping[str, Answers]) -> str | None:
-    """The task with the most labels among those that imply the task `name`; the first of several."""
-    bases = [other for other in answers if implied(answers[other], answers[name]) is not None]
-    return max(bases, key=lambda other: len(answers[other].classes), default=None)
-
-
-def group_sums(probabilities: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Probabilities (N, K) summed over the columns of each group, (N, G). `groups` (K,) holds each column's group."""
-    return probabilities @ np.eye(groups.max() + 1)[groups]

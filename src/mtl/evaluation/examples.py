@@ -1,4 +1,4 @@
-"""Indices of the images that are worth a look, the most telling first."""
+"""Indices of the examples that are worth a look, the most telling first."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import numpy as np
 from mtl.evaluation.answers import Answers
 
 
-def mistakes(task: Answers, most: int) -> np.ndarray:
-    """The images whose wrong answer the model is surest of, int (≤ most,)."""
-    return _surest(task.predicted != task.labels, task.confidence, most)
+def mistakes(answers: Answers, most: int) -> np.ndarray:
+    """The examples whose wrong answer the model is surest of, int (≤ most,)."""
+    return _surest(answers.is_known & ~answers.right, answers.confidence, most)
 
 
-def contradictions(base: Answers, task: Answers, groups: np.ndarray, most: int) -> np.ndarray:
-    """The images where the label that `base` names is in another group than the one `task` names, int (≤ most,).
+def contradictions(base: Answers, answers: Answers, contradicted: np.ndarray, most: int) -> np.ndarray:
+    """The examples on which the two models contradict each other, `contradicted` (N,): int (≤ most,).
 
-    First those where the less sure of the two models is surest; `groups` is `implied(base, task)`.
+    First those where the less sure of the two models is surest.
     """
-    return _surest(groups[base.predicted] != task.predicted, np.minimum(base.confidence, task.confidence), most)
+    return _surest(contradicted, np.minimum(base.confidence, answers.confidence), most)
 
 
 def _surest(selected: np.ndarray, confidence: np.ndarray, most: int) -> np.ndarray:

@@ -26,7 +26,7 @@ class Picture:
 
     pixels: np.ndarray
     truth: str
-    answers: Sequence[tuple[str, bool]]
+    answers: Sequence[tuple[str, bool | None]]
 
 
 def learning_curves(task: str, history: Sequence[Mapping[str, float]]) -> Figure:
@@ -108,7 +108,7 @@ def gallery(title: str, pictures: Sequence[Picture]) -> Figure:
         axes = figure.add_axes((left / width, bottom / total, side / width, side / total), anchor="S")
         axes.imshow(picture.pixels, interpolation="bicubic")
         axes.axis("off")
-        _caption(axes, [(picture.truth, "black"), *((text, RIGHT if ok else WRONG) for text, ok in picture.answers)])
+        _caption(axes, [(picture.truth, "black"), *((text, _colour(is_right)) for text, is_right in picture.answers)])
     return figure
 
 
@@ -131,6 +131,11 @@ def _figure(width: float, height: float, layout: Literal["constrained"] | None =
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout=layout)
+
+
+def _colour(is_right: bool | None) -> str:
+    """The colour of an answer; black where the right one is unknown."""
+    return "black" if is_right is None else RIGHT if is_right else WRONG
 
 
 def _caption(axes: Axes, lines: Sequence[tuple[str, str]]) -> None:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mtl import evaluation
-from mtl.data.shards import Images
-from mtl.evaluation import Answers, figures
+from mtl.data.shards import ShardedImages
+from mtl.evaluation import Answers, contradictions, examples, figures, relate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 MOST = 24  # pictures of a gallery
 
 
-def draw(answers: Mapping[str, Answers], images: np.ndarray | Images, truth: Sequence[str]) -> dict[str, Figure]:
+def draw(answers: Mapping[str, Answers], images: np.ndarray | ShardedImages, truth: Sequence[str]) -> dict[str, Figure]:
     """A gallery `<task>_mistakes` for each task and `<task>_contradictions` for each that another task implies.
 
     Args:
@@ -29,24 +28,22 @@ def draw(answers: Mapping[str, Answers], images: np.ndarray | Images, truth: Seq
     def pictures(indices: np.ndarray) -> list[figures.Picture]:
         return [figures.Picture(np.asarray(images[i]), truth[i], _captions(answers, i)) for i in indices]
 
-    galleries = {}
-    for name, task in answers.items():
+    galleries, related, contradicted = {}, relate(answers), contradictions(answers)
+    for name, own in answers.items():
         title = f"{name}: the mistakes it was surest of"
-        galleries[f"{name}_mistakes"] = figures.gallery(title, pictures(evaluation.mistakes(task, MOST)))
-        base = evaluation.finest_base(name, answers)
-        if base is not None:
-            groups = evaluation.implied(answers[base], task)
-            assert groups is not None  # `finest_base` names none but those
-            indices = evaluation.contradictions(answers[base], task, groups, MOST)
+        galleries[f"{name}_mistakes"] = figures.gallery(title, pictures(examples.mistakes(own, MOST)))
+        if name in related:
+            base = related[name].base
+            indices = examples.contradictions(answers[base], own, contradicted[name], MOST)
             title = f"{name} contradicts what {base} implies: where both were surest"
             galleries[f"{name}_contradictions"] = figures.gallery(title, pictures(indices))
     return galleries
 
 
-def _captions(answers: Mapping[str, Answers], index: int) -> list[tuple[str, bool]]:
-    """Each task's answer as `model1: cat 98 %`, and whether it is right."""
+def _captions(answers: Mapping[str, Answers], index: int) -> list[tuple[str, bool | None]]:
+    """Each task's answer as `model1: cat 98 %`, and whether it is right (None: unknown)."""
     lines = []
-    for name, task in answers.items():
-        label = task.predicted[index]
-        lines.append((f"{name}: {task.classes[label]} {task.confidence[index]:.0%}", label == task.labels[index]))
+    for name, a in answers.items():
+        answer = f"{name}: {a.task.names[a.predicted[index]]} {a.confidence[index]:.0%}"
+        lines.append((answer, bool(a.right[index]) if a.is_known[index] else None))
     return lines

@@ -9,8 +9,9 @@ import numpy as np
 
 from mtl.errors import UserError
 from mtl.evaluation import statistics
-from mtl.evaluation.answers import Answers, check, finest_base, group_sums, implied
+from mtl.evaluation.answers import Answers, check, contradictions, relate
 from mtl.tasks import scores
+from mtl.tasks.relations import Relation, group_sums
 
 
 def judge(answers: Mapping[str, Answers]) -> dict[str, Any]:
@@ -29,38 +30,35 @@ def judge(answers: Mapping[str, Answers]) -> dict[str, Any]:
         check(name, a)
     first, *others = answers
     for name in others:
-        a, b = answers[first], answers[name]
-        if len(a.labels) != len(b.labels) or set(a.of_class) != set(b.of_class):
-            raise UserError(f"{first} and {name}: labels of different images or classes; `dvc repro` derives them anew")
+        if len(answers[first].labels) != len(answers[name].labels):
+            raise UserError(f"{first} and {name}: labels of different images; `dvc repro` derives them anew")
     tasks = {name: of_task(a) for name, a in answers.items()}
     verdict: dict[str, Any] = {
         "sum_loss": sum(task["loss"] for task in tasks.values()),
         "ave_acc": sum(task["acc"] for task in tasks.values()) / len(tasks),
         "tasks": tasks,
     }
-    derived, contradicted = {}, []
-    for name, a in answers.items():
-        base = finest_base(name, answers)
-        if base is not None:
-            derived[name], disagree = of_derived(answers[base], a)
-            derived[name]["from"] = base
-            contradicted.append(disagree)
+    contradicted = contradictions(answers)
+    derived = {
+        name: of_derived(answers[relation.base], answers[name], relation, contradicted[name])
+        for name, relation in relate(answers).items()
+    }
     if derived:
-        verdict |= {"derived": derived, "contradiction_rate": float(np.any(contradicted, axis=0).mean())}
+        rate = float(np.any(list(contradicted.values()), axis=0).mean())
+        verdict |= {"derived": derived, "contradiction_rate": rate}
     return verdict
 
 
-def of_task(a: Answers) -> dict[str, Any]:
-    """The verdict on one task by itself.
+def of_task(answers: Answers) -> dict[str, Any]:
+    """The verdict on one task by itself, on the examples whose label is known.
 
     Returns:
         `loss`; `acc` and its 95 % Wilson interval `acc_low`, `acc_high`; `nll`; `nll_ratio`, the nll divided by that of
         always answering with the class frequencies of these labels (None where they are of one class); `ece`, the
         expected calibration error; `one_class`: the model gives every image the same label, its training collapsed.
     """
-    assert a.loss, "answers without the name of a loss cannot be judged"
-    right = a.predicted == a.labels
-    low, high = statistics.wilson(right.sum(), len(right))
+    a = answers.judged()
+    low, high = statistics.wilson(a.right.sum(), len(a.right))
     nll, of_frequencies = scores.nll(a.probabilities, a.labels), statistics.nll_of_frequencies(a.labels)
     return {
         "loss": scores.loss(a.probabilities, a.labels, a.loss),
@@ -69,53 +67,58 @@ def of_task(a: Answers) -> dict[str, Any]:
         "acc_high": high,
         "nll": nll,
         "nll_ratio": nll / of_frequencies if of_frequencies > 0 else None,
-        "ece": statistics.calibration_error(statistics.reliability(a.confidence, right)),
+        "ece": statistics.calibration_error(statistics.reliability(a.confidence, a.right)),
         "one_class": len(np.unique(a.predicted)) == 1,
     }
 
 
-def of_derived(base: Answers, task: Answers) -> tuple[dict[str, Any], np.ndarray]:
-    """Compare what the answers of `base` imply for `task` with the answers of the task's own model.
+def of_derived(base: Answers, own: Answers, relation: Relation, contradicted: np.ndarray) -> dict[str, Any]:
+    """Compare what the answers of `base` imply for a task with the answers of the task's `own` model.
+
+    Args:
+        base: answers to the same examples.
+        own: answers of the task's own model.
+        relation: what the labels of `base` imply.
+        contradicted: the examples on which the two contradict each other, bool (N,).
 
     Returns:
-        `acc` of the summed probabilities of `base`; `gain` of the task's own model over it with its interval, p-value
-        and counts (`statistics.paired`); `contradiction_rate`: how often the label that `base` names lies in another
-        group than the one that the task's own model names; and, where the two `agree` and where they `contradict`
-        each other, `{images, acc, from_acc}`: how many these are, and how often the task's own model and `base` are
-        right there, each on its own labels (None where there are none). Second, the images that contradict, bool (N,).
+        `from`: the base; `acc` of the summed probabilities of `base`; `gain` of the task's own model over it with its
+        interval, p-value and counts (`statistics.paired`), these on the examples whose label is known;
+        `contradiction_rate` among all examples; and, where the two `agree` and where they `contradict` each other,
+        `{images, acc, from_acc}`: how many these are, and how often the task's own model and `base` are right there,
+        each on its own labels where both are known (None where there are none).
     """
-    groups = implied(base, task)
-    assert groups is not None  # `finest_base` names none but those
-    own, from_base = task.predicted == task.labels, base.predicted == base.labels
-    summed = group_sums(base.probabilities, groups).argmax(axis=1) == task.labels
-    disagree = groups[base.predicted] != task.predicted
+    summed = group_sums(base.probabilities, relation).argmax(axis=1) == own.labels
+    both_known = own.is_known & base.is_known
 
-    def accuracies(images: np.ndarray) -> dict[str, Any]:
-        some = images.any()
+    def accuracies(examples: np.ndarray) -> dict[str, Any]:
+        known = examples & both_known
+        some = known.any()
         return {
-            "images": int(images.sum()),
-            "acc": float(own[images].mean()) if some else None,
-            "from_acc": float(from_base[images].mean()) if some else None,
+            "images": int(examples.sum()),
+            "acc": float(own.right[known].mean()) if some else None,
+            "from_acc": float(base.right[known].mean()) if some else None,
         }
 
-    row = {
-        "acc": float(summed.mean()),
-        **statistics.paired(own, summed),
-        "contradiction_rate": float(disagree.mean()),
-        "agree": accuracies(~disagree),
-        "contradict": accuracies(disagree),
+    return {
+        "from": relation.base,
+        "acc": float(summed[own.is_known].mean()),
+        **statistics.paired(own.right[own.is_known], summed[own.is_known]),
+        "contradiction_rate": float(contradicted.mean()),
+        "agree": accuracies(~contradicted),
+        "contradict": accuracies(contradicted),
     }
-    return row, disagree
 
 
 def tables(answers: Mapping[str, Answers]) -> dict[str, dict[str, list[statistics.Row]]]:
     """The tables of `dvc plots`: `confusion`, `reliability` and `per_class` -> task -> rows, led by the task's name."""
     of_tasks: dict[str, dict[str, list[statistics.Row]]] = {"confusion": {}, "reliability": {}, "per_class": {}}
-    for name, a in answers.items():
+    for name, all_answers in answers.items():
+        a = all_answers.judged()
         rows = {
-            "confusion": statistics.confusion(a.labels, a.predicted, a.classes),
-            "reliability": statistics.reliability(a.confidence, a.predicted == a.labels),
-            "per_class": statistics.per_class(a.labels, a.predicted, a.classes),
+            "confusion": statistics.confusion(a.labels, a.predicted, a.task.names),
+            "reliability": statistics.reliability(a.confidence, a.right),
+            "per_class": statistics.per_class(a.labels, a.predicted, a.task.names),
         }
         for kind, of_kind in rows.items():
             of_tasks[kind][name] = [{"task": name, **row} for row in of_kind]

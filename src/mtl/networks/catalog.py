@@ -14,7 +14,7 @@ import numpy as np
 from keras import layers
 
 from mtl.config.recipes import Recipe
-from mtl.data.shards import Images
+from mtl.data.shards import ShardedImages
 from mtl.errors import UserError, one_line
 from mtl.networks import blocks
 
@@ -112,7 +112,7 @@ def _import_from_here(module: str) -> ModuleType:
     return importlib.import_module(module)
 
 
-def build(recipe: Recipe, shape: Shape, classes: int, images: np.ndarray | Images) -> keras.Model:
+def build(recipe: Recipe, shape: Shape, classes: int, images: np.ndarray | ShardedImages) -> keras.Model:
     """Build the network of `recipe`, untrained, from the global seed.
 
     Args:

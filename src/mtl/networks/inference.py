@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from mtl.data.shards import Images
+from mtl.data.shards import ShardedImages
 from mtl.errors import UserError, one_line
 from mtl.networks import blocks
 
@@ -32,7 +32,7 @@ def plain(model: keras.Model) -> keras.Model:
     return copy
 
 
-def predict(model: keras.Model, images: np.ndarray | Images, batch_size: int = 500) -> np.ndarray:
+def predict(model: keras.Model, images: np.ndarray | ShardedImages, batch_size: int = 500) -> np.ndarray:
     """Probabilities, float32 (N, K), of `images`, uint8 (N, H, W, C); those in shards are read batch by batch."""
     if not isinstance(images, np.ndarray):
         batches = [model.predict_on_batch(batch) for batch in images.batches(batch_size)]

@@ -7,7 +7,6 @@ import json
 import re
 import tempfile
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,8 @@ from mtl import files
 from mtl.data import paths
 from mtl.errors import UserError, one_line
 from mtl.networks import archives
+from mtl.tasks import spec
+from mtl.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     import keras
@@ -22,25 +23,27 @@ if TYPE_CHECKING:
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def write(model: keras.Model, path: Path, classes: Sequence[str] = ()) -> None:
+def write(model: keras.Model, path: Path, task: TaskSpec | None = None) -> None:
     """Save a Keras model without the time of saving: the same weights are the same bytes.
 
-    The names of its outputs, `classes`, go into the archive's metadata.json, which Keras does not read.
+    The `task` that it answers goes into the archive's metadata.json, from where `mtl.tasks.spec` reads it.
     """
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "model.keras"
         model.save(saved)
-        files.write_bytes(path, _without_times(saved, classes))
+        files.write_bytes(path, _without_times(saved, task))
 
 
-def _without_times(archive: Path, classes: Sequence[str]) -> bytes:
+def _without_times(archive: Path, task: TaskSpec | None) -> bytes:
     """A `.keras` archive with fixed times, no date in its metadata, and no memory addresses in its configuration."""
     content = io.BytesIO()
     with zipfile.ZipFile(archive) as old, zipfile.ZipFile(content, "w") as new:
         for name in sorted(old.namelist()):
             member = old.read(name)
             if name == "metadata.json":
-                metadata = {**json.loads(member), "date_saved": "", "classes": list(classes)}
+                metadata = json.loads(member) | {"date_saved": ""}
+                if task is not None:
+                    metadata[spec.KEY] = task.model_dump(mode="json")
                 member = json.dumps(metadata, sort_keys=True).encode()
             if name == "config.json":
                 member = _numbered(member.decode()).encode()
@@ -81,37 +84,20 @@ def _load(path: Path, called: str) -> keras.Model:
         raise UserError(f"{called}: not a Keras model that loads in safe mode: {said}") from error
 
 
-def read_for(classes: Sequence[str], shape: tuple[int, ...] | None, path: Path) -> keras.Model:
-    """Load the model of a task that tells `classes` apart, on images of `shape` (H, W, C; None: of any).
+def read_for(task: TaskSpec, shape: tuple[int, ...] | None, path: Path) -> keras.Model:
+    """Load the model of `task`, on images of `shape` (H, W, C; None: of any).
 
-    Raises UserError where the file is missing or broken, or is the model of other classes or of other images.
+    Raises UserError where the file is missing or broken, or its answers or images are not those of the task.
     """
     model = read(path)
-    names = _classes(path)
-    if not names:
-        raise UserError(f"{path} does not say which classes it tells apart; `dvc repro` trains it anew")
-    if names != list(classes) or model.output_shape[-1] != len(classes):
-        raise UserError(
-            f"{path} tells {_shortly(names)} apart with {model.output_shape[-1]} outputs and the labels are"
-            f" {_shortly(classes)}: another task's model, or an older one; `dvc repro` trains it anew"
-        )
-    if shape is not None and model.input_shape[1:] != shape:
-        raise UserError(f"{path} takes images {model.input_shape[1:]}, these are {shape}; `dvc repro` trains it anew")
+    fault = task.differs(spec.read_from_model(path))
+    if not fault and model.output_shape != (None, len(task.names)):
+        fault = f"gives {model.output_shape} for the {len(task.names)} labels of {task.name}"
+    if not fault and shape is not None and model.input_shape[1:] != shape:
+        fault = f"takes images {model.input_shape[1:]}, these are {shape}"
+    if fault:
+        raise UserError(f"{path} {fault}: another task's model, or an older one; `dvc repro` trains it anew")
     return model
-
-
-def _classes(path: Path) -> list[str]:
-    """The names that `write` put into the archive; none where Keras alone wrote it."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            metadata = json.loads(archive.read("metadata.json"))
-    except (ValueError, RecursionError):  # Keras does not read it
-        return []
-    return metadata.get("classes", []) if isinstance(metadata, dict) else []
-
-
-def _shortly(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (f" … ({len(names)})" if len(names) > 10 else "")
 
 
 def check(model: keras.Model) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from mtl.data import remote
-from mtl.data.shards import MANIFEST, SPLITS
+from mtl.data.shards import MANIFEST
 from mtl.errors import UserError, one_line
+from mtl.tasks.columns import SPLITS
 
 # Files that a conversion writes beside the manifest.
 _WRITTEN = re.compile(rf"(discarded-)?({'|'.join(SPLITS)})-\d+-of-\d+(?(1)\.csv|\.tfrecord\.gz)")

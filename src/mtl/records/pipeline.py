@@ -21,11 +21,12 @@ from typing import IO, Any
 import numpy as np
 
 from mtl.data import backend, remote
-from mtl.data.shards import MANIFEST, SPLITS, Discarded, Duplicates, Manifest, Shard, SplitRecords
+from mtl.data.shards import MANIFEST, Discarded, Duplicates, Manifest, Shard, SplitRecords
 from mtl.errors import UserError, describe_os_error, one_line
 from mtl.records import encoding, output
 from mtl.records.rows import Plan, Row
 from mtl.sources import decoding, duplicates
+from mtl.tasks.columns import SPLITS
 
 INSTALL = "`make beam`, or `pip install --no-deps -r requirements-beam.txt`"
 PLANS = ".plans"

@@ -16,10 +16,10 @@ import numpy as np
 
 from mtl.config import addresses
 from mtl.data import remote
-from mtl.data.shards import SPLITS
 from mtl.errors import UserError, one_line
 from mtl.sources import kinds, split, trees
-from mtl.sources.images import check_class_count
+from mtl.sources.loaded import check_class_count
+from mtl.tasks.columns import SPLITS
 
 COLUMNS = ("split", "image_uri", "label")
 

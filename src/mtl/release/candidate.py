@@ -54,9 +54,9 @@ def _groups_changed() -> bool:
 
 
 def check_data() -> None:
-    """Raise UserError where data/raw or data/labels, on which models are judged, differ from dvc.lock."""
+    """Raise UserError where the images or labels, on which models are judged, differ from dvc.lock."""
     locked, actual = lineage.locked(STAGE, "deps"), lineage.hashes(STAGE, "deps")
-    for path in (str(paths.RAW), str(paths.LABELS)):
+    for path in (str(paths.IMAGES), str(paths.LABELS)):
         if path not in locked:
             raise UserError(f"dvc.lock has no {STAGE} stage; run `dvc repro`")
         if locked[path] != actual.get(path):

@@ -85,7 +85,8 @@ def decide(
         if minimum is not None and accuracy < minimum:
             reasons.append(f"{task}: accuracy {accuracy:.4f} is below {minimum:g}")
         if task in champion and gate.significance is not None:
-            own, other = is_correct(answers)[compared], is_correct(champion[task])
+            known = champion[task].is_known
+            own, other = answers.right[compared][known], champion[task].right[known]
             p_value = loss_p_value(own, other)
             row = Comparison(task, accuracy, minimum, len(own), float(own.mean()), float(other.mean()), p_value)
             if p_value < gate.significance:
@@ -96,8 +97,3 @@ def decide(
     if contradictions is not None and contradictions > gate.contradictions:
         reasons.append(f"contradictions: {contradictions:.4f} of the images, above {gate.contradictions:g}")
     return Decision(tuple(rows), contradictions, tuple(reasons))
-
-
-def is_correct(answers: Answers) -> np.ndarray:
-    """The images that a model labels correctly, bool (N,)."""
-    return answers.probabilities.argmax(axis=1) == answers.labels

@@ -11,11 +11,12 @@ import numpy as np
 
 from mtl import files
 from mtl.config.params import Params
-from mtl.data import paths, store
-from mtl.data.shards import Images
+from mtl.data import store
+from mtl.data.shards import ShardedImages
 from mtl.errors import UserError
 from mtl.evaluation import Answers
 from mtl.networks import saving
+from mtl.tasks.spec import TaskSpec
 from mtl.tracking import artifacts, bundles, registry
 from mtl.tracking.bundles import Bundle
 
@@ -23,21 +24,21 @@ from mtl.tracking.bundles import Bundle
 TRAINED_ON = "trained_on.npy"
 
 
-def fingerprints(images: np.ndarray | Images) -> np.ndarray:
+def fingerprints(images: np.ndarray | ShardedImages) -> np.ndarray:
     """The 64-bit BLAKE2b hash of each image: uint8 (N, H, W, 3) -> uint64 (N,)."""
     return np.array([int.from_bytes(blake2b(image.tobytes(), digest_size=8).digest()) for image in images], np.uint64)
 
 
 def attach_fingerprints(run_id: str) -> None:
     """Log the fingerprints of the training images to the run of a joint model, for later comparisons with it."""
-    _, images = store.read_training()["train"]
+    images = store.read_images("train")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / TRAINED_ON
         files.write_array(path, np.unique(fingerprints(images)))
         artifacts.log_artifact(run_id, path)
 
 
-def unseen_indices(images: np.ndarray | Images, version: registry.Version, folder: Path) -> np.ndarray | None:
+def unseen_indices(images: np.ndarray | ShardedImages, version: registry.Version, folder: Path) -> np.ndarray | None:
     """The indices of the images that a registered joint model was not trained on; None where that is unknown."""
     trained_on = artifacts.download_artifact(version.run_id, TRAINED_ON, folder)
     if trained_on is None:
@@ -45,16 +46,16 @@ def unseen_indices(images: np.ndarray | Images, version: registry.Version, folde
     return np.flatnonzero(~np.isin(fingerprints(images), files.read_array(trained_on)))
 
 
-def validation_images() -> np.ndarray | Images:
+def validation_images() -> np.ndarray | ShardedImages:
     """The images held out of training, uint8 (N, H, W, 3). Raises UserError where there are none."""
-    _, images = store.read_training()["val"]
+    images = store.read_images("validation")
     if not len(images):
         raise UserError("data.validation is 0: no validation images to judge on; hold some out and `dvc repro`")
     return images
 
 
 def validation_answers(
-    bundle: Bundle, settings: Params, images: np.ndarray | Images, indices: np.ndarray | None = None
+    bundle: Bundle, settings: Params, images: np.ndarray | ShardedImages, indices: np.ndarray | None = None
 ) -> dict[str, Answers]:
     """The answers of the models in `bundle` to the validation images `images`, or to those at `indices` alone.
 
@@ -65,37 +66,32 @@ def validation_answers(
     """
     from mtl.networks import catalog, inference
 
-    held_out = files.read_array(paths.RAW / "validation.npy")
-    indices = np.arange(len(held_out)) if indices is None else indices
+    indices = np.arange(len(images)) if indices is None else indices
     answers = {}
-    for task, order in columns(bundle.classes, settings).items():
+    for task, order in outputs(bundle.tasks, settings).items():
         catalog.find(settings.recipe(task).network)  # the user's own module may register its layers
         model = saving.read(bundle.files[task])
         if model.input_shape[1:] != images.shape[1:]:
             raise UserError(f"{task} takes images of shape {model.input_shape[1:]}, these are {images.shape[1:]}")
-        current = store.read_classes(task)
-        answers[task] = Answers(
-            labels=store.read_labels(task, "train")[held_out][indices],
-            probabilities=inference.predict(model, images[indices])[:, order],
-            classes=tuple(current["classes"]),
-            of_class=current["of_class"],
-            loss=settings.recipe(task).loss,
-        )
+        labels, known = store.read_targets(task, "validation")
+        probabilities = inference.predict(model, images[indices])[:, order]
+        loss = settings.recipe(task).loss
+        answers[task] = Answers(store.read_task(task), labels[indices], probabilities, loss, known[indices])
     return answers
 
 
-def columns(classes: Mapping[str, list[str]], settings: Params) -> dict[str, list[int]]:
-    """The model's column for each class name of data/labels, for the tasks with the same class names in both."""
-    current = {task: store.read_classes(task)["classes"] for task in settings.tasks if task in classes}
+def outputs(specs: Mapping[str, TaskSpec], settings: Params) -> dict[str, list[int]]:
+    """The model's output for each name of data/labels, for the tasks with the same names in both."""
+    current = {task: store.read_task(task).names for task in settings.tasks if task in specs}
     return {
-        task: [classes[task].index(name) for name in names]
+        task: [specs[task].names.index(name) for name in names]
         for task, names in current.items()
-        if sorted(names) == sorted(classes[task])
+        if sorted(names) == sorted(specs[task].names)
     }
 
 
 def champion_answers(
-    version: registry.Version, settings: Params, images: np.ndarray | Images, report: Callable[[str], None]
+    version: registry.Version, settings: Params, images: np.ndarray | ShardedImages, report: Callable[[str], None]
 ) -> tuple[dict[str, Answers], np.ndarray]:
     """The champion's answers to the images that it was not trained on, and the indices of those.
 
@@ -116,7 +112,7 @@ def champion_answers(
             answers = validation_answers(bundle, settings, images, indices)
         except UserError as error:
             raise UserError(f"{version}: {error}; {advice}") from None
-        others = sorted(set(bundle.classes) - set(answers))
+        others = sorted(set(bundle.tasks) - set(answers))
     if not answers:
         raise UserError(f"{version} has no task with the class names of data/labels: not comparable; {advice}")
     if others:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps
 
-from mtl import evaluation
 from mtl.errors import UserError
 from mtl.sources import decoding
+from mtl.tasks import relations
+from mtl.tasks.spec import TaskSpec
 from mtl.tracking import bundles
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Prediction:
     Attributes:
         tasks: the answer of each task.
         contradicts: whether the answer for one task implies another answer for a second task than its own model
-            gives; None where no task implies another, or the model was logged without its groups of classes.
+            gives; None where no task implies another.
     """
 
     tasks: dict[str, Answer]
@@ -61,12 +62,11 @@ class Predictor:
     def __init__(
         self,
         networks: Mapping[str, keras.Model],
-        tasks: Mapping[str, Sequence[str]],
-        of_class: Mapping[str, Mapping[str, str]] | None,
+        specs: Mapping[str, TaskSpec],
     ) -> None:
-        self.tasks = {task: tuple(names) for task, names in tasks.items()}
+        self.tasks = {task: spec.names for task, spec in specs.items()}
         self.shape: tuple[int, int, int] = next(iter(networks.values())).input_shape[1:]
-        self._networks, self._of_class = dict(networks), of_class
+        self._networks, self._relations = dict(networks), relations.find_all(specs)
 
     def predict(self, image: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
         """Predict for one image, or for a batch in its order.
@@ -109,19 +109,9 @@ class Predictor:
 
     def _contradictions(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """The images with a contradiction, bool (N,); None where no task implies another."""
-        if self._of_class is None:
-            return None
-        answers = {
-            task: evaluation.Answers(rows.argmax(axis=1), rows, self.tasks[task], self._of_class[task], "")
-            for task, rows in outputs.items()
-        }
-        conflicts = []
-        for base in answers.values():
-            for task in answers.values():
-                groups = evaluation.implied(base, task)
-                if groups is not None:
-                    conflicts.append(groups[base.labels] != task.labels)
-        return np.any(conflicts, axis=0) if conflicts else None
+        labels = {task: rows.argmax(axis=1) for task, rows in outputs.items()}
+        contradicted = relations.contradictions(self._relations, labels)
+        return np.any(list(contradicted.values()), axis=0) if contradicted else None
 
 
 def _answer(names: Sequence[str], probabilities: np.ndarray) -> Answer:
@@ -168,4 +158,4 @@ def load(uri: str, imports: Sequence[str] = ()) -> Predictor:
     with tempfile.TemporaryDirectory() as folder:
         bundle = bundles.fetch(uri, Path(folder))
         networks = bundles.read(bundle)
-    return Predictor(networks, bundle.classes, bundle.of_class)
+    return Predictor(networks, bundle.tasks)

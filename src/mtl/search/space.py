@@ -14,6 +14,7 @@ from mtl.config.params import PATH, Params
 from mtl.config.reading import first_line, validate
 from mtl.config.tune import Parameter, Tune
 from mtl.data import paths
+from mtl.data.shards import MANIFEST
 from mtl.errors import UserError
 from mtl.search.drawing import Values, grid_size, probes
 from mtl.tracking import flat
@@ -160,9 +161,9 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]
 def _digest(tasks: Sequence[str]) -> str:
     """Digest of the training and validation images and of the tasks' labels. The test images are not opened."""
     digest = hashlib.blake2b(digest_size=8)
-    images = ("manifest.json", "dataset.json") if (paths.RAW / paths.SHARDS).exists() else ("x_train.npy",)
-    contents = [paths.RAW / name for name in (*images, "validation.npy")]
-    for path in [*contents, *(paths.LABELS / task / "y_train.npy" for task in tasks)]:
+    images = (MANIFEST,) if (paths.IMAGES / paths.SHARDS).exists() else ("x_train.npy", "x_validation.npy")
+    labels = [path for task in tasks for path in sorted((paths.LABELS / task).glob("*.npy")) if "test" not in path.name]
+    for path in [paths.DATASET, *(paths.IMAGES / name for name in images), *labels]:
         try:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "blake2b").digest())

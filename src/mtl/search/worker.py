@@ -15,22 +15,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 
 from mtl import tracking
 from mtl.config.params import Params
 from mtl.data import backend, paths, store
-from mtl.data.shards import Images
 from mtl.errors import one_line
 from mtl.search import studies
 from mtl.search.drawing import pruner, sampler, suggest
 from mtl.search.space import Space
 from mtl.search.storage import load, open_storage
+from mtl.tasks.columns import Split
 from mtl.training import checkpoint, hardware
 
-Arrays = dict[str, dict[str, tuple[np.ndarray | Images, np.ndarray]]]  # task -> split -> images and labels
+Arrays = dict[str, dict[Split, store.Examples]]  # by task and split
 
 
 @dataclass(frozen=True)
@@ -81,9 +80,8 @@ def _end_with_parent() -> None:
 
 def read_arrays(tasks: tuple[str, ...]) -> Arrays:
     """The training and the validation images with the labels of each task. The test images are not opened."""
-    split = store.read_training()
-    labels = {task: store.read_labels(task, "train") for task in tasks}
-    return {task: {name: (pixels, labels[task][chosen]) for name, (chosen, pixels) in split.items()} for task in tasks}
+    splits: tuple[Split, ...] = ("train", "validation")
+    return {task: {split: store.read_examples(split, task) for split in splits} for task in tasks}
 
 
 def _objective(assignment: Work, arrays: Arrays, trial: optuna.Trial) -> float:
@@ -156,7 +154,7 @@ def _named(space: Space, task: str, key: str) -> str:
 def fit(
     task: str,
     settings: Params,
-    splits: Mapping[str, tuple[np.ndarray | Images, np.ndarray]],
+    splits: Mapping[Split, store.Examples],
     folder: Path,
     on_epoch: Callable[[Mapping[str, Any]], None],
 ) -> dict[str, float]:
@@ -171,11 +169,11 @@ def fit(
     recipe = settings.recipe(task)
     keras.backend.clear_session()
     backend.configure(settings.hardware, recipe.precision, settings.seed)
-    images, labels = splits["val"]
+    images, labels = splits["validation"]
     with hardware.strategy(settings.hardware).scope():
-        classes = len(store.read_classes(task)["classes"])
-        model = catalog.build(recipe, images.shape[1:], classes, splits["train"][0])
-        training, validation = (streams.feed(*splits[split]) for split in ("train", "val"))
+        outputs = len(store.read_task(task).names)
+        model = catalog.build(recipe, images.shape[1:], outputs, splits["train"].images)
+        training, validation = streams.feed(*splits["train"]), streams.feed(images, labels)
         fitting.fit(model, recipe, settings.seed, training, validation, folder, on_epoch)
     probabilities = inference.predict(inference.plain(model), images)
     return scores.of_split("val", probabilities, labels, recipe.loss)

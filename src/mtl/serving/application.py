@@ -107,8 +107,7 @@ def _page_routes(gateway: Gateway) -> APIRouter:
 
     @router.get("/samples")
     async def sample_list() -> Response:
-        tasks = gateway.tasks
-        classes = sorted({name for labels in tasks.values() for name in labels.of_class or labels.classes})
+        classes = sorted({value for task in gateway.tasks.values() for value in task.groups})
         return responses.json({"images": samples.choose(gateway.shape), "classes": classes})
 
     @router.get("/samples/{index}.png")

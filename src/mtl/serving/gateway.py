@@ -11,10 +11,11 @@ import numpy as np
 
 from mtl.errors import UserError
 from mtl.serving.batching import Batcher
-from mtl.serving.loading import SIZES, Labels, Loaded
+from mtl.serving.loading import SIZES, Loaded
 from mtl.serving.metrics import Metrics
 from mtl.serving.pixels import Shape
 from mtl.serving.refusals import Refused, busy, wrong_shape
+from mtl.tasks.spec import TaskSpec
 
 log = logging.getLogger("uvicorn.error")
 
@@ -105,10 +106,10 @@ class Gateway:
 
     def _batcher(self, model: Loaded) -> Batcher:
         def queued() -> float:
-            served = self._served.get(model.task)
+            served = self._served.get(model.task.name)
             return served.batcher.waiting if served else 0
 
-        observe = self.metrics.observer(model.task, model.labels, queued)
+        observe = self.metrics.observer(model.task, queued)
         return Batcher(model.compute, SIZES[-1], self.limits.batch_seconds, self.limits.queue, observe)
 
     async def close(self) -> None:
@@ -122,9 +123,9 @@ class Gateway:
         return bool(self._served)
 
     @property
-    def tasks(self) -> dict[str, Labels]:
-        """The labels of each task that is served."""
-        return {task: served.model.labels for task, served in self._served.items()}
+    def tasks(self) -> dict[str, TaskSpec]:
+        """What the answers of each task mean that is served."""
+        return {task: served.model.task for task, served in self._served.items()}
 
     @property
     def shape(self) -> Shape:

@@ -7,55 +7,34 @@ from typing import Any
 
 import numpy as np
 
-from mtl import evaluation
-from mtl.serving.loading import Labels
+from mtl.tasks import relations
+from mtl.tasks.spec import TaskSpec
 
 
-def find_implications(tasks: Mapping[str, Labels]) -> dict[str, tuple[str, dict[str, str]]]:
-    """Find, for each task that others imply, the finest of these, and what each of its labels implies."""
-    known = {
-        task: evaluation.Answers(np.empty(0), np.empty(0), labels.classes, labels.of_class, "")
-        for task, labels in tasks.items()
-        if labels.of_class is not None
-    }
-    implications: dict[str, tuple[str, dict[str, str]]] = {}
-    for task, labels in known.items():
-        base = evaluation.finest_base(task, known)
-        groups = None if base is None else evaluation.implied(known[base], labels)
-        if base is not None and groups is not None:
-            names = [labels.classes[group] for group in groups]
-            implications[task] = (base, dict(zip(known[base].classes, names, strict=True)))
-    return implications
-
-
-def answer(tasks: Mapping[str, Labels], probabilities: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def answer(tasks: Mapping[str, TaskSpec], probabilities: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Make the joint answer for one image: `answers` by task, `contradiction`, and `contradictions` in words.
 
     `contradiction` is None if no task is known to imply another.
 
     Args:
-        tasks: the labels of each task.
+        tasks: what the answers of each task mean.
         probabilities: float32 (1, K) of each task.
     """
-    names = {task: labels.classes[int(probabilities[task][0].argmax())] for task, labels in tasks.items()}
+    labels = {task: probabilities[task].argmax(axis=1) for task in tasks}
+    names = {task: spec.names[int(labels[task][0])] for task, spec in tasks.items()}
     answers = {
         task: {"label": name, "probability": float(probabilities[task][0].max())} for task, name in names.items()
     }
-    implications = find_implications(tasks)
+    related = relations.find_all(tasks)
     contradictions = [
         f"{base} says {names[base]}, {task} says {names[task]}"
-        for task, (base, implied) in implications.items()
-        if implied[names[base]] != names[task]
+        for task, contradicted in relations.contradictions(related, labels).items()
+        if contradicted[0] and (base := related[task].base)
     ]
-    contradiction = bool(contradictions) if implications else None
+    contradiction = bool(contradictions) if related else None
     return {"answers": answers, "contradiction": contradiction, "contradictions": contradictions}
 
 
-def truth(tasks: Mapping[str, Labels], name: str) -> dict[str, str]:
-    """Find each task's label for an image of the data set's class `name`; tasks without one are left out."""
-    # Without `of_class`, a label with the name of the class is taken for it.
-    names = {
-        task: (dict(zip(labels.classes, labels.classes, strict=True)) if labels.of_class is None else labels.of_class)
-        for task, labels in tasks.items()
-    }
-    return {task: labels[name] for task, labels in names.items() if name in labels}
+def truth(tasks: Mapping[str, TaskSpec], value: str) -> dict[str, str]:
+    """Find each task's name for an image whose class is `value`; tasks that do not have the class are left out."""
+    return {task: spec.groups[value] for task, spec in tasks.items() if value in spec.groups}

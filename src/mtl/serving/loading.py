@@ -17,6 +17,7 @@ from mtl.errors import UserError, one_line
 from mtl.networks import saving
 from mtl.serving.batching import Compute
 from mtl.serving.pixels import Shape
+from mtl.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     import keras
@@ -29,26 +30,10 @@ SIZES = (1, 2, 4, 8, 16, 32, 64)  # batches are padded to one of these, so that 
 
 
 @dataclass(frozen=True)
-class Labels:
-    """The labels of a task.
-
-    Attributes:
-        classes: names in label order.
-        of_class: the label's name for each class of the data set; None: unknown.
-        frequencies: frequency of each label in training, float64 (K,), sum 1; None: unknown.
-    """
-
-    classes: tuple[str, ...]
-    of_class: Mapping[str, str] | None = None
-    frequencies: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
 class Loaded:
     """A model that is ready to serve. `compute`: uint8 (N, H, W, C) -> float32 (N, K), N up to SIZES[-1]."""
 
-    task: str
-    labels: Labels
+    task: TaskSpec
     shape: Shape
     version: str
     compute: Compute
@@ -78,27 +63,19 @@ def from_folder(folder: Path, version: str = "1", served: Collection[str] = ()) 
         catalog.find(recipe.network)  # the user's own module may register its layers
     if unserved := sorted(labelled - tasks):
         log.warning("not served, as %s has no model of them: %s", folder, ", ".join(unserved))
-    networks, labels = {}, {}
-    for task in sorted(tasks):
-        content = store.describe_task(task)
-        labels[task] = Labels(tuple(content["classes"]), content["of_class"], np.array(content["frequencies"]))
-        networks[task] = saving.read_for(content["classes"], None, folder / f"{task}.keras")
-    shape = store.read_dataset().shape if (paths.RAW / "dataset.json").exists() else None
-    return compile_models(networks, labels, version, shape)
+    specs = {task: store.read_task(task) for task in sorted(tasks)}
+    networks = {task: saving.read_for(spec, None, folder / f"{task}.keras") for task, spec in specs.items()}
+    shape = store.read_dataset().shape if store.is_loaded() else None
+    return compile_models(networks, specs, version, shape)
 
 
 def from_bundle(bundle: Bundle, networks: Mapping[str, keras.Model], version: str) -> dict[str, Loaded]:
-    """Compile the `networks` of a bundle, which alone knows their labels. Raises UserError as `from_folder`."""
-    of_class, frequencies = bundle.of_class or {}, bundle.frequencies or {}
-    labels = {
-        task: Labels(tuple(names), of_class.get(task), np.array(frequencies[task]) if task in frequencies else None)
-        for task, names in bundle.classes.items()
-    }
-    return compile_models(networks, labels, version)
+    """Compile the `networks` of a bundle, which alone knows their tasks. Raises UserError as `from_folder`."""
+    return compile_models(networks, bundle.tasks, version)
 
 
 def compile_models(
-    networks: Mapping[str, keras.Model], labels: Mapping[str, Labels], version: str, shape: Shape | None = None
+    networks: Mapping[str, keras.Model], specs: Mapping[str, TaskSpec], version: str, shape: Shape | None = None
 ) -> dict[str, Loaded]:
     """Check and compile the models of all tasks.
 
@@ -108,22 +85,22 @@ def compile_models(
     for task, network in networks.items():
         if task in params.RESERVED or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", task):
             raise UserError(f"a task cannot be served as {task!r}; name it like model1")
-        check_fits_task(task, network, labels[task])
+        check_fits_task(network, specs[task])
     shapes = {} if shape is None else {"the data set": shape}
     _check_same_shape(shapes | {task: network.input_shape[1:] for task, network in networks.items()})
     return {
-        task: Loaded(task, labels[task], network.input_shape[1:], version, compile_network(network))
+        task: Loaded(specs[task], network.input_shape[1:], version, compile_network(network))
         for task, network in networks.items()
     }
 
 
-def check_fits_task(task: str, network: keras.Model, labels: Labels) -> None:
-    """Raise UserError unless `network` takes images of one size and has an output for each class of its task."""
+def check_fits_task(network: keras.Model, task: TaskSpec) -> None:
+    """Raise UserError unless `network` takes images of one size and has an output for each name of its task."""
     inputs, outputs = getattr(network, "input_shape", None), getattr(network, "output_shape", None)
     if not isinstance(inputs, tuple) or len(inputs) != 4 or None in inputs[1:] or inputs[3] != 3:
-        raise UserError(f"the model of {task} takes {inputs}; images (N, height, width, 3) of one size are needed")
-    if outputs != (None, len(labels.classes)):
-        raise UserError(f"the model of {task} gives {outputs}; its {len(labels.classes)} classes need one output each")
+        raise UserError(f"the model of {task.name} takes {inputs}; images (N, height, width, 3) of one size are needed")
+    if outputs != (None, len(task.names)):
+        raise UserError(f"the model of {task.name} gives {outputs}; its {len(task.names)} classes need one output each")
 
 
 def _check_same_shape(shapes: Mapping[str, Shape]) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from scipy.spatial.distance import jensenshannon
 
-from mtl.serving.loading import SIZES, Labels
+from mtl.serving.loading import SIZES
+from mtl.tasks.spec import TaskSpec
 
 WINDOW = 1000  # number of predictions that the drift is computed from
 LATENCIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -56,17 +57,16 @@ class Metrics:
         self.reloads = Counter("mtl_reloads", "Loadings of the models after the first", ["result"], registry=registry)
         self._joint = [0, 0]
 
-    def observer(self, task: str, labels: Labels, queued: Callable[[], float]) -> Callable[[np.ndarray], None]:
+    def observer(self, spec: TaskSpec, queued: Callable[[], float]) -> Callable[[np.ndarray], None]:
         """Make a function to call with each batch's probabilities, float32 (N, K).
 
         `queued` returns the number of images in the task's queue.
         """
-        counters = [self.predicted.labels(task, name) for name in labels.classes]
+        task, frequencies = spec.name, np.array(spec.frequencies)
+        counters = [self.predicted.labels(task, name) for name in spec.names]
         batches, recent = self.batches.labels(task), deque[int](maxlen=WINDOW)
         self.queue.labels(task).set_function(queued)
-        frequencies = labels.frequencies
-        if frequencies is not None:
-            self.drift.labels(task).set_function(lambda: drift(list(recent), frequencies))
+        self.drift.labels(task).set_function(lambda: drift(list(recent), frequencies))
 
         def observe(probabilities: np.ndarray) -> None:
             predicted = probabilities.argmax(axis=1)

@@ -60,7 +60,7 @@ def tensorflow_routes(gateway: Gateway) -> APIRouter:
     @router.get("", **documents.without_body())
     async def models() -> Response:
         """Names of all models, as KServe's version 1 protocol lists them."""
-        return json({"models": [model.task for model in gateway.models]})
+        return json({"models": [model.task.name for model in gateway.models]})
 
     @router.post("/{task}:predict", **documents.with_body("PredictRequest", "PredictResponse", "Error"))
     @router.post(
@@ -110,7 +110,7 @@ def open_inference_routes(gateway: Gateway) -> APIRouter:
     @router.get("/models", **documents.without_body())
     async def models() -> Response:
         """Names of all models, as KServe lists them."""
-        return json({"models": [model.task for model in gateway.models]})
+        return json({"models": [model.task.name for model in gateway.models]})
 
     @router.post("/repository/index", **documents.without_body())
     async def index() -> Response:
@@ -127,7 +127,7 @@ def open_inference_routes(gateway: Gateway) -> APIRouter:
     @router.get("/models/{task}/versions/{version}/ready", **documents.without_body())
     async def model_ready(task: str, request: Request) -> Response:
         """Readiness of the model: it is loaded and warm."""
-        return json({"name": gateway.model(task, _version(request)).task, "ready": True})
+        return json({"name": gateway.model(task, _version(request)).task.name, "ready": True})
 
     @router.post("/models/{task}/infer", **documents.with_body("InferRequest", "InferResponse", "Error"))
     @router.post(

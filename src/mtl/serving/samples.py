@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from mtl.data import paths, store
-from mtl.data.shards import Images
+from mtl.data.shards import ShardedImages
 from mtl.errors import UserError
 from mtl.serving.pixels import Shape
 from mtl.serving.refusals import Refused
@@ -16,13 +16,13 @@ from mtl.serving.refusals import Refused
 COUNT = 12
 
 
-def _open_images(shape: Shape) -> np.ndarray | Images | None:
+def _open_images(shape: Shape) -> np.ndarray | ShardedImages | None:
     """Open the test images, uint8 (N, H, W, C), without reading them; None if there are none of this shape."""
     try:
-        if (paths.RAW / paths.SHARDS).exists():
+        if (paths.IMAGES / paths.SHARDS).exists():
             shards = store.read_images("test")
             return shards if shards.shape[1:] == shape else None
-        images = np.load(paths.RAW / "x_test.npy", mmap_mode="r", allow_pickle=False)
+        images = np.load(paths.IMAGES / "x_test.npy", mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, UserError):
         return None
     return images if images.shape[1:] == shape and images.dtype == np.uint8 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -12,15 +13,19 @@ from mtl.config.params import Data
 from mtl.errors import UserError
 from mtl.sources import folder, official, pickles, trees
 from mtl.sources.decoding import progress, resize
-from mtl.sources.images import LoadedImages
+from mtl.sources.loaded import CLASS, Loaded, class_column
 from mtl.sources.pickles import CLASSES
+from mtl.tasks.columns import Split
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 IMAGES = 60_000
 can_download = official.can_download
 
 
-def load(data: Data, seed: int) -> LoadedImages:
-    """Load CIFAR-10: images uint8 (N, 32, 32, 3), or of `data.size`, and labels uint8 (N, 1) in its own class order.
+def load(data: Data, seed: int) -> Loaded:
+    """Load CIFAR-10: images uint8 (N, 32, 32, 3), or of `data.size`, and the column `class`.
 
     In the official format only the official images are accepted. A folder or archive of <split>/<class>/* may hold
     other images (a copy re-encoded as JPEG), or fewer of them, and the name then says so. Raises UserError where a copy
@@ -53,7 +58,7 @@ def _pick(path: Path) -> Path:
     return trees.pick(path)
 
 
-def _load_copy(path: Path, size: int | None) -> LoadedImages:
+def _load_copy(path: Path, size: int | None) -> Loaded:
     if path.name == official.ARCHIVE and (digest := official.sha256(path)) != official.ARCHIVE_SHA256:
         raise UserError(
             f"{path}: truncated or not the official archive: its sha256 is {digest}, expected"
@@ -69,23 +74,25 @@ def _load_copy(path: Path, size: int | None) -> LoadedImages:
                 f"{path}: not the official CIFAR-10: md5 of {name} ({len(array):,} rows) is {digest}, the official one"
                 f" {official.ARRAYS_MD5[name]}; put {official.ARCHIVE} there, or other images as <split>/<class>/*.png"
             )
-    images = LoadedImages("CIFAR-10", CLASSES, *arrays, encoding="raw", official=True)
+    x_train, y_train, x_test, y_test = arrays
+    images: dict[Split, np.ndarray] = {"train": x_train, "test": x_test}
+    columns: dict[Split, pa.Table] = {"train": class_column(y_train, CLASSES), "test": class_column(y_test, CLASSES)}
     if size is None or size == pickles.SIDE:
-        return images
-    x_train, x_test = _resized(images.x_train, size), _resized(images.x_test, size)
-    return replace(images, x_train=x_train, x_test=x_test, official=False)
+        return Loaded("CIFAR-10", "raw", images, columns, official={"train": "all", "test": "all"})
+    return Loaded("CIFAR-10", "raw", {split: _resized(x, size) for split, x in images.items()}, columns)
 
 
-def _load_folder(tree: trees.Tree, size: int | None) -> LoadedImages:
+def _load_folder(tree: trees.Tree, size: int | None) -> Loaded:
     images = folder.load_tree(tree, size)
-    if images.classes != CLASSES:
-        differing = ", ".join(sorted({*images.classes} ^ {*CLASSES}))
+    classes = images.columns["train"][CLASS].unique().to_pylist()
+    if tuple(classes) != CLASSES:
+        differing = ", ".join(sorted({*classes} ^ {*CLASSES}))
         raise UserError(
             f"{tree.path}: not CIFAR-10, its classes are others or not all there ({differing});"
             " for your own images set data.source: folder"
         )
     encoding = {"jpeg": "JPEG", "png": "PNG", "mixed": "JPEG and PNG"}[images.encoding]
-    count = len(images.x_train) + len(images.x_test)
+    count = sum(map(len, images.images.values()))
     part = "" if count == IMAGES else f", {count:,} of {IMAGES:,} images"
     return replace(images, name=f"CIFAR-10, {encoding} copy{part}")
 

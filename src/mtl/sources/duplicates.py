@@ -8,7 +8,8 @@ from hashlib import sha256
 import numpy as np
 
 from mtl.data.shards import Duplicates
-from mtl.sources.images import LoadedImages
+from mtl.sources.loaded import CLASS, Loaded
+from mtl.tasks.columns import SPLITS
 
 
 def digest(pixels: np.ndarray) -> int:
@@ -24,7 +25,7 @@ def find(digests: np.ndarray, splits: np.ndarray, classes: np.ndarray, name: Cal
     Args:
         digests: digests of their pixels, uint64 (N,).
         splits: numbers of their splits (N,).
-        classes: numbers of their classes (N,).
+        classes: their classes (N,).
         name: returns the name of an image by its index.
     """
     _, first, group = np.unique(digests, return_index=True, return_inverse=True)
@@ -38,19 +39,18 @@ def find(digests: np.ndarray, splits: np.ndarray, classes: np.ndarray, name: Cal
     return Duplicates(**counts, first=examples)
 
 
-def find_loaded(images: LoadedImages, validation: np.ndarray) -> Duplicates:
-    """Find the duplicates among images in memory, of which those in `validation` (indices of train) are held out."""
-    train, test = len(images.x_train), len(images.x_test)
-    digests = np.fromiter((digest(image) for x in (images.x_train, images.x_test) for image in x), np.uint64)
-    splits = np.repeat([0, 2], [train, test])
-    splits[validation] = 1
-
-    def name(index: int) -> str:
-        split, position = ("train", index) if index < train else ("test", index - train)
-        image = images.files[split][position] if images.files else f"{split} image {position}"
-        return f"{image} (held out)" if splits[index] == 1 else image
-
-    return find(digests, splits, np.concatenate([images.y_train, images.y_test]).ravel(), name)
+def find_loaded(loaded: Loaded) -> Duplicates:
+    """Find the duplicates among images in memory, in the order of their splits."""
+    splits = [split for split in SPLITS if split in loaded.images]
+    counts = [len(loaded.images[split]) for split in splits]
+    digests = np.fromiter((digest(image) for split in splits for image in loaded.images[split]), np.uint64)
+    classes = np.concatenate([loaded.columns[split][CLASS].to_numpy(zero_copy_only=False) for split in splits])
+    names = [
+        loaded.files[split][position] if loaded.files else f"{split} image {position}"
+        for split, count in zip(splits, counts, strict=True)
+        for position in range(count)
+    ]
+    return find(digests, np.repeat(np.arange(len(splits)), counts), classes, names.__getitem__)
 
 
 def describe(source: str, duplicates: Duplicates) -> str:

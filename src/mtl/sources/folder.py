@@ -12,36 +12,35 @@ from mtl.config.params import Data
 from mtl.errors import UserError
 from mtl.sources import kinds, trees
 from mtl.sources.decoding import decode, no_bombs, progress
-from mtl.sources.images import LoadedImages, check_class_count
 from mtl.sources.kinds import SUFFIXES
+from mtl.sources.loaded import Loaded, check_class_count, class_column
+from mtl.tasks.columns import Split
 
-SPLITS = ("train", "test")
+SPLITS: tuple[Split, ...] = ("train", "test")
 
 Groups = dict[tuple[str, str], list[str]]
 
 
-def load(data: Data, seed: int) -> LoadedImages:
+def load(data: Data, seed: int) -> Loaded:
     """Load the images in `data.path`: a folder, an archive (.tar, .tar.gz, .tgz), or a folder that holds one of them.
 
-    Classes and images are in the order of their names: images uint8 (N, H, W, 3), labels uint8 (N, 1). Raises UserError
-    where there is nothing to load, or an image or the layout of the folders is wrong.
+    Images are in the order of their classes' names and their own; the one column is `class`. Raises UserError where
+    there is nothing to load, or an image or the layout of the folders is wrong.
     """
     return load_tree(trees.list_files(trees.pick(Path(data.path))), data.size)
 
 
-def load_tree(tree: trees.Tree, size: int | None) -> LoadedImages:
+def load_tree(tree: trees.Tree, size: int | None) -> Loaded:
     """Load the images of `tree`, resized to size x size; with None they must all be of one size."""
     groups = arrange(tree)
     classes = sorted({name for _, name in groups})
     _check(tree.path, groups, classes)
     # In the order of the names, so that the bytes do not depend on how a disk or an archive orders its files.
     order = {split: [file for name in classes for file in sorted(groups[split, name])] for split in SPLITS}
-    labels = {split: [len(groups[split, name]) for name in classes] for split in SPLITS}
-    x, encoding = _decode_all(tree, order, size)
-    y = {split: np.repeat(np.arange(len(classes), dtype=np.uint8), counts)[:, None] for split, counts in labels.items()}
-    return LoadedImages(
-        _name(tree.path), tuple(classes), x["train"], y["train"], x["test"], y["test"], encoding, files=order
-    )
+    images, encoding = decode_all(tree, order, size)
+    counts = {split: [len(groups[split, name]) for name in classes] for split in SPLITS}
+    columns = {split: class_column(np.repeat(np.arange(len(classes)), counts[split]), classes) for split in SPLITS}
+    return Loaded(name_of(tree.path), encoding, images, columns, files=order)
 
 
 def arrange(tree: trees.Tree) -> Groups:
@@ -88,15 +87,15 @@ def _check(path: Path, groups: Groups, classes: Sequence[str]) -> None:
     check_class_count(str(path), classes)
 
 
-def _decode_all(
-    tree: trees.Tree, order: Mapping[str, Sequence[str]], size: int | None
-) -> tuple[dict[str, np.ndarray], str]:
+def decode_all(
+    tree: trees.Tree, order: Mapping[Split, Sequence[str]], size: int | None
+) -> tuple[dict[Split, np.ndarray], str]:
     """Decode file by file straight into the arrays of the splits, so that no image is in memory twice.
 
     Returns an array uint8 (N, H, W, 3) for each split, and the encoding of all: jpeg, png or mixed.
     """
     positions = {name: (split, index) for split, names in order.items() for index, name in enumerate(names)}
-    x: dict[str, np.ndarray] = {}
+    x: dict[Split, np.ndarray] = {}
     encodings: set[str] = set()
     first, shape = "", (0, 0, 0)
     with no_bombs():
@@ -125,7 +124,7 @@ def _empty(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         ) from None
 
 
-def _name(path: Path) -> str:
+def name_of(path: Path) -> str:
     """Return the name of the data set, which is that of its archive or folder."""
     name = path.name or path.resolve().name
     return next((name.removesuffix(suffix) for suffix in trees.ARCHIVES if name.endswith(suffix)), name)

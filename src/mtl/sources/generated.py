@@ -12,7 +12,8 @@ import numpy as np
 
 from mtl.config.params import PATH, Data
 from mtl.errors import UserError
-from mtl.sources.images import LoadedImages
+from mtl.sources.loaded import Loaded, class_column
+from mtl.tasks.columns import Split
 
 TRAIN, TEST, SIDE, MAX_SIDE = 15_000, 2_000, 32, 256
 NOISE, CONTRAST, COAT, UNTYPICAL = 110, (60, 110), 45, 0.2
@@ -33,29 +34,38 @@ SHAPES = {
 }
 
 
-def load(data: Data, seed: int) -> LoadedImages:
-    """Draw 15,000 training and 2,000 test images, as many of each class: uint8 (N, size, size, 3) and (N, 1).
+def load(data: Data, seed: int) -> Loaded:
+    """Draw 15,000 training and 2,000 test images, as many of each class: uint8 (N, size, size, 3).
 
     The same seed gives the same bytes on every machine. Raises UserError where `data.size` is above 256.
     """
     size = data.size or SIDE
     if size > MAX_SIDE:
         raise UserError(f"{PATH}: data.size: {size}; generated images are drawn at up to {MAX_SIDE} pixels")
-    x_train, y_train = _draw_all(TRAIN, size, np.random.default_rng([seed, 0]))
-    x_test, y_test = _draw_all(TEST, size, np.random.default_rng([seed, 1]))
-    return LoadedImages("generated images", tuple(SHAPES), x_train, y_train, x_test, y_test, "drawn")
+    counts: dict[Split, int] = {"train": TRAIN, "test": TEST}
+    images = {
+        split: _draw_all(count, size, np.random.default_rng([seed, stream]))
+        for stream, (split, count) in enumerate(counts.items())
+    }
+    columns = {split: class_column(_labels(count), tuple(SHAPES)) for split, count in counts.items()}
+    return Loaded("generated images", "drawn", images, columns)
 
 
-def _draw_all(count: int, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw `count` images, the classes in turn: uint8 (N, size, size, 3) and labels (N, 1)."""
-    labels = (np.arange(count) % len(SHAPES)).astype(np.uint8)
+def _labels(count: int) -> np.ndarray:
+    """The classes of `count` images in turn, int (N,)."""
+    return np.arange(count) % len(SHAPES)
+
+
+def _draw_all(count: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw `count` images, the classes in turn, uint8 (N, size, size, 3)."""
+    labels = _labels(count)
     images = np.empty((count, size, size, 3), np.uint8)
     for label, shape in enumerate(SHAPES.values()):
         indices = np.flatnonzero(labels == label)
         # In portions, which need little memory.
         for portion in np.array_split(indices, 1 + len(indices) * size * size // 1_000_000):
             images[portion] = _draw(shape, len(portion), size, rng)
-    return images, labels[:, None]
+    return images
 
 
 def _draw(shape: str, count: int, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mtl import files, lineage
+from mtl import lineage
 from mtl.config import params
 from mtl.data import paths, store
 from mtl.errors import UserError
+from mtl.tasks import columns
 
 STAGE = Path("src/check_params.py")  # where this is, the parameters are those of this project
 
@@ -43,13 +44,15 @@ def check() -> params.Params:
 
 def _compare(settings: params.Params) -> None:
     """Raise UserError where a task or the number of validation images does not fit the data set in data/raw."""
-    if not (paths.RAW / "dataset.json").exists():
+    if not store.is_loaded():
         return
     from mtl.sources import split
     from mtl.tasks import grouping
 
-    dataset = store.read_dataset()
+    dataset, table = store.read_dataset(), store.read_columns()
+    column = next(iter(dataset.columns))
     for name, task in settings.tasks.items():
-        grouping.group_classes(name, task, dataset.classes)
+        grouping.group_values(name, task, columns.distinct(table[column]))
     if dataset.source != "tfrecord":
-        split.hold_out(files.read_array(paths.RAW / "y_train.npy"), settings.data.validation, settings.seed)
+        held_out_of = table[column].to_pylist()[: dataset.train + dataset.validation]
+        split.hold_out(held_out_of, settings.data.validation, settings.seed)

@@ -2,10 +2,15 @@
 
 import shutil
 
-from mtl import files, tracking
+import numpy as np
+
+from mtl import tracking
 from mtl.config import params
 from mtl.data import paths, store
 from mtl.tasks import grouping
+from mtl.tasks.columns import SPLITS
+from mtl.tasks.spec import TaskSpec
+from mtl.tasks.targets import Targets
 
 
 def main() -> None:
@@ -14,15 +19,19 @@ def main() -> None:
     dataset = store.read_dataset()
     with tracking.stage_run("derive_labels", settings) as run:
         run.log_dataset(dataset)
-        groups = {name: grouping.group_classes(name, task, dataset.classes) for name, task in settings.tasks.items()}
+        tables = {split: store.read_columns(split) for split in SPLITS}
+        derived = {}
+        for name, task in settings.tasks.items():
+            column = next(iter(dataset.columns))
+            derived[name] = grouping.derive(name, task, column, {split: tables[split][column] for split in SPLITS})
         shutil.rmtree(paths.LABELS, ignore_errors=True)  # run by hand, the labels of a former task would stay
-        for name, of_class in groups.items():
-            names = grouping.group_names(settings.tasks[name], dataset.classes)
-            counts = {}
-            for split in store.SPLITS:
-                y = grouping.derive(files.read_array(paths.RAW / f"y_{split}.npy"), of_class, names)
-                files.write_array(paths.LABELS / name / f"y_{split}.npy", y)
-                counts[split] = {label: int((y == index).sum()) for index, label in enumerate(names)}
-            files.write_json(paths.LABELS / name / "classes.json", {"classes": names, "of_class": of_class})
-            run.log_json(counts, f"{name}.json")
-            print(f"{name}: " + ", ".join(f"{index} = {label}" for index, label in enumerate(names)))
+        for name, (spec, targets) in derived.items():
+            store.write_targets(spec, targets)
+            run.log_json({split: _counts(spec, part) for split, part in targets.items()}, f"{name}.json")
+            print(f"{name}: " + ", ".join(f"{index} = {label}" for index, label in enumerate(spec.names)))
+
+
+def _counts(task: TaskSpec, targets: Targets) -> dict[str, int]:
+    """The number of examples of each name."""
+    counts = np.bincount(targets.labels[targets.known], minlength=len(task.names))
+    return dict(zip(task.names, counts.tolist(), strict=True))

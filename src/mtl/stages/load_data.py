@@ -1,16 +1,20 @@
-"""Stage `load_data`: load the images into data/raw."""
+"""Stage `load_data`: load the data set into data/raw."""
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from mtl import sources, tracking
 from mtl.config import params
 from mtl.data import paths, shards, store
-from mtl.sources import duplicates, tfrecord, trees
-from mtl.sources.split import hold_out
+from mtl.sources import duplicates, split, tfrecord, trees
+from mtl.tasks import columns
+from mtl.tasks.columns import SPLITS, Split
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def main() -> None:
@@ -27,55 +31,36 @@ def main() -> None:
 
 
 def load(settings: params.Params) -> store.Dataset:
-    """Read the images into arrays and write these to data/raw."""
-    images = sources.load(settings.data, settings.seed)
-    validation = hold_out(images.y_train, settings.data.validation, settings.seed)
-    dataset = store.Dataset(
-        name=images.name,
+    """Read the examples into arrays and write these to data/raw."""
+    loaded = split.with_validation(sources.load(settings.data, settings.seed), settings.data.validation, settings.seed)
+    dataset = describe(
+        loaded.columns,
+        name=loaded.name,
         source=settings.data.source,
-        official=images.official,
-        classes=images.classes,
-        encoding=images.encoding,
-        train=len(images.x_train) - len(validation),
-        validation=len(validation),
-        test=len(images.x_test),
-        shape=images.x_train.shape[1:],
+        official=loaded.official,
+        encoding=loaded.encoding,
+        shape=loaded.images["train"].shape[1:],
     )
-    arrays: dict[str, np.ndarray] = {
-        "x_train": images.x_train,
-        "y_train": images.y_train,
-        "x_test": images.x_test,
-        "y_test": images.y_test,
-        "validation": validation,
-    }
-    store.write_raw(dataset, arrays)
-    _warn(duplicates.describe(images.name, duplicates.find_loaded(images, validation)))
+    store.write_raw(dataset, columns.join(loaded.columns), loaded.images)
+    _warn(duplicates.describe(loaded.name, duplicates.find_loaded(loaded)))
     return dataset
 
 
 def link(settings: params.Params) -> store.Dataset:
-    """Check the TFRecord shards of the images and write to data/raw where they are. They hold a split `validation`."""
+    """Check the TFRecord shards of the images and write to data/raw where they are."""
     records = tfrecord.load(settings.data)
-    train, validation, test = (records.labels[split] for split in shards.SPLITS)
-    dataset = store.Dataset(
+    dataset = describe(
+        records.columns,
         name=records.manifest.name,
         source="tfrecord",
-        official=False,
-        classes=records.manifest.classes,
+        official={},
         encoding=records.manifest.encoding,
-        train=len(train),
-        validation=len(validation),
-        test=len(test),
         shape=records.shape,
     )
-    arrays = {
-        "y_train": np.concatenate([train, validation]),
-        "y_test": test,
-        "validation": np.arange(len(train), len(train) + len(validation)),
-    }
     access = shards.Access(path=settings.data.path, size=settings.data.size, cache=settings.data.cache)
     manifest = records.manifest.model_dump(exclude={"duplicates"})
-    store.write_raw(dataset, arrays, {shards.MANIFEST: manifest, paths.SHARDS: access.model_dump()})
+    documents = {shards.MANIFEST: manifest, paths.SHARDS: access.model_dump()}
+    store.write_raw(dataset, columns.join(records.columns), {}, documents)
     if records.manifest.duplicates:
         _warn(duplicates.describe(settings.data.path, records.manifest.duplicates))
     else:
@@ -84,6 +69,23 @@ def link(settings: params.Params) -> store.Dataset:
             " classes: not checked"
         )
     return dataset
+
+
+def describe(
+    tables: Mapping[Split, "pa.Table"],
+    *,
+    name: str,
+    source: str,
+    official: Mapping[str, str],
+    encoding: str,
+    shape: tuple[int, int, int],
+) -> store.Dataset:
+    """Describe a data set by what its source says of it and by its columns."""
+    counts = {part: tables[part].num_rows for part in SPLITS}
+    types = columns.types(tables["train"])
+    return store.Dataset(
+        name=name, source=source, official=official, encoding=encoding, shape=shape, columns=types, **counts
+    )
 
 
 def _warn(line: str) -> None:

@@ -9,6 +9,7 @@ from mtl.config import params
 from mtl.data import backend, paths, store
 from mtl.evaluation import figures, gallery
 from mtl.networks import saving
+from mtl.tasks import columns
 
 
 def main() -> None:
@@ -23,20 +24,13 @@ def main() -> None:
         dataset, images = store.read_dataset(), store.read_images("test")
         run.log_dataset(dataset)
         run.log_tags(outside)
-        answers, about = {}, {}
+        answers = {}
         for task in settings.tasks:
-            classes = store.read_classes(task)
+            spec, (labels, known) = store.read_task(task), store.read_targets(task, "test")
             catalog.find(settings.recipe(task).network)  # a person's own module may register its layers
-            model = saving.read_for(classes["classes"], dataset.shape, paths.model_path(task))
-            answers[task] = evaluation.Answers(
-                labels=store.read_labels(task, "test"),
-                probabilities=inference.predict(model, images),
-                classes=tuple(classes["classes"]),
-                of_class=classes["of_class"],
-                loss=settings.recipe(task).loss,
-            )
+            probabilities = inference.predict(saving.read_for(spec, dataset.shape, paths.model_path(task)), images)
+            answers[task] = evaluation.Answers(spec, labels, probabilities, settings.recipe(task).loss, known)
             shutil.copy(paths.model_path(task), folder)
-            about[task] = store.describe_task(task)
         gone = sorted({path.stem for path in paths.MODELS.glob("*.keras")} - set(settings.tasks))
         if gone:
             print(f"left out, no such task in {params.PATH}: {', '.join(gone)}")
@@ -45,7 +39,7 @@ def main() -> None:
         alone = [task for task in answers if task not in verdict.get("derived", {})]
         if alone:
             print(f"no derived answer, as no other task's labels imply theirs: {', '.join(alone)}")
-        truth = [dataset.classes[label] for label in files.read_array(paths.RAW / "y_test.npy").ravel()]
+        truth = columns.describe(store.read_columns("test"))
         tables, galleries = evaluation.tables(answers), gallery.draw(answers, images, truth)
 
         files.write_json(paths.METRICS / "main_evaluate.json", verdict)
@@ -59,8 +53,6 @@ def main() -> None:
 
         run.log_metrics(evaluation.flat(verdict))
         run.log_figures(figures.of_tables(tables) | {f"gallery/{name}": figure for name, figure in galleries.items()})
-        for key in ("classes", "of_class", "frequencies"):
-            files.write_json(Path(folder) / f"{key}.json", {task: known[key] for task, known in about.items()})
         imports = catalog.own_modules(settings.recipe(task).network for task in settings.tasks)
         files.write_json(Path(folder) / "imports.json", imports)
         run.log_joint_model(Path(folder), images)

@@ -8,8 +8,11 @@ from mtl import files, tracking
 from mtl.config import params
 from mtl.data import backend, paths, store
 from mtl.networks import saving
+from mtl.tasks.columns import SPLITS
 from mtl.training import checkpoint, hardware
 from mtl.training.multiworker import cluster
+
+PREFIX = {"train": "train", "validation": "val", "test": "test"}  # of the metrics, as Keras names them
 
 
 def main(task: str) -> None:
@@ -29,26 +32,27 @@ def main(task: str) -> None:
     tracked = tracking.stage_run(task, settings, f"train@{task}") if ours.chief else tracking.no_run()
     with checkpoint.exclusive(place) as folder, tracked as run:
         earlier = checkpoint.finished(folder)
-        dataset, classes, splits = store.read_dataset(), store.read_classes(task)["classes"], store.read_splits(task)
-        run.log_dataset(dataset)
+        spec, examples = store.read_task(task), {split: store.read_examples(split, task) for split in SPLITS}
+        images, shape = examples["train"].images, examples["train"].images.shape[1:]
+        run.log_dataset(store.read_dataset())
         run.log_tags({"native_bfloat16": str(backend.native_bfloat16()).lower(), **outside})
         backend.configure(settings.hardware, recipe.precision, settings.seed)
         strategy = hardware.strategy(settings.hardware, task)
         run.log_tags({"strategy": hardware.name(strategy)})
         with strategy.scope():
-            model = catalog.build(recipe, dataset.shape, len(classes), splits["train"][0])
+            model = catalog.build(recipe, shape, len(spec.names), images)
         saving.check(inference.plain(model))
-        fed = {split: streams.feed(*splits[split]) for split in ("train", "val")}
-        board = boards.callbacks(recipe, task, fed["train"], fed["val"], classes) if ours.chief else []
+        training, validation = (streams.feed(*examples[split]) for split in ("train", "validation"))
+        board = boards.callbacks(recipe, task, training, validation, spec.names) if ours.chief else []
         started = time.perf_counter()
         history, epochs = fitting.fit(
-            model, recipe, settings.seed, fed["train"], fed["val"], folder, run.log_epoch, callbacks=board
+            model, recipe, settings.seed, training, validation, folder, run.log_epoch, callbacks=board
         )
         seconds = time.perf_counter() - started
         if epochs < recipe.epochs:
             run.log_tags({"resumed_after_epoch": str(recipe.epochs - epochs)})
         if epochs:
-            an_epoch = recipe.steps_per_epoch * recipe.batch_size if recipe.steps_per_epoch else dataset.train
+            an_epoch = recipe.steps_per_epoch * recipe.batch_size if recipe.steps_per_epoch else len(training)
             run.log_metrics({"fit_seconds": seconds, "images_per_second": an_epoch * epochs / seconds})
         elif earlier:
             run.log_tags({"repeats_run": earlier["run"]})
@@ -57,24 +61,23 @@ def main(task: str) -> None:
             print(f"{task}: trained; worker 0, the chief, has the model and judges it")
             return
 
-        saving.write(inference.plain(model), paths.model_path(task), classes)
+        saving.write(inference.plain(model), paths.model_path(task), spec)
         model = saving.read(paths.model_path(task))  # what is judged is what was saved
         metrics: dict[str, float] = {}
         probabilities: dict[str, np.ndarray] = {}
-        for split, (images, labels) in splits.items():
-            if len(images):
-                probabilities[split] = inference.predict(model, images)
-                metrics |= scores.of_split(split, probabilities[split], labels, recipe.loss)
+        for split, part in examples.items():
+            if len(part.images):
+                probabilities[split] = inference.predict(model, part.images)
+                metrics |= scores.of_split(PREFIX[split], probabilities[split], part.labels, recipe.loss)
         files.write_json(paths.METRICS / f"{task}.json", metrics)
         files.write_csv(paths.PLOTS / f"{task}_history.csv", history)
 
         run.log_metrics({name: value for name, value in metrics.items() if name.startswith("test_")})
         run.log_history(task, history)
-        about = store.describe_task(task) | {"task": task, "imports": catalog.own_modules([recipe.network])}
-        run.log_model(model, about, splits["test"][0])
+        run.log_model(model, spec, catalog.own_modules([recipe.network]), examples["test"].images)
         answers = np.unique(probabilities["test"].argmax(axis=1))
         run.log_tags({"one_class": str(len(answers) == 1).lower()})
         print(f"{task}: test loss {metrics['test_loss']:.4f}, test accuracy {metrics['test_acc']:.4f}")
         if len(answers) == 1:
-            print(f"WARNING: {task} answers {classes[answers[0]]!r} for every test image: its training collapsed")
+            print(f"WARNING: {task} answers {spec.names[answers[0]]!r} for every test image: its training collapsed")
         checkpoint.finish(folder, paths.model_path(task), run.identity.run_id or "")  # last of all

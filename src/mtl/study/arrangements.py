@@ -16,7 +16,7 @@ from mtl.config.settings import Settings
 from mtl.data import store
 from mtl.errors import UserError
 from mtl.evaluation import Answers
-from mtl.tasks import scores
+from mtl.tasks import relations, scores
 
 Arrangement = Literal["independent", "shared", "derived"]
 
@@ -53,14 +53,13 @@ class Network:
 
 
 def questions() -> dict[str, Answers]:
-    """Labels and classes of every task in data/labels, without answers: `probabilities` are empty."""
+    """The right answers of every task in data/labels on the test images, those of models left out: (0, K)."""
     tasks = {}
-    for task in store.labelled_tasks():
-        classes = store.read_classes(task)
-        names = tuple(classes["classes"])
-        no_answers = np.empty((0, len(names)), np.float32)
-        labels = store.read_labels(task, "test")
-        tasks[task] = Answers(labels, no_answers, names, classes["of_class"], "categorical_crossentropy")
+    for name in store.labelled_tasks():
+        task, (labels, known) = store.read_task(name), store.read_targets(name, "test")
+        tasks[name] = Answers(
+            task, labels, np.empty((0, len(task.names)), np.float32), "categorical_crossentropy", known
+        )
     return tasks
 
 
@@ -80,8 +79,8 @@ def networks(arrangement: str, tasks: Mapping[str, Answers], epochs: int) -> lis
         return [Network((task,), epochs) for task in tasks]
     if arrangement == "shared":
         return [Network(tuple(tasks), epochs * len(tasks))]
-    bases = {base for task in tasks if (base := evaluation.finest_base(task, tasks)) is not None}
-    finest = max(sorted(bases), key=lambda task: len(tasks[task].classes), default=None)
+    bases = {relation.base for relation in evaluation.relate(tasks).values()}
+    finest = max(sorted(bases), key=lambda task: len(tasks[task].task.names), default=None)
     return [] if finest is None else [Network((finest,), epochs * len(tasks))]
 
 
@@ -95,7 +94,7 @@ def weights(study: Study, tasks: Sequence[str]) -> dict[str, float]:
 
 def recipe(study: Study, network: Network, tasks: Mapping[str, Answers]) -> Recipe:
     """The recipe of one network: the study's, with its epochs and the sizes of its heads."""
-    sizes = [len(tasks[task].classes) for task in network.tasks]
+    sizes = [len(tasks[task].task.names) for task in network.tasks]
     options = study.recipe.options | ({"heads": sizes} if len(sizes) > 1 else {})
     return study.recipe.model_copy(update={"epochs": network.epochs, "options": options})
 
@@ -112,11 +111,9 @@ def answers(tasks: Mapping[str, Answers], probabilities: Mapping[str, np.ndarray
     """
     answered = {task: replace(tasks[task], probabilities=p) for task, p in probabilities.items()}
     for task in [task for task in tasks if task not in probabilities]:
-        base = evaluation.finest_base(task, {name: tasks[name] for name in (*probabilities, task)})
-        if base is not None:
-            groups = evaluation.implied(tasks[base], tasks[task])
-            assert groups is not None  # `finest_base` names none but those
-            summed = evaluation.group_sums(probabilities[base], groups)
+        relation = relations.find(task, {name: tasks[name].task for name in (*probabilities, task)})
+        if relation is not None:
+            summed = relations.group_sums(probabilities[relation.base], relation)
             answered[task] = replace(tasks[task], probabilities=summed)
     return answered
 
@@ -125,5 +122,5 @@ def judge(answered: Mapping[str, Answers]) -> dict[str, dict[str, float]]:
     """Accuracy `acc` and negative log-likelihood `nll` in nats of every task that is answered."""
     return {
         task: {"acc": scores.accuracy(a.probabilities, a.labels), "nll": scores.nll(a.probabilities, a.labels)}
-        for task, a in answered.items()
+        for task, a in ((task, every.judged()) for task, every in answered.items())
     }

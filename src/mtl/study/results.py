@@ -131,7 +131,7 @@ def _read(kind: type[P], path: Path) -> P | None:
 
 def _stale(study: StudyResults, verdict: Verdict | None) -> str | None:
     """The difference of the study's data or tasks from the pipeline's, as a clause; None where there is none."""
-    data = store.read_dataset().name if (paths.RAW / "dataset.json").exists() else study.data
+    data = store.read_dataset().name if store.is_loaded() else study.data
     if data != study.data:
         return f"it is about {study.data}, and data/raw holds {data}"
     if verdict is not None and not set(verdict.tasks) <= set(study.tasks):

@@ -11,7 +11,7 @@ from mtl import files, tracking
 from mtl.config import params
 from mtl.config.reading import read_as
 from mtl.data import backend, paths, store
-from mtl.data.shards import Images
+from mtl.data.shards import ShardedImages
 from mtl.evaluation import figures
 from mtl.study import arrangements, figure, results
 
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def measure(
-    study: arrangements.Study, tasks: dict[str, arrangements.Answers], images: np.ndarray | Images
+    study: arrangements.Study, tasks: dict[str, arrangements.Answers], images: np.ndarray | ShardedImages
 ) -> dict[tuple[str, int], float | None]:
     """Milliseconds of processor time that all networks of an arrangement take for an image, once per seed in turn.
 
@@ -71,7 +71,7 @@ def measure(
         models[arrangement] = []
         for network in arrangements.networks(arrangement, tasks, study.recipe.epochs):
             recipe = arrangements.recipe(study, network, tasks)
-            outputs = sum(len(tasks[task].classes) for task in network.tasks)
+            outputs = sum(len(tasks[task].task.names) for task in network.tasks)
             model = inference.plain(catalog.build(recipe, images.shape[1:], outputs, images))
             inference.predict(model, images)  # the first call compiles
             models[arrangement].append(model)

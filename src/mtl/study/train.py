@@ -32,8 +32,7 @@ def main(arrangement: str, seed: int) -> None:
     run_of_stage = tracking.stage_run("study", settings, f"train@{name}", STUDY)
     with checkpoint.exclusive(f"study-{name}") as folder, run_of_stage as run:
         earlier = checkpoint.finished(folder)
-        dataset = store.read_dataset()
-        run.log_dataset(dataset)
+        run.log_dataset(store.read_dataset())
         run.log_tags(outside)
         run.log_params({"arrangement": arrangement, "seed": seed, "hardware": settings.hardware.model_dump()})
         run.log_params({"loss_weights": weights, "recipe": study.recipe.model_dump()})
@@ -42,13 +41,14 @@ def main(arrangement: str, seed: int) -> None:
         spent: dict[str, int] = {"multiply_adds": 0, "parameters": 0, "images_seen": 0}
         for network in arrangements.networks(arrangement, tasks, study.recipe.epochs):
             recipe = arrangements.recipe(study, network, tasks)
-            heads = [Head(len(tasks[task].classes), weights[task]) for task in network.tasks]
+            heads = [Head(len(tasks[task].task.names), weights[task]) for task in network.tasks]
             joined = "-".join(network.tasks)
-            splits = store.read_splits(*network.tasks)
+            examples = {split: store.read_examples(split, *network.tasks) for split in ("train", "validation")}
+            shape = examples["train"].images.shape[1:]
             backend.configure(settings.hardware, recipe.precision, seed)
             with hardware.strategy(hardware.one_machine(settings.hardware, "the study")).scope():
-                model = catalog.build(recipe, dataset.shape, sum(head.labels for head in heads), splits["train"][0])
-                training, validation = (streams.feed(*splits[split]) for split in ("train", "val"))
+                model = catalog.build(recipe, shape, sum(head.labels for head in heads), examples["train"].images)
+                training, validation = (streams.feed(*part) for part in examples.values())
                 started = clocks()
                 on_epoch = partial(run.log_epoch, prefix=f"{joined}.")
                 _, epochs = fitting.fit(
@@ -56,12 +56,12 @@ def main(arrangement: str, seed: int) -> None:
                 )
             # A killed training that went on trained fewer epochs here than the recipe has.
             times.append((clocks() - started) * (recipe.epochs / epochs if epochs else np.nan))
-            seen = recipe.epochs * dataset.train
+            seen = recipe.epochs * len(training)
             spent["images_seen"] += seen
             spent["parameters"] += model.count_params()
             # Each of the two backward passes, to weights and to activations, costs as much as the forward pass.
             spent["multiply_adds"] += 3 * inference.multiply_adds(model) * seen
-            probabilities = inference.predict(inference.plain(model), splits["test"][0])
+            probabilities = inference.predict(inference.plain(model), store.read_images("test"))
             answers |= {t: probabilities[:, part] for t, part in zip(network.tasks, columns(heads), strict=True)}
 
         scores = arrangements.judge(arrangements.answers(tasks, answers))

@@ -1,44 +1,70 @@
-"""Tasks: groups of the data set's classes become label arrays."""
+"""Tasks of the kind `classes`: the values of a column, or groups of them, become labels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mtl.config.params import PATH, Task
 from mtl.errors import UserError
+from mtl.tasks import columns
+from mtl.tasks.columns import Split
+from mtl.tasks.spec import TaskSpec, label_dtype
+from mtl.tasks.targets import Targets
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
-def group_classes(name: str, task: Task, classes: Sequence[str]) -> dict[str, str]:
-    """Map each class of the data set to its group in `task`, in the order of `classes`.
+def group_values(name: str, task: Task, values: Sequence[str]) -> dict[str, str]:
+    """Map each value of the task's column to its group, in the order of `values`.
 
-    Raises UserError where the task names a class that is not there, or leaves one out.
+    Raises UserError where the task names a value that is not there, or leaves one out.
     """
     if task.labels is None:
-        return {c: c for c in classes}
-    of_class = {c: group for group, members in task.labels.items() for c in members}
-    unknown = [c for c in of_class if c not in classes]
+        return {value: value for value in values}
+    group_of = {value: group for group, members in task.labels.items() for value in members}
+    unknown = [value for value in group_of if value not in values]
     if unknown:
         raise UserError(
-            f"{PATH}: tasks.{name}.labels.{of_class[unknown[0]]}: the data set has no class {unknown[0]!r};"
-            f" it has {', '.join(classes)}"
+            f"{PATH}: tasks.{name}.labels.{group_of[unknown[0]]}: the data set has no class {unknown[0]!r};"
+            f" it has {', '.join(values)}"
         )
-    missing = [c for c in classes if c not in of_class]
+    missing = [value for value in values if value not in group_of]
     if missing:
         raise UserError(
             f"{PATH}: tasks.{name}.labels: class {missing[0]!r} is in no group;"
             f" add it to one of {', '.join(task.labels)}"
         )
-    return {c: of_class[c] for c in classes}
+    return {value: group_of[value] for value in values}
 
 
-def group_names(task: Task, classes: Sequence[str]) -> tuple[str, ...]:
-    """The names of the labels of `task`, in label order: as params.yaml lists its groups."""
-    return tuple(classes) if task.labels is None else tuple(task.labels)
+def derive(
+    name: str, task: Task, column: str, splits: Mapping[Split, pa.ChunkedArray]
+) -> tuple[TaskSpec, dict[Split, Targets]]:
+    """Derive a task and its labels from a column, given by split.
+
+    Raises UserError as `group_values`.
+    """
+    values = columns.distinct(splits["train"])
+    groups = group_values(name, task, values)
+    names = tuple(values if task.labels is None else task.labels)
+    label_of = {group: label for label, group in enumerate(names)}
+    labels = [label_of[group] for group in groups.values()]
+    targets = {split: _targets(part, values, labels) for split, part in splits.items()}
+    counts = np.bincount(targets["train"].labels[targets["train"].known], minlength=len(names))
+    frequencies = tuple((counts / counts.sum()).tolist())
+    return TaskSpec(name=name, columns=(column,), names=names, groups=groups, frequencies=frequencies), targets
 
 
-def derive(y: np.ndarray, of_class: dict[str, str], names: Sequence[str]) -> np.ndarray:
-    """Labels of a task, uint8 (N,), from the data set's labels `y`, uint8 (N, 1)."""
-    label_of = np.array([names.index(group) for group in of_class.values()], np.uint8)
-    return label_of[y.ravel()]
+def _targets(column: pa.ChunkedArray, values: Sequence[str], labels: Sequence[int]) -> Targets:
+    """The label of each value of `column`, by `labels`, those of `values`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    positions = pc.index_in(columns.names(column), pa.array(values, pa.string()))
+    known = pc.is_valid(positions).to_numpy(zero_copy_only=False)
+    of_value = np.array(labels, label_dtype(max(labels) + 1))
+    return Targets(of_value[pc.fill_null(positions, 0).to_numpy(zero_copy_only=False)] * known, known)

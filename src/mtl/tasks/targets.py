@@ -1,12 +1,20 @@
-"""Targets of several tasks side by side, as a network with a head per task is trained on them."""
+"""Targets: the labels of a task, and those of several side by side, for a network with a head per task."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import numpy as np
+
+
+class Targets(NamedTuple):
+    """The labels of a task, uint8 or uint16 (N,), and which of them are known, bool (N,). An unknown label is 0."""
+
+    labels: np.ndarray
+    known: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,15 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mtl import files
 from mtl.errors import UserError
 from mtl.networks import saving
+from mtl.tasks import spec
+from mtl.tasks.spec import TaskSpec
 from mtl.tracking import artifacts
+from mtl.tracking.flavors import IMPORTS
 
 if TYPE_CHECKING:
     import keras
@@ -21,29 +24,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bundle:
-    """Keras files of tasks, and the names of their outputs.
+    """Keras files of tasks, and what their answers mean.
 
     Attributes:
         uri: the URI it was fetched by.
         files: the `.keras` file of each task.
-        classes: the names of each task's classes in label order.
-        of_class: for each task, its name for each class of the data set; None where that was not logged.
-        frequencies: for each task, the share of each label in training; None where that was not logged.
+        tasks: what each file says of its task.
         imports: the user's own modules, which register the layers of the models. They are not imported.
     """
 
     uri: str
     files: dict[str, Path]
-    classes: dict[str, list[str]]
-    of_class: dict[str, dict[str, str]] | None
-    frequencies: dict[str, list[float]] | None = None
+    tasks: dict[str, TaskSpec]
     imports: tuple[str, ...] = ()
 
 
 def fetch(uri: str, folder: Path) -> Bundle:
     """Download a model, `models:/…`, that `Run.log_joint_model` or `Run.log_model` logged into `folder`.
 
-    Raises UserError where there is no such model, or it is neither kind.
+    Raises UserError where there is no such model, or it is neither kind, or of an earlier version.
     """
     from mlflow.models import Model
 
@@ -51,24 +50,21 @@ def fetch(uri: str, folder: Path) -> Bundle:
     logged = Model.load(root)
     parts = logged.flavors.get("python_function", {}).get("artifacts") or {}
     joint = root / parts.get("models", {}).get("path", "artifacts")
-    if (joint / "classes.json").is_file():
-
-        def read_optional(name: str) -> Any:
-            return files.read_json(joint / name) if (joint / name).is_file() else None
-
-        classes = read_optional("classes.json")
-        models = {task: joint / f"{task}.keras" for task in classes}
-        of_class, frequencies = read_optional("of_class.json"), read_optional("frequencies.json")
-        return Bundle(uri, models, classes, of_class, frequencies, tuple(read_optional("imports.json") or ()))
-    about, keras_files = logged.metadata or {}, sorted(root.glob("data/*.keras"))
-    if not about.get("classes") or len(keras_files) != 1:
+    imports = (logged.metadata or {}).get("imports")
+    if (joint / IMPORTS).is_file():
+        imports = files.read_json(joint / IMPORTS)
+    models = sorted(joint.glob("*.keras")) or sorted(root.glob("data/*.keras"))
+    if not models:
         raise UserError(f"{uri}: neither a joint model nor a task's model of this project")
-    task = uri.removeprefix("models:/").partition("@")[0].partition("/")[0]
-    if task == logged.model_id:
-        task = about.get("task", task)
-    of_class, frequencies = ({task: about[key]} if about.get(key) else None for key in ("of_class", "frequencies"))
-    imports = tuple(about.get("imports") or ())
-    return Bundle(uri, {task: keras_files[0]}, {task: about["classes"]}, of_class, frequencies, imports)
+    try:
+        tasks = [spec.read_from_model(path) for path in models]
+    except UserError:
+        raise UserError(
+            f"{uri}: an earlier version logged it, or it is none of this project: it does not say what its answers"
+            " mean; `dvc repro` and `mtl promote` make a new one"
+        ) from None
+    by_name = {task.name: task for task in tasks}
+    return Bundle(uri, dict(zip(by_name, models, strict=True)), by_name, tuple(imports or ()))
 
 
 def read(bundle: Bundle) -> dict[str, keras.Model]:
@@ -88,9 +84,10 @@ def read(bundle: Bundle) -> dict[str, keras.Model]:
                     f" `mtl serve --import {missing[0]}`, or mtl.load(…, imports=[{missing[0]!r}])"
                 ) from None
             raise UserError(f"{bundle.uri}: {str(error).replace(str(file), file.name)}") from None
-        if networks[task].output_shape != (None, len(bundle.classes[task])):
+        names = bundle.tasks[task].names
+        if networks[task].output_shape != (None, len(names)):
             raise UserError(
                 f"{bundle.uri}: the model of {task} gives {networks[task].output_shape};"
-                f" its {len(bundle.classes[task])} classes need one output each"
+                f" its {len(names)} classes need one output each"
             )
     return networks

@@ -6,14 +6,17 @@ import io
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mtl.networks import saving
+from mtl.tasks import spec
+from mtl.tasks.spec import TaskSpec
 from mtl.tracking import code
 
 if TYPE_CHECKING:
@@ -21,49 +24,52 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema
 
-    from mtl.data.shards import Images
+    from mtl.data.shards import ShardedImages
 
 INPUT_IMAGES = 2  # in the input example of a model
-IMPORTS = "imports.json"  # in the joint model, beside classes.json: the modules that joint.py imports
+IMPORTS = "imports.json"  # in the joint model, beside the models: the modules that joint.py imports
 
 
-def save_model(folder: Path, model: keras.Model, about: Mapping[str, Any], images: np.ndarray | Images) -> None:
+def save_model(
+    folder: Path, model: keras.Model, task: TaskSpec, imports: Sequence[str], images: np.ndarray | ShardedImages
+) -> None:
     """Save a task's model into `folder` in MLflow's format.
 
     Args:
         folder: an empty folder.
         model: the task's model.
-        about: metadata, `classes` at least; `imports` names the user's own modules that register its layers.
+        task: what its answers mean.
+        imports: the user's own modules that register its layers.
         images: uint8 (N, H, W, 3); the first ones become the input example.
     """
     import mlflow
 
-    imports = list(about.get("imports", []))
     with _code_paths(imports) as paths:
         mlflow.tensorflow.save_model(
             model,
             str(folder),
             code_paths=paths,
-            signature=signature(images, task_outputs(len(about["classes"]))),
+            signature=signature(images, task_outputs(len(task.names))),
             input_example=np.asarray(images[:INPUT_IMAGES]),
             pip_requirements=requirements("mlflow", "tensorflow", "keras", "numpy", *code.distributions(imports)),
-            metadata=dict(about),
+            metadata={"task": task.model_dump(mode="json"), "imports": list(imports)},
         )
+    _replace_model(folder, model, task)
     _add_keras_flavor(folder)
     _warn_unless_loadable(folder, imports, "the model")
 
 
-def save_joint_model(folder: Path, models: Path, images: np.ndarray | Images) -> None:
+def save_joint_model(folder: Path, models: Path, images: np.ndarray | ShardedImages) -> None:
     """Save the models of all tasks into `folder` as one pyfunc.
 
     Args:
         folder: an empty folder.
-        models: folder with `<task>.keras`, classes.json and, where networks have the user's own layers, IMPORTS.
+        models: folder with `<task>.keras` and, where networks have the user's own layers, IMPORTS.
         images: uint8 (N, H, W, 3); the first ones become the input example.
     """
     import mlflow
 
-    classes = json.loads((models / "classes.json").read_text(encoding="utf-8"))
+    tasks = [spec.read_from_model(path).name for path in sorted(models.glob("*.keras"))]
     imports = json.loads((models / IMPORTS).read_text(encoding="utf-8")) if (models / IMPORTS).is_file() else []
     packages = ("mlflow", "tensorflow", "keras", "numpy", "pandas", *code.distributions(imports))
     with _code_paths(imports) as paths:
@@ -72,14 +78,20 @@ def save_joint_model(folder: Path, models: Path, images: np.ndarray | Images) ->
             python_model=Path(__file__).with_name("joint.py"),
             artifacts={"models": str(models)},
             code_paths=paths,
-            signature=signature(images, joint_outputs(list(classes))),
+            signature=signature(images, joint_outputs(tasks)),
             input_example=np.asarray(images[:INPUT_IMAGES]),
             pip_requirements=requirements(*packages),
         )
     _warn_unless_loadable(folder, imports, "the joint model")
 
 
-def signature(images: np.ndarray | Images, outputs: Schema) -> ModelSignature:
+def _replace_model(folder: Path, model: keras.Model, task: TaskSpec) -> None:
+    """Write the saved model again as this project does, with its task in it, in the place of Keras' own file."""
+    (path,) = folder.glob("data/*.keras")
+    saving.write(model, path, task)
+
+
+def signature(images: np.ndarray | ShardedImages, outputs: Schema) -> ModelSignature:
     """The signature of a model from uint8 images (N, H, W, 3) to `outputs`."""
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,13 @@ class JointModel(PythonModel):
         imports = folder / "imports.json"
         for module in json.loads(imports.read_text(encoding="utf-8")) if imports.is_file() else []:
             importlib.import_module(module)
-        self.classes: dict[str, list[str]] = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
-        self.networks = {
-            task: keras.saving.load_model(folder / f"{task}.keras", compile=False, safe_mode=True)
-            for task in self.classes
-        }
+        self.names: dict[str, list[str]] = {}
+        self.networks = {}
+        for path in sorted(folder.glob("*.keras")):
+            with zipfile.ZipFile(path) as archive:
+                task = json.loads(archive.read("metadata.json"))["task"]
+            self.names[task["name"]] = task["names"]
+            self.networks[task["name"]] = keras.saving.load_model(path, compile=False, safe_mode=True)
 
     def predict(self, context: PythonModelContext, model_input: np.ndarray, params: Any = None) -> pd.DataFrame:
         """Predict the name of the label and its probability for each image and task."""
@@ -40,7 +43,7 @@ class JointModel(PythonModel):
         for task, network in self.networks.items():
             probabilities = network.predict(model_input, verbose=0)
             best = probabilities.argmax(axis=1)
-            columns[task] = [self.classes[task][index] for index in best]
+            columns[task] = [self.names[task][index] for index in best]
             columns[f"{task}_probability"] = probabilities.max(axis=1).astype(float)
         return pd.DataFrame(columns)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl import lineage
 from mtl.data.store import Dataset
+from mtl.tasks.spec import TaskSpec
 from mtl.tracking.flavors import save_joint_model, save_model
 from mtl.tracking.outbox.calls import Call, flat
 from mtl.tracking.outbox.sender import Sender, milliseconds
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from mtl.data.shards import Images
+    from mtl.data.shards import ShardedImages
 
 
 class Run(Sender):
@@ -82,17 +83,19 @@ class Run(Sender):
         from mlflow.data.meta_dataset import MetaDataset
 
         source = CodeDatasetSource({"data.source": dataset.source, "dvc.path": "data/raw"})
-        digest = lineage.hashes("load_data", "outs").get("data/raw")
+        digest = lineage.hashes("load_data", "outs").get("data/raw/images")
         entity = MetaDataset(source, dataset.name, digest)  # type: ignore[abstract]  # MLflow left its `profile` abstract
         self.send(Call("dataset", "data set", {"context": "training", **entity.to_dict()}))
-        self.log_tags({"dataset": dataset.name, "dataset_official": str(dataset.official).lower()})
+        self.log_tags({"dataset": dataset.name, "dataset_official": str(dataset.is_official).lower()})
 
-    def log_model(self, model: keras.Model, about: Mapping[str, Any], images: np.ndarray | Images) -> None:
-        """Log a task's model with signature, input example and the metadata `about`, `classes` at least."""
-        self.log_saved("model", "model", lambda files: save_model(files, model, about, images))
+    def log_model(
+        self, model: keras.Model, task: TaskSpec, imports: Sequence[str], images: np.ndarray | ShardedImages
+    ) -> None:
+        """Log a task's model with signature and input example; `imports` are the user's modules with its layers."""
+        self.log_saved("model", "model", lambda files: save_model(files, model, task, imports, images))
 
-    def log_joint_model(self, folder: Path, images: np.ndarray | Images) -> None:
-        """Log the models of all tasks as one pyfunc; `folder` holds `<task>.keras` and the JSON that goes with them."""
+    def log_joint_model(self, folder: Path, images: np.ndarray | ShardedImages) -> None:
+        """Log the models of all tasks as one pyfunc; `folder` holds `<task>.keras` and imports.json."""
         self.log_saved("joint", "joint model", lambda files: save_joint_model(files, folder, images))
 
     def log_saved(self, name: str, what: str, save: Callable[[Path], object]) -> None:

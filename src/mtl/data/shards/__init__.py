@@ -1,10 +1,9 @@
 """Images in TFRecord shards, as `mtl convert` writes them: their manifest, and reading them like an array."""
 
-from mtl.data.shards.images import CHUNK, ENDED, Images, read_labels
+from mtl.data.shards.images import CHUNK, ENDED, ShardedImages, read_labels
 from mtl.data.shards.manifest import (
     FETCHED,
     MANIFEST,
-    SPLITS,
     Access,
     Discarded,
     Duplicates,
@@ -21,13 +20,12 @@ __all__ = [
     "ENDED",
     "FETCHED",
     "MANIFEST",
-    "SPLITS",
     "Access",
     "Discarded",
     "Duplicates",
-    "Images",
     "Manifest",
     "Shard",
+    "ShardedImages",
     "SplitRecords",
     "check_shards",
     "read_images",

@@ -25,7 +25,7 @@ ENDED = "fewer records than the manifest counts"
 
 
 @dataclass(frozen=True)
-class Images:
+class ShardedImages:
     """Images in shards that look like an array, uint8 (N, H, W, 3), but are read and decoded when they are needed.
 
     `images[i]` reads one image. A slice or an array of indices selects images without reading them. `np.asarray` reads
@@ -54,7 +54,7 @@ class Images:
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, key: int | slice | np.ndarray) -> Images | np.ndarray:
+    def __getitem__(self, key: int | slice | np.ndarray) -> ShardedImages | np.ndarray:
         if isinstance(key, int | np.integer):
             return np.asarray(self[np.array([range(len(self))[key]])])[0]
         return replace(self, index=self.index[key])

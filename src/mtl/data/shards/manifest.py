@@ -14,9 +14,9 @@ from mtl.config.reading import first_line
 from mtl.config.settings import Settings, like
 from mtl.data import remote
 from mtl.errors import UserError, one_line
+from mtl.tasks.columns import SPLITS
 
 MANIFEST = "manifest.json"
-SPLITS = ("train", "validation", "test")
 _MISSING = "this shard of the manifest is missing; copy it there or convert again"
 FETCHED = Path(".shards")  # no DVC out: copies of shards behind URIs, named by their checksum
 

@@ -6,21 +6,21 @@ import numpy as np
 
 from mtl import files
 from mtl.data import paths
-from mtl.data.shards.images import Images
+from mtl.data.shards.images import ShardedImages
 from mtl.data.shards.manifest import MANIFEST, Access, fetch, parse
+from mtl.tasks.columns import Split
 
 
-def read_images(split: str, side: tuple[int, int]) -> Images:
-    """Return the images of data/raw, `side` = (height, width) pixels; for `train`, those of validation come last.
+def read_images(split: Split, side: tuple[int, int]) -> ShardedImages:
+    """Return the images of a split of data/raw, `side` = (height, width) pixels.
 
     Raises UserError where a shard is missing or has another size than the manifest says.
     """
-    manifest = parse(files.read_json(paths.RAW / MANIFEST), str(paths.RAW / MANIFEST))
-    access = Access(**files.read_json(paths.RAW / paths.SHARDS))
-    names = ("train", "validation") if split == "train" else (split,)
-    shards = [shard for name in names if name in manifest.splits for shard in manifest.splits[name].shards]
+    manifest = parse(files.read_json(paths.IMAGES / MANIFEST), str(paths.IMAGES / MANIFEST))
+    access = Access(**files.read_json(paths.IMAGES / paths.SHARDS))
+    shards = manifest.splits[split].shards if split in manifest.splits else ()
     counts = tuple(shard.records for shard in shards)
-    return Images(
+    return ShardedImages(
         files=tuple(str(fetch(access.path, shard)) for shard in shards),
         counts=counts,
         index=np.arange(sum(counts)),

@@ -61,16 +61,16 @@ def export(task: str, kind: Kind, output: Path | None = None, force: bool = Fals
         from mtl.networks import catalog, inference, saving
 
         catalog.find(recipe.network)  # the user's own module may register its layers
-        classes, images = store.read_classes(task)["classes"], np.asarray(store.read_images("test")[:CHECKED])
-        model = saving.read_for(classes, images.shape[1:], paths.model_path(task))
+        spec, images = store.read_task(task), np.asarray(store.read_images("test")[:CHECKED])
+        model = saving.read_for(spec, images.shape[1:], paths.model_path(task))
         original = inference.predict(model, images)
         try:
             if kind == "onnx":
                 model = formats.in_float32(model)
-                formats.write_onnx(model, classes, path)
+                formats.write_onnx(model, spec.names, path)
                 exported = formats.load_onnx(path)(images)
             else:
-                formats.write_saved_model(model, classes, path)
+                formats.write_saved_model(model, spec.names, path)
                 exported = formats.load_saved_model(path)(images)
         except UserError:
             raise

@@ -48,17 +48,17 @@ def server() -> dict[str, Any]:
 def metadata(model: Loaded) -> dict[str, Any]:
     """Make the answer to `GET /v2/models/<task>`."""
     return {
-        "name": model.task,
+        "name": model.task.name,
         "versions": [model.version],
         "platform": "keras",
         "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, *model.shape]}],
-        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, len(model.labels.classes)]}],
+        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, len(model.task.names)]}],
     }
 
 
 def index_entry(model: Loaded) -> dict[str, str]:
     """Make a model's entry in the index of Triton's repository."""
-    return {"name": model.task, "version": model.version, "state": "READY", "reason": ""}
+    return {"name": model.task.name, "version": model.version, "state": "READY", "reason": ""}
 
 
 def parse(body: bytes, header_length: str | None, shape: Shape) -> Request:
@@ -153,7 +153,7 @@ def answer(model: Loaded, request: Request, probabilities: np.ndarray) -> tuple[
     values = _classified(model, request.best, probabilities) if request.best else probabilities.astype("<f4")
     tensor: dict[str, Any] = {"name": OUTPUT, "datatype": "BYTES" if request.best else "FP32"}
     tensor["shape"] = list(values.shape)
-    content: dict[str, Any] = {"model_name": model.task, "model_version": model.version, "outputs": [tensor]}
+    content: dict[str, Any] = {"model_name": model.task.name, "model_version": model.version, "outputs": [tensor]}
     if request.id is not None:
         content["id"] = request.id
     if not request.binary:
@@ -169,7 +169,7 @@ def _classified(model: Loaded, best: int, probabilities: np.ndarray) -> np.ndarr
     """Name the likeliest classes of each image, best first: `<probability>:<index>:<name>`, text (N, up to `best`)."""
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :best]
     rows = zip(order, probabilities, strict=True)
-    names = model.labels.classes
+    names = model.task.names
     return np.array([[f"{row[label]:f}:{label}:{names[label]}" for label in labels] for labels, row in rows], object)
 
 

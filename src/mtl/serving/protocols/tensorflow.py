@@ -61,11 +61,11 @@ def metadata(model: Loaded) -> dict[str, Any]:
 
     signature = {
         "inputs": tensor(INPUT, "DT_UINT8", *model.shape),
-        "outputs": tensor(OUTPUT, "DT_FLOAT", len(model.labels.classes)),
+        "outputs": tensor(OUTPUT, "DT_FLOAT", len(model.task.names)),
         "method_name": "tensorflow/serving/predict",
     }
     return {
-        "model_spec": {"name": model.task, "signature_name": "", "version": model.version},
+        "model_spec": {"name": model.task.name, "signature_name": "", "version": model.version},
         "metadata": {"signature_def": {"signature_def": {SIGNATURE: signature}}},
     }
 

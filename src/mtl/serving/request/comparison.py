@@ -36,15 +36,15 @@ def compare(
     """
     tasks = list(params.read().tasks)
     parsed = servers.parse(addresses, tasks, token)
-    classes = {task: store.read_classes(task)["classes"] for task in tasks}
+    names = {task: store.read_task(task).names for task in tasks}
     image = read_image(source) if isinstance(source, Path) else read_test_image(source)
     expected = {}
     if isinstance(source, int):
-        expected = {task: classes[task][store.read_labels(task, "test")[source]] for task in tasks}
+        expected = {task: label for task in tasks if (label := _expected(task, source))}
     rows, errors = [], []
     with client.open_session(retries, timeout) as session:
         for server in parsed:
-            answer = client.ask(session, server, image, timeout, classes)
+            answer = client.ask(session, server, image, timeout, names)
             status = ("-" if answer.status is None else str(answer.status), f"{1000 * answer.seconds:.0f}")
             for task, (name, probability) in answer.predicted.items():
                 rows.append((task, expected.get(task, "-"), name, f"{probability:.4f}", *status))
@@ -52,6 +52,12 @@ def compare(
                 rows.append((server.task, expected.get(server.task, "-"), "-", "-", *status))
                 errors.append(f"error: {server}: {answer.error}")
     return text.aligned(HEADER, rows, HEADER[3:]), errors
+
+
+def _expected(task: str, index: int) -> str:
+    """The right answer for a test image; empty where it is unknown."""
+    labels, known = store.read_targets(task, "test")
+    return store.read_task(task).names[labels[index]] if known[index] else ""
 
 
 def read_test_image(index: int) -> np.ndarray:

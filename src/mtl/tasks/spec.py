@@ -1,0 +1,92 @@
+"""TaskSpec: all that is known of a task once its labels are derived."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from mtl import files
+from mtl.config.reading import first_line
+from mtl.config.settings import Settings
+from mtl.errors import UserError
+
+KEY = "task"  # of metadata.json in a `.keras` file
+SHOWN = 10  # names in a message
+
+
+class TaskSpec(Settings):
+    """All that is known of a task: its kind, what its answers mean, and the statistics of its training labels.
+
+    It is written to data/labels/<task>/task.json, and into the metadata.json of the task's `.keras` file, from where
+    everything that has the model alone reads it.
+
+    Attributes:
+        name: the task.
+        kind: what an answer is; `classes`: one of `names`.
+        columns: the columns of the data set that its labels are derived from; of `classes` one.
+        names: the names of the outputs, in their order.
+        groups: for each value of the column the name that stands for it.
+        frequencies: the share of each name among the training labels that are known, float64 (K,), sum 1.
+    """
+
+    name: str
+    kind: Annotated[str, Field(pattern="^classes$")] = "classes"
+    columns: Annotated[tuple[str, ...], Field(min_length=1)]
+    names: Annotated[tuple[str, ...], Field(min_length=2)]
+    groups: dict[str, str]
+    frequencies: tuple[float, ...]
+
+    def index(self) -> dict[str, int]:
+        """The label of each value of the column."""
+        label_of = {name: label for label, name in enumerate(self.names)}
+        return {value: label_of[name] for value, name in self.groups.items()}
+
+    def differs(self, other: TaskSpec) -> str:
+        """The difference of another task's answers from these, in words; empty where they mean the same."""
+        if (self.kind, self.names) == (other.kind, other.names):
+            return ""
+        return f"tells {shorten(other.names)} apart and the labels are {shorten(self.names)}"
+
+
+def shorten(names: tuple[str, ...]) -> str:
+    """List the first names, and the number of all where there are more."""
+    return ", ".join(names[:SHOWN]) + (f" … ({len(names)})" if len(names) > SHOWN else "")
+
+
+def parse(content: Any, where: str) -> TaskSpec:
+    """Validate parsed JSON as a task; raises UserError, whose message begins with `where`."""
+    try:
+        return TaskSpec.model_validate(content)
+    except ValidationError as error:
+        raise UserError(
+            f"{where}: not a task of this version: {first_line(error)}; `dvc repro` writes it anew"
+        ) from None
+
+
+def read(path: Path) -> TaskSpec:
+    """Read a task.json. Raises UserError where it is missing or no task."""
+    return parse(files.read_json(path), str(path))
+
+
+def read_from_model(path: Path) -> TaskSpec:
+    """Read the task that a `.keras` file answers. Raises UserError where it does not say."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            metadata = json.loads(archive.read("metadata.json"))
+    except (OSError, ValueError, KeyError, RecursionError, zipfile.BadZipFile):  # Keras does not read the file's JSON
+        metadata = None
+    if not isinstance(metadata, dict) or KEY not in metadata:
+        raise UserError(
+            f"{path} does not say which task it answers, as models of this version do; `dvc repro` trains it anew"
+        )
+    return parse(metadata[KEY], str(path))
+
+
+def label_dtype(count: int) -> type[np.uint8] | type[np.uint16]:
+    """The type that labels from 0 to `count` - 1 are stored in."""
+    return np.uint8 if count <= 256 else np.uint16
