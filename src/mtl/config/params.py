@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mtl.config import addresses
 from mtl.config.gate import Gate
@@ -19,6 +19,8 @@ from mtl.errors import UserError
 
 PATH = Path("params.yaml")
 ORDER = Path("data/tasks.json")  # what check_params writes: `Params.group_order`
+
+MAX_CLASSES = 65_536  # labels are numbers of 16 bits
 
 # Names that the files, experiments and routes of the project use themselves.
 RESERVED = frozenset(
@@ -52,6 +54,16 @@ RESERVED = frozenset(
     ]
 )
 
+
+def _check_portion(value: object) -> object:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not is_count and not (isinstance(value, float) and 0 <= value < 1):
+        raise ValueError(f"must be a number of examples, such as 5000, or a fraction, such as 0.1, not {value!r}")
+    return value
+
+
+Portion = Annotated[int | float, BeforeValidator(_check_portion)]  # a number of examples, or a fraction of them
+ColumnType = Literal["text", "integer", "number", "boolean"]
 Name = Annotated[str, like(r"[a-z][a-z0-9_]*", "a name of small letters, digits and _, a letter first")]
 
 
@@ -72,17 +84,32 @@ class Data(Settings):
             raise ValueError(f"{path!r} holds the outputs of the stages; use a folder of its own, like data/external")
         return path
 
-    source: Literal["cifar10", "folder", "generated", "tfrecord"]
+    source: Literal["cifar10", "folder", "generated", "table", "tfrecord"]
     path: Annotated[str, like(r"[^\x00-\x1f]+", "a path, such as data/external")]
+    table: str | None = None  # of a table: the CSV or Parquet file in path; None: the only one
+    image: str | None = None  # of a table: the column with the paths of the images; None: by its name
     size: Annotated[int, Field(ge=4, le=4096)] | None = None
-    validation: Annotated[int, Field(ge=0)]
+    validation: Portion
+    test: Portion | None = None  # of a table without the column `split`
+    stratify: str | None = None  # a column whose values are shared out evenly, where the data set is split here
+    group: str | None = None  # a column: examples of one value are all in one split
+    missing: tuple[str, ...] | dict[str, tuple[str, ...]] = ("",)  # what stands for a gap, in all columns or by column
+    types: dict[str, ColumnType] = Field(default_factory=dict)  # of columns, where the inferred one is not right
+    duplicates: Literal["warn", "refuse"] = "warn"  # identical images in train and test, or of several values
     cache: Annotated[int, Field(ge=0)] = 256  # of tfrecord: up to so many MiB of images in memory, more are streamed
 
 
 class Task(Settings):
-    """One independent model: groups of classes (None: the data set's own classes) and the recipe that trains it."""
+    """One independent model: a column of the data set, groups of its values, and the recipe that trains it.
 
-    labels: dict[Annotated[str, Field(min_length=1)], tuple[str, ...]] | None
+    Attributes:
+        column: None: the only column of the data set.
+        labels: None: the values themselves.
+        recipe: a name under `recipes`.
+    """
+
+    column: Annotated[str, Field(min_length=1)] | None = None
+    labels: dict[Annotated[str, Field(min_length=1)], tuple[str, ...]] | None = None
     recipe: str
 
     @field_validator("labels")
@@ -90,8 +117,8 @@ class Task(Settings):
     def _groups_are_disjoint(cls, labels: dict[str, tuple[str, ...]] | None) -> dict[str, tuple[str, ...]] | None:
         if labels is None:
             return labels
-        if not 2 <= len(labels) <= 256:
-            raise ValueError(f"{len(labels)} group(s); a task tells between 2 and 256 groups apart")
+        if not 2 <= len(labels) <= MAX_CLASSES:
+            raise ValueError(f"{len(labels)} group(s); a task tells between 2 and {MAX_CLASSES:,} groups apart")
         for group, classes in labels.items():
             if not classes:
                 raise ValueError(f"group {group!r} is empty; name at least one class in it")

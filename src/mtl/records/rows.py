@@ -18,8 +18,8 @@ from mtl.config import addresses
 from mtl.data import remote
 from mtl.errors import UserError, one_line
 from mtl.sources import kinds, split, trees
-from mtl.sources.loaded import check_class_count
 from mtl.tasks.columns import SPLITS
+from mtl.tasks.grouping import check_class_count
 
 COLUMNS = ("split", "image_uri", "label")
 

@@ -13,8 +13,9 @@ from mtl.errors import UserError
 from mtl.sources import kinds, trees
 from mtl.sources.decoding import decode, no_bombs, progress
 from mtl.sources.kinds import SUFFIXES
-from mtl.sources.loaded import Loaded, check_class_count, class_column
+from mtl.sources.loaded import Loaded, class_column
 from mtl.tasks.columns import Split
+from mtl.tasks.grouping import check_class_count
 
 SPLITS: tuple[Split, ...] = ("train", "test")
 

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mtl.errors import UserError
 from mtl.tasks.columns import Split
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 CLASS = "class"  # the one column of a data set of images in folders by class
-MAX_CLASSES = 65_536  # labels are numbers of 16 bits
 
 
 @dataclass(frozen=True)
@@ -44,13 +42,3 @@ def class_column(labels: np.ndarray, classes: Sequence[str]) -> pa.Table:
     import pyarrow as pa
 
     return pa.table({CLASS: pa.DictionaryArray.from_arrays(labels.ravel(), pa.array(classes)).cast(pa.string())})
-
-
-def check_class_count(source: str, classes: Sequence[str]) -> None:
-    """Raise UserError, whose message begins with `source`, unless there are from 2 to MAX_CLASSES classes."""
-    if len(classes) == 1:
-        raise UserError(f"{source}: one class only, {classes[0]!r}; add images of another one, to tell it from")
-    if len(classes) > MAX_CLASSES:
-        raise UserError(
-            f"{source}: {len(classes):,} classes; labels are 16-bit numbers, so up to {MAX_CLASSES:,} are possible"
-        )

@@ -14,12 +14,12 @@ from mtl.sources.loaded import CLASS, Loaded
 from mtl.tasks.columns import Split
 
 
-def hold_out(classes: Sequence[str] | np.ndarray, count: int, seed: int, prefix: str = "") -> np.ndarray:
-    """Choose `count` examples at random, stratified by class.
+def hold_out(classes: Sequence[str] | np.ndarray, portion: float, seed: int, prefix: str = "") -> np.ndarray:
+    """Choose examples at random, stratified by class.
 
     Args:
         classes: the class of each training example, (N,).
-        count: number of examples to hold out.
+        portion: number of examples to hold out, or a fraction of them.
         seed: seed of the choice.
         prefix: beginning of an error's message, which says where the count is from; by default data.validation.
 
@@ -31,6 +31,7 @@ def hold_out(classes: Sequence[str] | np.ndarray, count: int, seed: int, prefix:
     """
     from sklearn.model_selection import train_test_split
 
+    count = round(portion * len(classes)) if isinstance(portion, float) else portion
     if count == 0:
         return np.empty(0, np.int64)
     names, labels, sizes = np.unique(classes, return_inverse=True, return_counts=True)
@@ -44,15 +45,15 @@ def hold_out(classes: Sequence[str] | np.ndarray, count: int, seed: int, prefix:
     return np.sort(held_out)
 
 
-def with_validation(loaded: Loaded, count: int, seed: int) -> Loaded:
-    """Hold out `count` of the training examples as the split `validation`, unless the source has that split already.
+def with_validation(loaded: Loaded, portion: float, seed: int) -> Loaded:
+    """Hold out a portion of the training examples as the split `validation`, unless the source has that split already.
 
     All stay in the order of the source. Raises UserError as `hold_out`.
     """
     if "validation" in loaded.images:
         return loaded
     classes = loaded.columns["train"][CLASS].to_numpy(zero_copy_only=False)
-    held_out = hold_out(classes, count, seed)
+    held_out = hold_out(classes, portion, seed)
     kept = np.setdiff1d(np.arange(len(classes)), held_out)
 
     def parted(parts: Mapping[Split, Any], take: Callable[[Any, np.ndarray], Any]) -> dict[Split, Any]:

@@ -11,8 +11,9 @@ from mtl.config.params import PATH, Data
 from mtl.data import shards
 from mtl.data.shards import Manifest
 from mtl.errors import UserError
-from mtl.sources.loaded import check_class_count, class_column
+from mtl.sources.loaded import class_column
 from mtl.tasks.columns import SPLITS, Split
+from mtl.tasks.grouping import check_class_count
 
 if TYPE_CHECKING:
     import pyarrow as pa

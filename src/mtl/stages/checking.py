@@ -47,12 +47,13 @@ def _compare(settings: params.Params) -> None:
     if not store.is_loaded():
         return
     from mtl.sources import split
+    from mtl.sources.loaded import CLASS
     from mtl.tasks import grouping
 
     dataset, table = store.read_dataset(), store.read_columns()
-    column = next(iter(dataset.columns))
     for name, task in settings.tasks.items():
+        column = grouping.column_of(name, task, list(dataset.columns))
         grouping.group_values(name, task, columns.distinct(table[column]))
-    if dataset.source != "tfrecord":
-        held_out_of = table[column].to_pylist()[: dataset.train + dataset.validation]
-        split.hold_out(held_out_of, settings.data.validation, settings.seed)
+    if dataset.source not in ("table", "tfrecord"):
+        classes = table[CLASS].to_pylist()[: dataset.train + dataset.validation]
+        split.hold_out(classes, settings.data.validation, settings.seed)

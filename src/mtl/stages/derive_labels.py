@@ -22,7 +22,7 @@ def main() -> None:
         tables = {split: store.read_columns(split) for split in SPLITS}
         derived = {}
         for name, task in settings.tasks.items():
-            column = next(iter(dataset.columns))
+            column = grouping.column_of(name, task, list(dataset.columns))
             derived[name] = grouping.derive(name, task, column, {split: tables[split][column] for split in SPLITS})
         shutil.rmtree(paths.LABELS, ignore_errors=True)  # run by hand, the labels of a former task would stay
         for name, (spec, targets) in derived.items():

@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mtl.config.params import PATH, Task
+from mtl.config.params import MAX_CLASSES, PATH, Task
 from mtl.errors import UserError
 from mtl.tasks import columns
 from mtl.tasks.columns import Split
-from mtl.tasks.spec import TaskSpec, label_dtype
+from mtl.tasks.spec import TaskSpec, label_dtype, shorten
 from mtl.tasks.targets import Targets
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+def check_class_count(place: str, classes: Sequence[str]) -> None:
+    """Raise UserError, whose message begins with `place`, unless there are from 2 to MAX_CLASSES classes."""
+    if len(classes) == 1:
+        raise UserError(f"{place}: one class only, {classes[0]!r}; add images of another one, to tell it from")
+    if len(classes) > MAX_CLASSES:
+        raise UserError(f"{place}: {len(classes):,} classes; up to {MAX_CLASSES:,} can be told apart")
+
+
+def column_of(name: str, task: Task, available: Sequence[str]) -> str:
+    """The column that a task asks about.
+
+    Raises UserError where the data set does not have it, or where the task names none and there are several.
+    """
+    if task.column is None:
+        if len(available) == 1:
+            return available[0]
+        raise UserError(f"{PATH}: tasks.{name}: the data set has several columns; add column: {' | '.join(available)}")
+    if task.column not in available:
+        near = difflib.get_close_matches(task.column, available, n=1, cutoff=0)
+        raise UserError(
+            f"{PATH}: tasks.{name}.column: the data set has no column {task.column!r}; did you mean {near[0]!r}?"
+            f" It has {', '.join(available)}"
+        )
+    return task.column
 
 
 def group_values(name: str, task: Task, values: Sequence[str]) -> dict[str, str]:
@@ -46,9 +73,21 @@ def derive(
 ) -> tuple[TaskSpec, dict[Split, Targets]]:
     """Derive a task and its labels from a column, given by split.
 
-    Raises UserError as `group_values`.
+    Raises UserError as `group_values`; where no training or test example is known; where training examples have one
+    value or more than MAX_CLASSES; where a value occurs in validation or test alone.
     """
+    place = f"{PATH}: tasks.{name}: column {column!r}"
     values = columns.distinct(splits["train"])
+    for split in ("train", "test"):
+        if splits[split].null_count == len(splits[split]):
+            raise UserError(f"{place} has no value for any {split} example; a task needs some there")
+    check_class_count(place, values)
+    for split, part in splits.items():
+        if strangers := [value for value in columns.distinct(part) if value not in set(values)]:
+            raise UserError(
+                f"{place}: {shorten(strangers)} in {split} alone, where no model could have learned it; move an example"
+                " to train, or make it a gap (data.missing)"
+            )
     groups = group_values(name, task, values)
     names = tuple(values if task.labels is None else task.labels)
     label_of = {group: label for label, group in enumerate(names)}

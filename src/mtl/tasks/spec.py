@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,7 +54,7 @@ class TaskSpec(Settings):
         return f"tells {shorten(other.names)} apart and the labels are {shorten(self.names)}"
 
 
-def shorten(names: tuple[str, ...]) -> str:
+def shorten(names: Sequence[str]) -> str:
     """List the first names, and the number of all where there are more."""
     return ", ".join(names[:SHOWN]) + (f" … ({len(names)})" if len(names) > SHOWN else "")
 

@@ -37,7 +37,7 @@ def is_remote(address: str, settings: params.Data) -> bool:
     return "://" in address and settings.source != "tfrecord"
 
 
-def refuse_without(validation: int) -> None:
+def refuse_without(validation: float) -> None:
     """Raise UserError where no images are held out."""
     if not validation:
         raise UserError("--report: no images are held out for validation; see data.validation in the params file")
