@@ -30,12 +30,13 @@ def versions(*packages: str) -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
-def child(*arguments: str, python: str = sys.executable, **environment: str) -> subprocess.Popen[str]:
-    """Start a script of this folder in a process of its own; it prints one line of JSON at its end."""
+def child(*arguments: str, python: str = sys.executable, cwd: Path = ROOT, **environment: str) -> subprocess.Popen[str]:
+    """Start a script of this folder in a process of its own, in `cwd`; it prints one line of JSON at its end."""
+    script = str(ROOT / arguments[0]) if arguments[0].startswith("bench/") else arguments[0]
     inherited = {"PYTHONPATH": str(ROOT / "src"), "TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.Popen(
-        [python, *arguments],
-        cwd=ROOT,
+        [python, script, *arguments[1:]],
+        cwd=cwd,
         env=os.environ | inherited | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
