@@ -122,9 +122,9 @@ def test_one_tasks_model_brings_its_groups_and_its_name(logged, elsewhere):
 def test_models_that_an_earlier_version_logged_are_refused(tensorflow, tmp_path, monkeypatch):
     """They had the names of their answers in JSON files beside them."""
     folder = write_project(tmp_path)
-    for path in paths.MODELS.glob("*.keras"):
-        saving.write(saving.read(path), path)
     log(folder, monkeypatch)
+    for path in (folder / "artifacts").rglob("*.keras"):
+        saving.write(saving.read(path), path)
     with pytest.raises(UserError, match="dvc repro"):
         registry.load("models:/joint/1")
     with pytest.raises(UserError, match="dvc repro"):
