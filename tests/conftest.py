@@ -110,11 +110,9 @@ def write_images(folder: Path, classes: tuple[str, ...] = CIFAR10, train: int = 
 
 
 def small(tree: dict) -> None:
-    """Parameters for a DAG of seconds on the images of `write_images`; like `make run`, without imitated bfloat16."""
+    """Parameters for a DAG of seconds on the images of `write_images`."""
     tree["data"] |= {"source": "folder", "path": "data/external", "validation": 20}
     tree["recipes"]["compact"] |= {"epochs": 2, "batch_size": 32, "options": {"widths": [8, 8]}}
-    if backend.native_bfloat16() is False:
-        tree["recipes"]["compact"]["precision"] = "float32"
 
 
 @pytest.fixture

@@ -53,7 +53,9 @@ def test_the_dag_writes_what_the_design_says(done):
         assert json.loads(archive.read("metadata.json"))["task"] == task
     for task in ("model1", "model2"):
         metrics = json.loads((done.root / f"metrics/{task}.json").read_text())
-        assert set(metrics) == {f"{split}_{kind}" for split in ("train", "val", "test") for kind in ("loss", "acc")}
+        figures = {f"{split}_{kind}" for split in ("train", "val", "test") for kind in ("loss", "acc")}
+        assert set(metrics) == {*figures, "precision"}
+        assert metrics["precision"] == ("float32" if backend.native_bfloat16() is False else "mixed_bfloat16")
         history = (done.root / f"metrics/plots/{task}_history.csv").read_text().splitlines()
         assert history[0] == "epoch,acc,loss,val_acc,val_loss"
         assert len(history) == 3
