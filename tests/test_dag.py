@@ -22,6 +22,7 @@ from conftest import CIFAR10, ROOT, Project
 from ruamel.yaml import YAML
 
 from mtl import lineage
+from mtl.data import backend
 
 FLIES = {"labels": {"yes": ["airplane", "bird"], "no": [c for c in CIFAR10 if c not in ("airplane", "bird")]}}
 
