@@ -54,8 +54,7 @@ def speed(kind: str, folder: str) -> dict[str, float]:
 
     settings = params.read()
     shorter = {"epochs": EPOCHS, "steps_per_epoch": STEPS}
-    precision = {"precision": "float32"} if backend.native_bfloat16() is False else {}
-    recipe = settings.recipes["compact"].model_copy(update=shorter | precision)
+    recipe = backend.resolve_here(settings.recipes["compact"].model_copy(update=shorter))
     backend.configure(settings.hardware, recipe.precision, seed=0)
     images, labels = read(folder, "train")
     cached = replace(images, cache=settings.data.cache)

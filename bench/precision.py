@@ -1,9 +1,9 @@
 """What bfloat16 and oneDNN are worth on this machine: `python bench/precision.py [--rounds 3]`.
 
 Images per second of `compact` through this project's own `training.fit`, one thread, in turn: in bfloat16, in float32,
-and in float32 with TensorFlow's other kernels, Eigen's. `make run` goes by the one: where the processor has no
-bfloat16, it trains in float32, as a step of an imitation takes a minute. `mtl.data.backend` goes by the other: oneDNN
-is on for float32, also where TensorFlow by itself would leave it off.
+and in float32 with TensorFlow's other kernels, Eigen's. `precision: auto` goes by the one: where the processor
+has no bfloat16, it is float32, as a step of emulated bfloat16 takes a minute. `mtl.data.backend` goes by the other:
+oneDNN is on for float32, also where TensorFlow by itself would leave it off.
 """
 
 from __future__ import annotations

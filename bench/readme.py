@@ -31,7 +31,7 @@ FIGURES = (
     ("step_profile", "convolutions_share", "share of convolutions in a training step of `compact`", ".2f", ""),
     ("step_profile", "convolutions_gflops", "what they reach on one core, GFLOP/s", ".0f", ""),
     ("step_profile", "matmul_gflops", "what a bfloat16 matrix product reaches there, GFLOP/s", ".0f", ""),
-    ("precision", "float32_over_bfloat16", "`compact` in float32 over bfloat16 that is imitated", ".0f", ""),
+    ("precision", "float32_over_bfloat16", "`compact` in float32 over bfloat16 that is emulated", ".0f", ""),
     ("precision", "onednn_over_eigen", "`compact` in float32, oneDNN's kernels over Eigen's", ".1f", ""),
     (
         "serving",

@@ -30,6 +30,7 @@ def fit(name: str, classes: int, steps: int, change: str) -> float:
     settings = params.read()
     recipe = Recipe.model_validate(settings.recipes[name].model_dump() | json.loads(change) | {"epochs": 3})
     backend.import_tensorflow(recipe.precision)
+    recipe = backend.resolve_here(recipe)
     from mtl.data.feeds import Arrays
     from mtl.networks import catalog
     from mtl.training import fitting

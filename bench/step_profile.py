@@ -63,7 +63,7 @@ def main() -> None:
     from mtl.training import optimizers
 
     settings = params.read()
-    recipe = settings.recipes["compact"]
+    recipe = backend.resolve_here(settings.recipes["compact"])
     backend.configure(settings.hardware, recipe.precision, seed=0)
     model = catalog.build(recipe, (32, 32, 3), 10, IMAGES)
     model.compile(optimizers.build(recipe, 1000), "categorical_crossentropy", metrics=["categorical_accuracy"])

@@ -32,6 +32,7 @@ def main() -> None:
     settings = params.read()
     recipe = Recipe.model_validate(settings.recipe(options.task).model_dump() | options.change)
     backend.import_tensorflow(recipe.precision)
+    recipe = backend.resolve_here(recipe)
     from mtl.data.feeds import Arrays
     from mtl.networks import catalog, inference
     from mtl.training import fitting

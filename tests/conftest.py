@@ -7,7 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +18,23 @@ from ruamel.yaml import YAML
 from servers import deployment, postgresql  # noqa: F401, as fixtures
 
 from mtl.data import backend
+from mtl.tasks.spec import TaskSpec
 
 settings.register_profile("any speed", deadline=None)
 settings.load_profile("any speed")
 
 ROOT = Path(__file__).parents[1]
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def task_spec(
+    name: str, groups: Mapping[str, str] | Sequence[str], names: Sequence[str] | None = None, column: str = "class"
+) -> TaskSpec:
+    """A task of equally frequent names; `groups` has the name of each value, or the values are the names."""
+    group_of = groups if isinstance(groups, Mapping) else {value: value for value in groups}
+    names = tuple(dict.fromkeys(group_of.values()) if names is None else names)
+    shares = (1 / len(names),) * len(names)
+    return TaskSpec(name=name, columns=(column,), names=names, groups=dict(group_of), frequencies=shares)
 
 
 class Project:
@@ -99,11 +110,9 @@ def write_images(folder: Path, classes: tuple[str, ...] = CIFAR10, train: int = 
 
 
 def small(tree: dict) -> None:
-    """Parameters for a DAG of seconds on the images of `write_images`; like `make run`, without imitated bfloat16."""
+    """Parameters for a DAG of seconds on the images of `write_images`."""
     tree["data"] |= {"source": "folder", "path": "data/external", "validation": 20}
     tree["recipes"]["compact"] |= {"epochs": 2, "batch_size": 32, "options": {"widths": [8, 8]}}
-    if backend.native_bfloat16() is False:
-        tree["recipes"]["compact"]["precision"] = "float32"
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -13,26 +12,30 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import requests
 import uvicorn
-from conftest import CIFAR10, ROOT
+from conftest import CIFAR10, ROOT, task_spec
 
+from mtl import files
+from mtl.data import paths
+from mtl.data.store import Dataset
 from mtl.serving import application
 from mtl.serving.feedback import Feedback
 from mtl.serving.gateway import Gateway, Limits
-from mtl.serving.loading import Labels, Loaded
+from mtl.serving.loading import Loaded
 from mtl.serving.metrics import Metrics
 from mtl.serving.server import configure
 
 SHAPE = (4, 4, 3)
 VEHICLES = ("airplane", "automobile", "ship", "truck")
 OF_CLASS = {name: "vehicle" if name in VEHICLES else "animal" for name in CIFAR10}
-LABELS = {
-    "model1": Labels(CIFAR10, {name: name for name in CIFAR10}, np.full(10, 0.1)),
-    "model2": Labels(("animal", "vehicle"), OF_CLASS, np.array([0.6, 0.4])),
+TASKS = {
+    "model1": task_spec("model1", CIFAR10),
+    "model2": task_spec("model2", OF_CLASS, ("animal", "vehicle")).model_copy(update={"frequencies": (0.6, 0.4)}),
 }
 # What the models below say: red pixels are a cat, others a ship; green pixels are an animal, others a vehicle.
 RED, GREEN, YELLOW, BLACK = (255, 0, 0), (0, 255, 0), (255, 255, 0), (0, 0, 0)
@@ -61,7 +64,7 @@ COMPUTE = {"model1": by_colour(0, 3, 8, 10), "model2": by_colour(1, 0, 1, 2)}
 def loaded(version: str = "1", compute: dict | None = None) -> dict[str, Loaded]:
     """Both models, of NumPy alone."""
     functions = COMPUTE | (compute or {})
-    return {task: Loaded(task, labels, SHAPE, version, functions[task]) for task, labels in LABELS.items()}
+    return {name: Loaded(task, SHAPE, version, functions[name]) for name, task in TASKS.items()}
 
 
 class Client(requests.Session):
@@ -136,18 +139,13 @@ def write_project(folder: Path, seed: int = 0) -> Path:
     keras.utils.set_random_seed(seed)
     shape = (8, 8, 3)
     images = np.random.default_rng(seed).integers(0, 256, (20, *shape)).astype(np.uint8)
-    (folder / "data/raw").mkdir(parents=True, exist_ok=True)
-    np.save(folder / "data/raw/x_test.npy", images)
-    dataset = {"name": "n", "source": "folder", "official": False, "classes": CIFAR10, "encoding": "png"}
-    dataset |= {"train": 20, "validation": 0, "test": 20, "shape": shape}
-    (folder / "data/raw/dataset.json").write_text(json.dumps(dataset))
-    for task, labels in LABELS.items():
-        (folder / "data/labels" / task).mkdir(parents=True, exist_ok=True)
-        content = {"classes": labels.classes, "of_class": dict(labels.of_class)}
-        (folder / "data/labels" / task / "classes.json").write_text(json.dumps(content))
-        np.save(folder / "data/labels" / task / "y_train.npy", np.arange(20, dtype=np.uint8) % len(labels.classes))
-        network = inference.plain(catalog.compact(shape, len(labels.classes), [4]))
-        saving.write(network, folder / "models" / f"{task}.keras", labels.classes)
+    files.write_array(folder / paths.IMAGES / "x_test.npy", images)
+    dataset = Dataset("n", "folder", {}, "png", 20, 0, 20, shape, {"class": "text"})
+    files.write_json(folder / paths.DATASET, asdict(dataset))
+    for name, task in TASKS.items():
+        files.write_json(folder / paths.LABELS / name / paths.TASK, task.model_dump())
+        network = inference.plain(catalog.compact(shape, len(task.names), [4]))
+        saving.write(network, folder / paths.model_path(name), task)
     return folder
 
 

@@ -11,9 +11,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
+
+from mtl.sources.loaded import CLASS, Loaded
+from mtl.tasks.spec import label_dtype
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -132,3 +136,13 @@ def serving(answer: bytes, status: int = 200, length: int | None = None, hold: b
         ended.set()
         server.shutdown()
         server.server_close()
+
+
+def as_arrays(loaded: Loaded) -> SimpleNamespace:
+    """A loaded data set of one column as `keras.datasets` gives it: images, labels (N, 1), and the classes."""
+    values = {split: table[CLASS].to_pylist() for split, table in loaded.columns.items()}
+    classes = tuple(sorted(set(values["train"])))
+    dtype, official = label_dtype(len(classes)), set(loaded.official.values()) == {"all"}
+    arrays = {f"x_{split}": images for split, images in loaded.images.items()}
+    arrays |= {f"y_{split}": np.array([[classes.index(v)] for v in part], dtype) for split, part in values.items()}
+    return SimpleNamespace(name=loaded.name, encoding=loaded.encoding, official=official, classes=classes, **arrays)

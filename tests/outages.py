@@ -32,7 +32,7 @@ OWN = {"mlflow.runName", "mlflow.source.name", "mlflow.user"}  # tags that diffe
 
 
 NOT_WRITTEN = b'{"error_code": "BAD_REQUEST", "message": "(psycopg.errors.ReadOnlySqlTransaction) cannot"}'
-DATASET = Dataset("small", "folder", False, ("a", "b"), "png", 4, 0, 2, (2, 2, 3))
+DATASET = Dataset("small", "folder", {}, "png", 4, 0, 2, (2, 2, 3), {"class": "text"})
 MODEL = """
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel

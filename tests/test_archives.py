@@ -12,6 +12,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from conftest import task_spec
 
 from mtl.errors import UserError
 from mtl.networks import archives, saving
@@ -24,7 +25,7 @@ def members(tmp_path):
     """Name and content of what a small model is made of."""
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="last")(inputs), name="small")
-    saving.write(model, tmp_path / "good.keras", ["a", "b", "c"])
+    saving.write(model, tmp_path / "good.keras", task_spec("t", ("a", "b", "c")))
     saving.read(tmp_path / "good.keras")
     with zipfile.ZipFile(tmp_path / "good.keras") as archive:
         return {name: archive.read(name) for name in archive.namelist()}

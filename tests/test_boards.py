@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from conftest import task_spec
 from test_training import fresh_model, images, recipe
 
 from mtl.config import recipes
@@ -25,7 +26,7 @@ def trained(tmp_path: Path, name: str, held_out: int = 16, **changes) -> bytes:
     called = boards.callbacks(used, "task", fed, validation, CLASSES)
     model = fresh_model(used, images(48))
     fitting.fit(model, used, 0, fed, validation, tmp_path / f"{name}-state", verbose=0, callbacks=called)
-    saving.write(inference.plain(model), tmp_path / f"{name}.keras", CLASSES)
+    saving.write(inference.plain(model), tmp_path / f"{name}.keras", task_spec("task", CLASSES))
     return (tmp_path / f"{name}.keras").read_bytes()
 
 

@@ -10,16 +10,19 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 import pytest
 from conftest import CIFAR10, ROOT, Project
 from ruamel.yaml import YAML
 
 from mtl import lineage
+from mtl.data import backend
 
 FLIES = {"labels": {"yes": ["airplane", "bird"], "no": [c for c in CIFAR10 if c not in ("airplane", "bird")]}}
 
@@ -35,20 +38,25 @@ def ran(output: str) -> set[str]:
 
 
 def test_the_dag_writes_what_the_design_says(done):
-    raw = done.root / "data" / "raw"
-    x, y = (np.load(raw / f"{name}_train.npy", allow_pickle=False) for name in "xy")
-    assert (x.shape, x.dtype, y.shape, y.dtype) == ((120, 12, 12, 3), np.uint8, (120, 1), np.uint8)
-    held_out = np.load(raw / "validation.npy", allow_pickle=False)
-    assert held_out.dtype == np.int64
-    assert (np.diff(held_out) > 0).all()
-    assert np.bincount(y.ravel()[held_out]).tolist() == [2] * 10
-    dataset = json.loads((raw / "dataset.json").read_text())
-    assert (dataset["official"], dataset["train"], dataset["validation"], dataset["test"]) == (False, 100, 20, 40)
-    classes = json.loads((done.root / "data/labels/model2/classes.json").read_text())
-    assert classes["classes"] == ["animal", "vehicle"]
+    raw, labels = done.root / "data/raw", done.root / "data/labels/model1"
+    for split, count in (("train", 100), ("validation", 20), ("test", 40)):
+        x = np.load(raw / f"images/x_{split}.npy", allow_pickle=False)
+        y = np.load(labels / f"y_{split}.npy", allow_pickle=False)
+        assert (x.shape, x.dtype, y.shape, y.dtype) == ((count, 12, 12, 3), np.uint8, (count,), np.uint8)
+        assert np.bincount(y).tolist() == [count / 10] * 10
+    dataset = json.loads((raw / "columns/dataset.json").read_text())
+    assert (dataset["official"], dataset["train"], dataset["validation"], dataset["test"]) == ({}, 100, 20, 40)
+    columns = pq.read_table(raw / "columns/columns.parquet")
+    assert (columns.column_names, columns.num_rows) == (["split", "class"], 160)
+    task = json.loads((done.root / "data/labels/model2/task.json").read_text())
+    assert (task["names"], task["groups"]["cat"]) == (["animal", "vehicle"], "animal")
+    with zipfile.ZipFile(done.root / "models/model2.keras") as archive:
+        assert json.loads(archive.read("metadata.json"))["task"] == task
     for task in ("model1", "model2"):
         metrics = json.loads((done.root / f"metrics/{task}.json").read_text())
-        assert set(metrics) == {f"{split}_{kind}" for split in ("train", "val", "test") for kind in ("loss", "acc")}
+        figures = {f"{split}_{kind}" for split in ("train", "val", "test") for kind in ("loss", "acc")}
+        assert set(metrics) == {*figures, "precision"}
+        assert metrics["precision"] == ("float32" if backend.native_bfloat16() is False else "mixed_bfloat16")
         history = (done.root / f"metrics/plots/{task}_history.csv").read_text().splitlines()
         assert history[0] == "epoch,acc,loss,val_acc,val_loss"
         assert len(history) == 3
@@ -284,7 +292,7 @@ def test_the_way_from_the_lock_to_a_run_is_the_md5_of_its_output(done):
 
 def test_logged_models_answer_as_the_saved_ones(done, tensorflow):
     runs = search(done).set_index("experiment")
-    x = np.load(done.root / "data/raw/x_test.npy", allow_pickle=False)[:6]
+    x = np.load(done.root / "data/raw/images/x_test.npy", allow_pickle=False)[:6]
     task = mlflow.pyfunc.load_model(f"runs:/{runs.loc['model2'].run_id}/model")
     assert task.metadata.metadata["classes"] == ["animal", "vehicle"]
     assert task.metadata.signature.inputs.inputs[0].type == np.dtype("uint8")

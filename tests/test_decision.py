@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import task_spec
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -21,7 +22,7 @@ def answers(named: str, labels: str, classes: tuple[str, ...], of_class: dict[st
     letters = [name[0] for name in classes]
     probabilities = np.eye(len(classes), dtype=np.float32)[[letters.index(letter) for letter in named]]
     truth = np.array([letters.index(letter) for letter in labels], np.uint8)
-    return Answers(truth, probabilities, classes, of_class, "categorical_crossentropy")
+    return Answers(task_spec("any", of_class, classes), truth, probabilities, "categorical_crossentropy")
 
 
 def kinds(named: str, labels: str) -> Answers:

@@ -141,7 +141,7 @@ def test_promoted_refused_promoted_and_rolled_back(registered, good, worse, bett
 def test_what_is_champion_is_served_and_led_back_to_its_runs(running, registered, good, tmp_path, tensorflow):
     project = good
     promote()
-    images = np.load(project.root / "data/raw/x_test.npy")[:4]
+    images = np.load(project.root / "data/raw/images/x_test.npy")[:4]
     champion = mtl.load("models:/joint@champion")
     expected = champion.predict(list(images))
     gateway = Process(tmp_path, "--from", "models:/joint@champion", MLFLOW_TRACKING_URI=running.uri)
@@ -156,7 +156,7 @@ def test_what_is_champion_is_served_and_led_back_to_its_runs(running, registered
     table = project.run("mtl", "runs").stdout.splitlines()
     (line,) = [line for line in table if line.startswith("metrics/main_evaluate.json")]
     assert line.endswith("joint/1 @champion")
-    assert "data/raw" in project.run("mtl", "runs", "--tree", "joint@champion").stdout
+    assert "data/raw/images" in project.run("mtl", "runs", "--tree", "joint@champion").stdout
 
     for uri, message in (
         ("models:/joint@champoin", "joint has no alias 'champoin'; known: champion"),

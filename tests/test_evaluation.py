@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import task_spec
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mtl import evaluation
 from mtl.errors import UserError
-from mtl.evaluation import Answers
-from mtl.tasks import scores
+from mtl.evaluation import Answers, examples
+from mtl.tasks import relations, scores
+from mtl.tasks.relations import Relation
 
 OF_FINE = {"cat": "cat", "dog": "dog", "ship": "ship"}
 OF_COARSE = {"cat": "animal", "dog": "animal", "ship": "vehicle"}
@@ -22,13 +25,12 @@ OF_COARSE = {"cat": "animal", "dog": "animal", "ship": "vehicle"}
 
 def fine(probabilities, labels=(0, 1, 2, 0)) -> Answers:
     p = np.array(probabilities, np.float32)
-    return Answers(np.array(labels, np.uint8), p, ("cat", "dog", "ship"), OF_FINE, "categorical_crossentropy")
+    return Answers(task_spec("model1", OF_FINE), np.array(labels, np.uint8), p, "categorical_crossentropy")
 
 
 def coarse(probabilities, labels=(0, 0, 1, 0), loss="categorical_crossentropy") -> Answers:
-    return Answers(
-        np.array(labels, np.uint8), np.array(probabilities, np.float32), ("animal", "vehicle"), OF_COARSE, loss
-    )
+    p = np.array(probabilities, np.float32)
+    return Answers(task_spec("model2", OF_COARSE), np.array(labels, np.uint8), p, loss)
 
 
 # cat, dog (called a cat), ship, cat (called a ship, though cat + dog together are likelier)
@@ -113,7 +115,7 @@ def test_nll_ratio_is_one_for_a_model_that_knows_the_frequencies_alone():
         ({"model2": coarse([[0.5, math.nan]] * 4)}, "model2: the model's outputs are from nan to nan"),
         (
             {"model1": fine(FINE), "model2": coarse(COARSE[:3], (0, 0, 1))},
-            "model1 and model2: labels of different images or classes",
+            "model1 and model2: labels of different images",
         ),
     ],
 )
@@ -124,10 +126,11 @@ def test_answers_that_do_not_fit_their_task_are_one_line(answers, message):
 
 def test_galleries_are_led_by_the_surest():
     a, b = fine(FINE), coarse(COARSE)
-    assert evaluation.mistakes(a, 9).tolist() == [1, 3]  # 50 and 40 % sure
-    assert evaluation.mistakes(a, 1).tolist() == [1]
+    assert examples.mistakes(a, 9).tolist() == [1, 3]  # 50 and 40 % sure
+    assert examples.mistakes(a, 1).tolist() == [1]
     # Image 2: the less sure of the two is 50 % sure; image 4: 40 %.
-    assert evaluation.contradictions(a, b, evaluation.implied(a, b), 9).tolist() == [1, 3]
+    contradicted = evaluation.contradictions({"model1": a, "model2": b})["model2"]
+    assert examples.contradictions(a, b, contradicted, 9).tolist() == [1, 3]
 
 
 def test_tables_name_the_task_and_its_classes():
@@ -153,12 +156,26 @@ def test_a_model_with_one_answer_is_called_out():
 
 
 def test_nothing_is_implied_where_a_label_says_nothing_certain():
-    crossing = {"cat": "left", "dog": "right", "ship": "left"}
-    other = Answers(np.zeros(4, np.uint8), np.array(COARSE), ("left", "right"), crossing, "categorical_crossentropy")
-    assert evaluation.implied(coarse(COARSE), other) is None
-    assert evaluation.implied(other, fine(FINE)) is None
-    assert evaluation.implied(coarse(COARSE), coarse(COARSE)) is None
-    assert evaluation.implied(fine(FINE), other).tolist() == [0, 1, 0]
+    crossing = task_spec("other", {"cat": "left", "dog": "right", "ship": "left"})
+    one, two = coarse(COARSE).task, fine(FINE).task
+    assert relations.relate(one, crossing) is None
+    assert relations.relate(crossing, two) is None
+    assert relations.relate(one, one) is None
+    assert relations.relate(two, crossing).labels.tolist() == [0, 1, 0]
+
+
+def test_with_gaps_each_model_is_judged_on_what_is_known():
+    known = np.array([True, True, False, True])
+    own = replace(coarse(COARSE, (0, 0, 0, 0)), known=known)
+    verdict = evaluation.judge({"model1": fine(FINE), "model2": own})
+    assert verdict["tasks"]["model2"]["acc"] == pytest.approx(2 / 3)
+    assert verdict["tasks"]["model2"]["acc"] == evaluation.judge({"model2": own.judged()})["tasks"]["model2"]["acc"]
+    derived = verdict["derived"]["model2"]
+    assert derived["acc"] == 1  # of the three that are known
+    assert derived["contradiction_rate"] == verdict["contradiction_rate"] == 0.5  # of all four
+    assert derived["agree"] == {"images": 2, "acc": 1, "from_acc": 1}  # the third is not known
+    assert sum(row["images"] for row in evaluation.tables({"model2": own})["confusion"]["model2"]) == 3
+    assert examples.mistakes(own, 9).tolist() == [1]
 
 
 PROBABILITIES = hnp.arrays(np.float64, (7, 4), elements=st.floats(0.01, 1)).map(lambda p: p / p.sum(1, keepdims=True))
@@ -166,7 +183,7 @@ PROBABILITIES = hnp.arrays(np.float64, (7, 4), elements=st.floats(0.01, 1)).map(
 
 @given(PROBABILITIES)
 def test_group_sums_keep_the_total(p):
-    sums = evaluation.group_sums(p, np.array([0, 1, 0, 2]))
+    sums = relations.group_sums(p, Relation("any", np.array([0, 1, 0, 2])))
     assert sums.shape == (7, 3)
     np.testing.assert_allclose(sums.sum(axis=1), 1)
     np.testing.assert_allclose(sums[:, 0], p[:, 0] + p[:, 2])
@@ -188,8 +205,8 @@ def test_the_parts_of_a_verdict_agree(p, q, labels):
     y = np.array(labels[:7])
     verdict = evaluation.judge(
         {
-            "fine": Answers(y, p, tuple("abcd"), of_fine, "categorical_crossentropy"),
-            "coarse": Answers(y % 2, q, ("x", "y"), of_coarse, "binary_crossentropy"),
+            "fine": Answers(task_spec("fine", of_fine), y, p, "categorical_crossentropy"),
+            "coarse": Answers(task_spec("coarse", of_coarse), y % 2, q, "binary_crossentropy"),
         }
     )
     derived, own = verdict["derived"]["coarse"], verdict["tasks"]["coarse"]

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
-from conftest import CIFAR10, ROOT, Project
+from conftest import CIFAR10, ROOT, Project, task_spec
 from PIL import Image
 
 from mtl import files
@@ -48,16 +49,16 @@ def project(tmp_path_factory: pytest.TempPathFactory, tensorflow) -> Project:
 
         patch.chdir(root)
         settings = params.read()
-        dataset = store.Dataset("test", "folder", False, CIFAR10, "png", 30, 0, 30, (24, 24, 3))
-        store.write_raw(dataset, {"x_test": images})
-        for task, classes in (("model1", list(CIFAR10)), ("model2", ["animal", "vehicle"])):
+        dataset = store.Dataset("test", "folder", {}, "png", 30, 0, 30, (24, 24, 3), {"class": "text"})
+        store.write_raw(dataset, pa.table({"split": ["test"] * 30, "class": ["cat"] * 30}), {"test": images})
+        for task, classes in (("model1", CIFAR10), ("model2", ("animal", "vehicle"))):
             recipe = settings.recipe(task)
             options = {"widths": [8, 8]} if task == "model1" else recipe.options | {"dense": [16]}
             keras.config.set_dtype_policy(recipe.precision)
             model = catalog.build(recipe.model_copy(update={"options": options}), (24, 24, 3), len(classes), images)
             keras.config.set_dtype_policy("float32")
-            saving.write(inference.plain(model), paths.model_path(task), classes)
-            files.write_json(paths.LABELS / task / "classes.json", {"classes": classes, "of_class": {}})
+            saving.write(inference.plain(model), paths.model_path(task), task_spec(task, classes))
+            store.write_targets(task_spec(task, classes), {})
     return project
 
 
@@ -99,7 +100,7 @@ def test_a_saved_model_answers_as_the_keras_model(project, task):
     np.testing.assert_allclose(actual, keras_model(project, task).predict(decoded, verbose=0), rtol=0, atol=TOLERANCE)
     assert (
         json.loads((folder / "assets.extra/classes.json").read_text())
-        == files.read_json(project.root / paths.LABELS / task / "classes.json")["classes"]
+        == files.read_json(project.root / paths.LABELS / task / "task.json")["names"]
     )
 
 
@@ -189,7 +190,8 @@ def test_an_earlier_export_stays_until_a_new_one_is_whole(tmp_path):
 def test_a_model_of_other_data_is_not_exported(project, tmp_path):
     other = project.copy(tmp_path / "p")
     for names in (["a", "b"], [*CIFAR10[1:], CIFAR10[0]]):  # others, and the same in another order
-        files.write_json(other.root / paths.LABELS / "model1" / "classes.json", {"classes": names, "of_class": {}})
+        task = task_spec("model1", names)
+        files.write_json(other.root / paths.LABELS / "model1" / "task.json", task.model_dump())
         failed = mtl(other, "model1", "-o", "out")
         assert isinstance(failed.exception, UserError)
         assert str(failed.exception).startswith("models/model1.keras tells airplane, automobile, bird")

@@ -1,39 +1,63 @@
-"""Groups of classes become labels."""
+"""The values of a column, or groups of them, become labels; what one task's labels say about another's."""
 
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mtl.config.params import Task
 from mtl.errors import UserError
-from mtl.tasks import grouping
+from mtl.tasks import grouping, relations
+from mtl.tasks.spec import TaskSpec
+from mtl.tasks.targets import Targets
 
 CLASSES = ("cat", "dog", "ship", "truck")
+ANIMALS = {"animal": ("cat", "dog"), "vehicle": ("ship", "truck")}
 
 
 def task(groups) -> Task:
     return Task(labels=groups, recipe="any")
 
 
+def derive(groups, values, name="t", column="class") -> tuple[TaskSpec, Targets]:
+    """The task and its training labels from a column with these values; each is in validation and test too."""
+    part = pa.chunked_array([pa.array(values)])
+    spec, targets = grouping.derive(name, task(groups), column, {"train": part, "validation": part, "test": part})
+    return spec, targets["train"]
+
+
 def test_animal_is_0_and_vehicle_is_1_as_listed():
-    groups = task({"animal": ("cat", "dog"), "vehicle": ("ship", "truck")})
-    of_class = grouping.group_classes("model2", groups, CLASSES)
-    assert of_class == {"cat": "animal", "dog": "animal", "ship": "vehicle", "truck": "vehicle"}
-    names = grouping.group_names(groups, CLASSES)
-    y = np.array([[3], [0], [1], [2]], np.uint8)
-    derived = grouping.derive(y, of_class, names)
-    assert derived.tolist() == [1, 0, 0, 1]
-    assert (derived.dtype, derived.shape) == (np.uint8, (4,))
+    spec, (labels, known) = derive(ANIMALS, ["truck", "cat", "dog", "ship"])
+    assert spec.names == ("animal", "vehicle")
+    assert spec.groups == {"cat": "animal", "dog": "animal", "ship": "vehicle", "truck": "vehicle"}
+    assert spec.frequencies == (0.5, 0.5)
+    assert labels.tolist() == [1, 0, 0, 1]
+    assert (labels.dtype, labels.shape, known.all()) == (np.uint8, (4,), True)
 
 
-def test_null_means_the_classes_of_the_data_set():
-    own = task(None)
-    of_class = grouping.group_classes("model1", own, CLASSES)
-    y = np.array([[3], [0]], np.uint8)
-    assert grouping.derive(y, of_class, grouping.group_names(own, CLASSES)).tolist() == [3, 0]
+def test_null_means_the_values_of_the_column():
+    spec, (labels, _) = derive(None, ["truck", "cat", "dog", "ship"])
+    assert spec.names == CLASSES
+    assert labels.tolist() == [3, 0, 1, 2]
+
+
+def test_a_gap_is_a_gap_and_no_class():
+    spec, (labels, known) = derive(None, ["cat", None, "dog", "cat"])
+    assert spec.names == ("cat", "dog")
+    assert known.tolist() == [True, False, True, True]
+    assert labels[known].tolist() == [0, 1, 0]
+    assert spec.frequencies == (2 / 3, 1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [([10, 2, 2, 10], ("2", "10")), ([True, False, True, False], ("false", "true")), (["ü", "=1", "ü"], ("=1", "ü"))],
+)
+def test_values_of_any_type_have_names(values, names):
+    assert derive(None, values)[0].names == names
 
 
 @pytest.mark.parametrize(
@@ -45,15 +69,45 @@ def test_null_means_the_classes_of_the_data_set():
 )
 def test_classes_that_do_not_fit_are_named(groups, message):
     with pytest.raises(UserError) as caught:
-        grouping.group_classes("t", task(groups), CLASSES)
+        derive(groups, CLASSES)
     assert message in str(caught.value)
 
 
-@given(st.lists(st.integers(0, 2), min_size=6, max_size=6).filter(lambda g: len(set(g)) == 3), st.data())
-def test_label_of_every_image_is_the_group_of_its_class(group_of, data):
-    classes = tuple("abcdef")
-    groups = {f"g{n}": tuple(c for c, g in zip(classes, group_of, strict=True) if g == n) for n in range(3)}
-    y = np.array(data.draw(st.lists(st.integers(0, 5), min_size=1)), np.uint8)[:, None]
-    of_class = grouping.group_classes("t", task(groups), classes)
-    derived = grouping.derive(y, of_class, grouping.group_names(task(groups), classes))
-    assert derived.tolist() == [group_of[index] for index in y.ravel()]
+groupings = st.lists(st.integers(0, 2), min_size=6, max_size=6).filter(lambda g: len(set(g)) == 3)
+
+
+def as_groups(group_of: list[int]) -> dict[str, tuple[str, ...]]:
+    return {f"g{n}": tuple(c for c, g in zip("abcdef", group_of, strict=True) if g == n) for n in range(3)}
+
+
+@given(groupings, st.lists(st.integers(0, 5)))
+def test_label_of_every_image_is_the_group_of_its_class(group_of, more):
+    values = [*range(6), *more]
+    _, (labels, _) = derive(as_groups(group_of), ["abcdef"[value] for value in values])
+    assert labels.tolist() == [group_of[value] for value in values]
+
+
+@given(groupings, st.integers(0, 2**32))
+def test_what_a_relation_derives_is_the_sum_over_each_group(group_of, seed):
+    fine, _ = derive(None, list("abcdef"), "fine")
+    coarse, _ = derive(as_groups(group_of), list("abcdef"), "coarse")
+    relation = relations.find("coarse", {"coarse": coarse, "fine": fine})
+    assert relation is not None and relation.base == "fine"
+    probabilities = np.random.default_rng(seed).dirichlet(np.ones(6), 3)
+    summed = [[row[np.array(group_of) == group].sum() for group in range(3)] for row in probabilities]
+    assert np.allclose(relations.group_sums(probabilities, relation), summed)
+    assert relations.find_all({"coarse": coarse, "fine": fine}).keys() == {"coarse"}
+
+
+def test_a_contradiction_is_where_the_base_implies_another_label():
+    fine, coarse = derive(None, CLASSES, "fine")[0], derive(ANIMALS, CLASSES, "coarse")[0]
+    related = relations.find_all({"fine": fine, "coarse": coarse})
+    labels = {"fine": np.array([0, 0, 3]), "coarse": np.array([0, 1, 1])}
+    assert {task: row.tolist() for task, row in relations.contradictions(related, labels).items()} == {
+        "coarse": [False, True, False]
+    }
+
+
+def test_tasks_of_different_columns_are_not_related():
+    fine, other = derive(None, CLASSES, "fine")[0], derive(ANIMALS, CLASSES, "other", column="kind")[0]
+    assert relations.find_all({"fine": fine, "other": other}) == {}

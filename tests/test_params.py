@@ -89,7 +89,7 @@ BAD = [
     ("tasks.model2.labels", {"a": ["x"], "b": ["x"]}, "class 'x' is listed twice (in a, b)"),
     ("tasks.model2.labels", {"a": ["x", "x"], "b": ["y"]}, "class 'x' is listed twice (in a)"),
     ("recipes.compact.epochs", 0, "recipes.compact.epochs: must be at least 1, not 0"),
-    ("recipes.compact.precision", "float16", "recipes.compact.precision: must be 'float32' or 'mixed"),
+    ("recipes.compact.precision", "float16", "recipes.compact.precision: must be 'auto', 'float32' or 'mixed"),
     ("recipes.compact.optimizer.learning_rate", 0, "recipes.compact.optimizer.learning_rate: must be above"),
     ("recipes.compact.optimizer.learning_rate", float("nan"), "recipes.compact.optimizer.learning_rate: must be"),
     ("recipes.compact.optimizer.name", "adamax", "recipes.compact.optimizer: "),
@@ -247,4 +247,7 @@ def test_an_edit_changes_one_line_of_the_file(tmp_path, monkeypatch, lists):
     before, after = text.splitlines(), params.PATH.read_text().splitlines()
     assert len(before) == len(after)
     (line,) = [new for old, new in zip(before, after, strict=True) if old != new]
-    assert line == "    precision: float32                 # float32 | mixed_bfloat16"
+    assert (
+        line
+        == "    precision: float32                 # float32 | mixed_bfloat16 | auto: bfloat16 where the machine has it"
+    )

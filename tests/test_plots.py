@@ -10,7 +10,7 @@ import re
 import mlflow
 import numpy as np
 import pytest
-from conftest import CIFAR10, ROOT, Project
+from conftest import CIFAR10, ROOT, Project, task_spec
 from PIL import Image
 from ruamel.yaml import YAML
 
@@ -116,17 +116,15 @@ def test_the_run_in_mlflow_has_the_same_figures(done):
 def of_two_models() -> tuple[dict[str, Answers], np.ndarray, list[str]]:
     """Three images: fine is wrong on the last, coarse on the second."""
     fine = Answers(
+        task_spec("fine", ("cat", "$dog$", "ship")),
         np.array([0, 1, 2]),
         np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.6, 0.2, 0.2]]),
-        ("cat", "$dog$", "ship"),
-        {"cat": "cat", "$dog$": "$dog$", "ship": "ship"},
         "categorical_crossentropy",
     )
     coarse = Answers(
+        task_spec("coarse", {"cat": "animal", "$dog$": "animal", "ship": "vehicle"}),
         np.array([0, 0, 1]),
         np.array([[0.9, 0.1], [0.25, 0.75], [0.0, 1.0]]),
-        ("animal", "vehicle"),
-        {"cat": "animal", "$dog$": "animal", "ship": "vehicle"},
         "categorical_crossentropy",
     )
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)

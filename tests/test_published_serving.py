@@ -66,11 +66,11 @@ def test_the_published_way_of_serving_answers_as_the_models_do(done: Project, tm
         of_file = done.run("mtl", "request", "--image", str(image), *servers)
         swapped = done.run("mtl", "request", "--index", "7", f"model1={url['model2']}", check=False)
 
-    pixels = np.load(done.root / "data/raw/x_test.npy")[7:8]
+    pixels = np.load(done.root / "data/raw/images/x_test.npy")[7:8]
     wanted = []
     for task in ("model1", "model2"):
         probabilities = saving.read(done.root / f"models/{task}.keras").predict(pixels, verbose=0)[0]
-        classes = json.loads((done.root / f"data/labels/{task}/classes.json").read_text())["classes"]
+        classes = json.loads((done.root / f"data/labels/{task}/task.json").read_text())["names"]
         label = classes[np.load(done.root / f"data/labels/{task}/y_test.npy")[7]]
         wanted.append([task, label, classes[probabilities.argmax()], probabilities.max(), "200"])
     rows = [line.split() for line in of_index.stdout.splitlines()[1:]]

@@ -77,31 +77,6 @@ def test_a_copy_in_data_external_needs_no_network(here):
     assert params.read().data.source == "cifar10"
 
 
-@pytest.mark.parametrize(
-    ("native", "gpus", "trained", "expected"),
-    [
-        (False, [], False, "float32"),
-        (False, [], True, "mixed_bfloat16"),  # what is there is not trained again
-        (False, ["0"], False, "mixed_bfloat16"),
-        (True, [], False, "mixed_bfloat16"),
-        (None, [], False, "mixed_bfloat16"),  # cannot be told
-    ],
-)
-def test_where_bfloat16_would_be_imitated_float32_is_taken(here, capsys, native, gpus, trained, expected):
-    before = (here / "params.yaml").read_text()
-    for task in params.read().tasks if trained else ():
-        (here / "models").mkdir(exist_ok=True)
-        (here / f"models/{task}.keras").touch()
-    run.choose_precision(params.read(), native, gpus)
-    after = params.read()
-    assert {after.recipe(task).precision for task in after.tasks} == {expected}
-    said = "recipes.compact set to float32 in params.yaml (`git restore params.yaml` goes back)"
-    assert (said in capsys.readouterr().out) == (expected == "float32")
-    # Nothing else changed, comments included; recipes that no task uses neither.
-    changed = before.replace("precision: mixed_bfloat16", f"precision: {expected}").split()
-    assert (here / "params.yaml").read_text().split() == changed
-
-
 def test_the_whole_run_and_a_second_one(fresh: Project, tmp_path):
     project = fresh.copy(tmp_path / "p")
     shutil.rmtree(project.root / "data/external/train")

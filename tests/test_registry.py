@@ -138,13 +138,13 @@ def test_a_new_model_a_rollback_and_the_next_night(promoted, tmp_path, monkeypat
 
 def test_what_the_champion_was_trained_on_is_known_image_by_image(promoted, monkeypatch):
     enter(promoted, monkeypatch)
-    images, held_out = np.load("data/raw/x_train.npy"), np.load("data/raw/validation.npy")
-    trained_on, champion = np.delete(images, held_out, axis=0), registry.champion()
-    mixed = np.concatenate([trained_on[:5], images[held_out][:3], trained_on[5:6]])
+    trained_on, held_out = (np.load(f"data/raw/images/x_{split}.npy") for split in ("train", "validation"))
+    champion = registry.champion()
+    mixed = np.concatenate([trained_on[:5], held_out[:3], trained_on[5:6]])
     assert _unseen(mixed, champion).tolist() == [5, 6, 7]
     with pytest.raises(UserError, match="joint version 1 was trained on every one of the validation images"):
         judging.champion_answers(champion, params.read(), trained_on[: len(held_out)], print)
-    answers, compared = judging.champion_answers(champion, params.read(), images[held_out], print)
+    answers, compared = judging.champion_answers(champion, params.read(), held_out, print)
     assert set(answers) == {"model1", "model2"}
     assert compared.tolist() == list(range(20))
 
@@ -157,11 +157,11 @@ def _unseen(images, version) -> np.ndarray:
 @pytest.mark.slow
 def test_with_another_split_only_what_the_champion_has_not_seen_is_compared(promoted, tmp_path, monkeypatch, capsys):
     project = enter(promoted.copy(tmp_path / "p"), monkeypatch)
-    held_out = Path("data/raw/validation.npy")
-    before = np.load(held_out)
+    held_out = Path("data/raw/images/x_validation.npy")
+    before = judging.fingerprints(np.load(held_out))
     project.edit(lambda tree: tree["data"].update(validation=30))
     project.run("dvc", "repro", "-q")
-    both = len(np.intersect1d(before, np.load(held_out)))
+    both = len(np.intersect1d(before, judging.fingerprints(np.load(held_out))))
     assert 0 < both < 30
     promote(allow_dirty=True)
     assert f"on the {both} validation images that the champion was not trained on" in capsys.readouterr().out
@@ -175,7 +175,7 @@ def test_uncommitted_changes_are_refused_unless_told(promoted, tmp_path, monkeyp
     assert refusal().startswith("dvc status: train@model1, train@model2 changed; run `dvc repro`")
     promote(allow_dirty=True)
     assert "joint version 1 is @champion already" in capsys.readouterr().out
-    Path("data/labels/model1/classes.json").write_text("{}")
+    Path("data/labels/model1/task.json").write_text("{}")
     assert refusal(allow_dirty=True).startswith("data/labels is not what dvc.lock says")
 
 
@@ -301,7 +301,7 @@ def champion(promoted):
 def test_a_loaded_model_answers_by_name_as_the_saved_ones(champion, promoted):
     from mtl.networks import inference, saving
 
-    images = np.load(promoted.root / "data/raw/x_test.npy", allow_pickle=False)[:6]
+    images = np.load(promoted.root / "data/raw/images/x_test.npy", allow_pickle=False)[:6]
     assert champion.tasks["model2"] == ("animal", "vehicle")
     got = champion.predict(images)
     for task, names in champion.tasks.items():
@@ -318,7 +318,7 @@ def test_a_loaded_model_answers_by_name_as_the_saved_ones(champion, promoted):
 
 
 def test_every_kind_of_picture_is_the_same_picture(champion, promoted, tmp_path):
-    pixels = np.load(promoted.root / "data/raw/x_test.npy", allow_pickle=False)[0]
+    pixels = np.load(promoted.root / "data/raw/images/x_test.npy", allow_pickle=False)[0]
     image, path = Image.fromarray(pixels), tmp_path / "a.png"
     image.save(path)
     expected = champion.predict(pixels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl import cli
+from mtl import cli, files
+from mtl.data import paths
+from mtl.data.store import Dataset
 from mtl.errors import UserError
 from mtl.evaluation import figures
 from mtl.report import advice
@@ -233,10 +236,8 @@ def test_a_study_of_other_data_or_tasks_is_left_out(there):
     assert "study" not in found
     assert "it has no task night" in note
     write("study", STUDY)
-    Path("data/raw").mkdir(parents=True)
-    dataset = {"name": "drawings", "source": "generated", "official": False, "classes": [], "encoding": "drawn"}
-    sizes = {"train": 1, "validation": 1, "test": 1, "shape": [8, 8, 3]}
-    Path("data/raw/dataset.json").write_text(json.dumps(dataset | sizes))
+    dataset = Dataset("drawings", "generated", {}, "drawn", 1, 1, 1, (8, 8, 3), {"class": "text"})
+    files.write_json(paths.DATASET, asdict(dataset))
     found, (note,) = sections(markdown=False)
     assert "study" not in found
     assert "it is about photos, and data/raw holds drawings" in note

@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from conftest import ROOT, Project
+from conftest import ROOT, Project, task_spec
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mtl import files
-from mtl.data import paths, store
+from mtl.data import store
 from mtl.errors import UserError
 from mtl.serving.request import client, comparison, servers
 from mtl.sources import decoding
+from mtl.tasks.targets import Targets
 
 CLASSES = {"model1": ["cat", "dog", "ship"], "model2": ["animal", "vehicle"]}
 CAT = {"predictions": [[0.75, 0.125, 0.125]]}
@@ -99,14 +100,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
     (root / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    dataset = store.Dataset("test", "folder", False, ("cat", "dog", "ship"), "png", 4, 0, 4, (8, 8, 3))
+    dataset = store.Dataset("test", "folder", {}, "png", 4, 0, 4, (8, 8, 3), {"class": "text"})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        store.write_raw(dataset, {"x_test": images})
+        store.write_raw(dataset, pa.table({"split": ["test"] * 4}), {"test": images})
         for task, classes in CLASSES.items():
-            labels = np.array([0, 1, 0, 1], np.uint8)
-            files.write_array(paths.LABELS / task / "y_test.npy", labels)
-            files.write_json(paths.LABELS / task / "classes.json", {"classes": classes, "of_class": {}})
+            targets = Targets(np.array([0, 1, 0, 1], np.uint8), np.ones(4, bool))
+            store.write_targets(task_spec(task, classes), {"test": targets})
     drop = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
     environment = {key: value for key, value in os.environ.items() if key.upper() not in drop}
     environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -126,7 +126,7 @@ def test_it_asks_each_server_and_compares_with_the_label(project):
         ["model1", "dog", "cat", "0.7500", "200"],
         ["model2", "vehicle", "animal", "0.8750", "200"],
     ]
-    image = np.load(project.root / "data/raw/x_test.npy")[1]
+    image = np.load(project.root / "data/raw/images/x_test.npy")[1]
     assert one.requests == two.requests == [("/invocations", {"instances": [image.tolist()]})]
 
 
@@ -170,7 +170,8 @@ def test_an_image_file_becomes_what_the_data_set_would_have_made_of_it(project, 
 
 def test_an_image_file_is_resized_to_the_height_and_the_width(project, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    store.write_raw(store.Dataset("t", "folder", False, ("a",), "png", 1, 0, 1, (2, 3, 3)), {})
+    dataset = store.Dataset("t", "folder", {}, "png", 1, 0, 1, (2, 3, 3), {})
+    store.write_raw(dataset, pa.table({"split": ["test"]}), {"test": np.zeros((1, 2, 3, 3), np.uint8)})
     Image.fromarray(np.full((20, 20, 3), 7, np.uint8)).save("grey.png")
     assert comparison.read_image(Path("grey.png")).shape == (2, 3, 3)
 

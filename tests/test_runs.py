@@ -57,7 +57,7 @@ def test_every_out_leads_to_the_run_that_made_it(registered):
         run = store.get_run(row["run"])
         assert run.data.tags[f"out.{path}"] == row["md5"]
         assert (run.data.tags["stage"], row["git_commit"], row["git_dirty"]) == (row["stage"], commit, False)
-        assert (row["dataset"], row["dataset_md5"]) == ("external", outs["data/raw"][1])
+        assert (row["dataset"], row["dataset_md5"]) == ("external", outs["data/raw/images"][1])
         assert row["params"] == run.data.params
     assert found["models/model2.keras"]["params"]["recipe.epochs"] == "2"
     assert found["models/model2.keras"]["versions"] == ["model2/1 @champion"]
@@ -93,10 +93,10 @@ def test_a_version_leads_back_to_the_raw_images(registered):
     assert [(len(line) - len(line.lstrip()), line.split()[0]) for line in said] == [
         (0, "model2@champion"),
         (2, "data/labels/model2"),
-        (4, "data/raw"),
+        (4, "data/raw/columns"),
         (6, "data/external"),
         (4, "data/tasks.json"),
-        (2, "data/raw"),
+        (2, "data/raw/images"),
         (4, "data/external"),
     ]
     assert " of derive_labels, commit " in said[1]
@@ -105,7 +105,8 @@ def test_a_version_leads_back_to_the_raw_images(registered):
 def test_the_joint_version_leads_to_the_run_of_every_model(registered):
     said = mtl(registered, runs.command, "--tree", "joint/1").splitlines()
     read = {line.split()[0]: line for line in said if line.startswith("  ") and line[2] != " "}
-    assert set(read) == {"data/raw", "data/labels", "models/model1.keras", "models/model2.keras"}
+    raw = {"data/raw/columns", "data/raw/images"}
+    assert set(read) == {*raw, "data/labels", "models/model1.keras", "models/model2.keras"}
     found = rows(registered)
     for path, line in read.items():
         assert f"<- run {found[path]['run'][:8]} of " in line

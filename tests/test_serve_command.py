@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from conftest import ROOT
-from gateways import LABELS, Process, write_project
+from gateways import TASKS, Process, write_project
 from images import encoded
 
 from mtl import files
@@ -22,7 +22,6 @@ from mtl.errors import UserError
 from mtl.networks import saving
 from mtl.serving import loading, server
 
-GROUPS = LABELS["model2"].classes
 INVOKE = "/model1/invocations"
 
 
@@ -42,7 +41,7 @@ def project(projects, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def images(projects):
-    return np.load(projects[0] / "data/raw/x_test.npy")
+    return np.load(projects[0] / "data/raw/images/x_test.npy")
 
 
 def expected(project, images, task="model1"):
@@ -92,7 +91,7 @@ def test_reloads_lose_no_request_and_mix_no_models(projects, project, images):
         answer = server.client.post(f"/{task}/invocations", json=body).json()["predictions"]
         np.testing.assert_allclose(answer, expected(projects[1], images[:3], task), atol=1e-2)
     answer = server.client.post("/predict", data=encoded(images[0])).json()
-    assert answer["answers"]["model2"]["label"] in GROUPS
+    assert answer["answers"]["model2"]["label"] in TASKS["model2"].names
 
     content = encoded(images[0])
     with socket.create_connection(("127.0.0.1", int(server.client.base.rpartition(":")[2])), timeout=30) as half:
@@ -113,11 +112,11 @@ def test_compiled_models_answer_as_predict_does(project, images):
     served = loading.from_folder(paths.MODELS)
     assert set(served) == {"model1", "model2"}
     for task, model in served.items():
-        assert model.labels.classes == LABELS[task].classes
+        assert model.task.names == TASKS[task].names
         for count in (1, 3, 64):
             batch = np.resize(images, (count, *images.shape[1:]))
             np.testing.assert_allclose(model.compute(batch), expected(project, batch, task), atol=1e-5)
-    np.testing.assert_allclose(served["model1"].labels.frequencies, 0.1)
+    np.testing.assert_allclose(served["model1"].task.frequencies, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +134,7 @@ def test_compiled_models_answer_as_predict_does(project, images):
             "does not say which",
         ),
         (
-            lambda: (paths.RAW / "dataset.json").unlink() or other_shape(),
+            lambda: paths.DATASET.unlink() or other_shape(),
             "different shapes .*model1 8×8×3, model2 9×8×3",
         ),
         (lambda: other_shape(), "different shapes .*the data set 8×8×3"),
@@ -153,21 +152,21 @@ def test_models_that_cannot_be_served_are_named_in_one_line(project, spoil, mess
 def other_shape() -> None:
     from mtl.networks import catalog, inference
 
-    saving.write(inference.plain(catalog.compact((9, 8, 3), 2, [4])), paths.model_path("model2"), GROUPS)
+    saving.write(inference.plain(catalog.compact((9, 8, 3), 2, [4])), paths.model_path("model2"), TASKS["model2"])
 
 
 def not_finite() -> None:
     model = saving.read(paths.model_path("model2"))
     model.set_weights([np.full_like(weights, np.nan) for weights in model.get_weights()])
-    saving.write(model, paths.model_path("model2"), GROUPS)
+    saving.write(model, paths.model_path("model2"), TASKS["model2"])
 
 
 def rename_groups(names: tuple[str, str]) -> None:
     """Write the labels of model2 with other names, or in another order, as `dvc repro derive_labels` does."""
-    content = store.read_classes("model2")
-    renamed = dict(zip(GROUPS, names if set(names) - set(GROUPS) else GROUPS, strict=True))
-    of_class = {name: renamed[group] for name, group in content["of_class"].items()}
-    files.write_json(paths.LABELS / "model2" / "classes.json", {"classes": names, "of_class": of_class})
+    task = TASKS["model2"]
+    renamed = dict(zip(task.names, names if set(names) - set(task.names) else task.names, strict=True))
+    groups = {value: renamed[group] for value, group in task.groups.items()}
+    store.write_targets(task.model_copy(update={"names": names, "groups": groups}), {})
 
 
 def test_a_reload_keeps_every_task_that_the_project_still_has(project):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sqlite3
 import sys
@@ -11,7 +10,8 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from gateways import LABELS, OF_CLASS, RED, Process, picture, serving, write_project
+from conftest import task_spec
+from gateways import OF_CLASS, RED, TASKS, Process, picture, serving, write_project
 from images import encoded
 
 import mtl
@@ -42,24 +42,19 @@ def small(shape, classes):
 """
 
 
-def log(folder: Path, monkeypatch: pytest.MonkeyPatch, without: tuple[str, ...] = (), imports: tuple[str, ...] = ()):
-    """Log the models of a project as its stages do, and register them; `without` these files, as older versions did."""
+def log(folder: Path, monkeypatch: pytest.MonkeyPatch, imports: tuple[str, ...] = ()):
+    """Log the models of a project as its stages do, and register them."""
     monkeypatch.chdir(folder)
     uri = f"sqlite:///{folder}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     mlflow.set_tracking_uri(uri)
     experiment = mlflow.create_experiment("e", artifact_location=(folder / "artifacts").as_uri())
-    images, about = store.read_images("test"), {task: store.describe_task(task) for task in LABELS}
-    joint = folder / "joint"
+    images, joint = store.read_images("test"), folder / "joint"
     shutil.copytree(paths.MODELS, joint)
-    contents = {key: {t: known[key] for t, known in about.items()} for key in ("classes", "of_class", "frequencies")}
-    for key, content in (contents | {"imports": list(imports)}).items():
-        if key not in without:
-            files.write_json(joint / f"{key}.json", content)
+    files.write_json(joint / "imports.json", list(imports))
     with mlflow.start_run(experiment_id=experiment) as active:
         run = tracking.Run(tracking.identify("e", active.info.run_id))
-        own = {"task": "model1", "imports": list(imports)}
-        run.log_model(saving.read(paths.model_path("model1")), about["model1"] | own, images)
+        run.log_model(saving.read(paths.model_path("model1")), TASKS["model1"], imports, images)
         run.log_joint_model(joint, images)
         assert run.lost == run.pending == []
     logged = {model.name: model.model_uri for model in mlflow.search_logged_models([experiment], output_format="list")}
@@ -89,10 +84,10 @@ def elsewhere(logged, tmp_path, monkeypatch) -> Path:
 def another_project(folder: Path) -> None:
     """The same tasks with other groups, on images of another size."""
     write_project(folder)
-    content = {"classes": ["even", "odd"], "of_class": {c: ("even", "odd")[i % 2] for i, c in enumerate(OF_CLASS)}}
-    files.write_json(folder / paths.LABELS / "model2" / "classes.json", content)
-    dataset = json.loads((folder / paths.RAW / "dataset.json").read_text())
-    files.write_json(folder / paths.RAW / "dataset.json", dataset | {"shape": [9, 9, 3]})
+    other = task_spec("model2", {value: ("even", "odd")[index % 2] for index, value in enumerate(OF_CLASS)})
+    files.write_json(folder / paths.LABELS / "model2" / paths.TASK, other.model_dump())
+    dataset = files.read_json(folder / paths.DATASET)
+    files.write_json(folder / paths.DATASET, dataset | {"shape": [9, 9, 3]})
     (folder / "params.yaml").write_text("tasks: [")
 
 
@@ -102,9 +97,7 @@ def test_the_working_folder_says_nothing_of_a_registered_model(logged, elsewhere
     served = registry.load("models:/joint@champion")
     assert {task: model.version for task, model in served.items()} == {"model1": "1", "model2": "1"}
     for task, model in served.items():
-        assert model.labels.classes == LABELS[task].classes
-        assert model.labels.of_class == LABELS[task].of_class
-    np.testing.assert_allclose(served["model1"].labels.frequencies, 0.1)
+        assert model.task == TASKS[task]
     with serving(lambda: served) as (client, _, _):
         answer = client.post("/predict", data=encoded(picture(RED, shape=(8, 8, 3))[0])).json()
         one, two = (answer["answers"][task]["label"] for task in ("model1", "model2"))
@@ -119,22 +112,23 @@ def test_the_working_folder_says_nothing_of_a_registered_model(logged, elsewhere
 def test_one_tasks_model_brings_its_groups_and_its_name(logged, elsewhere):
     for uri in ("models:/model1/1", logged[1]["model"]):
         served = registry.load(uri)
-        assert served["model1"].labels.of_class == LABELS["model1"].of_class
+        assert served["model1"].task == TASKS["model1"]
     with serving(lambda: served) as (client, _, _):
         answer = client.post("/predict", data=encoded(picture(RED, shape=(8, 8, 3))[0])).json()
         assert answer["contradiction"] is None
-    assert mtl.load(logged[1]["model"]).tasks == {"model1": LABELS["model1"].classes}
+    assert mtl.load(logged[1]["model"]).tasks == {"model1": TASKS["model1"].names}
 
 
-def test_a_model_logged_without_its_groups_is_served_and_a_contradiction_is_unknown(tensorflow, tmp_path, monkeypatch):
-    log(write_project(tmp_path), monkeypatch, without=("of_class", "frequencies", "imports"))
-    served = registry.load("models:/joint/1")  # beside data/labels with the same names, which are not asked
-    assert {model.labels.of_class for model in served.values()} == {None}
-    with serving(lambda: served) as (client, _, _):
-        answer = client.post("/predict", data=encoded(picture(RED, shape=(8, 8, 3))[0])).json()
-        assert (answer["contradiction"], answer["contradictions"]) == (None, [])
-        assert "mtl_contradiction_rate 0.0" in client.get("/metrics").text
-    assert mtl.load("models:/joint/1").predict(picture(RED, shape=(8, 8, 3))[0]).contradicts is None
+def test_models_that_an_earlier_version_logged_are_refused(tensorflow, tmp_path, monkeypatch):
+    """They had the names of their answers in JSON files beside them."""
+    folder = write_project(tmp_path)
+    log(folder, monkeypatch)
+    for path in (folder / "artifacts").rglob("*.keras"):
+        saving.write(saving.read(path), path)
+    with pytest.raises(UserError, match="dvc repro"):
+        registry.load("models:/joint/1")
+    with pytest.raises(UserError, match="dvc repro"):
+        mtl.load("models:/joint@champion")
 
 
 @pytest.mark.parametrize(
@@ -168,7 +162,7 @@ def test_an_alias_whose_version_is_gone_is_named(logged, elsewhere, monkeypatch)
 
 
 def test_both_keras_flavors_load_a_logged_model_and_signatures_have_outputs(logged, elsewhere):
-    images = np.load(logged[0] / "data/raw/x_test.npy")[:3]
+    images = np.load(logged[0] / "data/raw/images/x_test.npy")[:3]
     expected = saving.read(logged[0] / "models/model1.keras").predict(images, verbose=0)
     mlflow.set_tracking_uri(f"sqlite:///{logged[0]}/mlflow.db")
     for flavor in (mlflow.keras, mlflow.tensorflow, mlflow.pyfunc):
@@ -179,7 +173,7 @@ def test_both_keras_flavors_load_a_logged_model_and_signatures_have_outputs(logg
     assert joint.metadata.signature.outputs.input_names() == list(table.columns)
     assert [kind.name for kind in joint.metadata.signature.outputs.input_types()] == ["string", "double"] * 2
     assert joint.metadata.signature.inputs.inputs[0].shape == (-1, 8, 8, 3)
-    assert [LABELS["model1"].classes[row.argmax()] for row in expected] == table["model1"].tolist()
+    assert [TASKS["model1"].names[row.argmax()] for row in expected] == table["model1"].tolist()
 
 
 def own_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -193,7 +187,7 @@ def own_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("nets", "nets.mine", "factors"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     network = catalog.find("nets.mine:small")((8, 8, 3), 10)
-    saving.write(network, paths.model_path("model1"), LABELS["model1"].classes)
+    saving.write(network, paths.model_path("model1"), TASKS["model1"])
     return folder
 
 
@@ -261,7 +255,7 @@ def forget(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_bundle_whose_model_has_other_outputs_is_refused(logged, elsewhere, tmp_path):
     bundle = bundles.fetch("models:/joint@champion", tmp_path)
-    wrong = bundles.Bundle(bundle.uri, bundle.files, {"model1": ["a", "b"], "model2": ["a", "b"]}, None)
+    wrong = bundles.Bundle(bundle.uri, bundle.files, dict.fromkeys(TASKS, task_spec("model1", ("a", "b"))))
     with pytest.raises(UserError, match=r"the model of model1 gives .*2 classes"):
         bundles.read(wrong)
     assert isinstance(loading.from_bundle(bundle, bundles.read(bundle), "1")["model2"], loading.Loaded)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 
-from gateways import LABELS, SHAPE
+from gateways import SHAPE, TASKS
 
 from mtl.errors import UserError
 from mtl.serving import loading, server
@@ -30,7 +30,7 @@ def silu() -> dict[str, Loaded]:
     inputs = Input(SHAPE, dtype="uint8")
     x = layers.Dense(2, activation="silu")(layers.Flatten()(layers.Rescaling(1 / 255)(inputs)))
     outputs = layers.Dense(2, activation="softmax")(layers.Activation("silu")(x))
-    return loading.compile_models({"model2": Model(inputs, outputs)}, LABELS, "1")
+    return loading.compile_models({"model2": Model(inputs, outputs)}, TASKS, "1")
 
 
 def test_no_graph_survives_twenty_reloads(tensorflow, monkeypatch):

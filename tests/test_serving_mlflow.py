@@ -14,7 +14,7 @@ import mlflow
 import numpy as np
 import pytest
 import requests
-from gateways import LABELS, Process, write_project
+from gateways import TASKS, Process, write_project
 from servers import free_port
 
 from mtl import tracking
@@ -36,11 +36,10 @@ def store(project, tmp_path_factory):
     uri = f"sqlite:///{folder}/mlflow.db"
     mlflow.set_tracking_uri(uri)
     experiment = mlflow.create_experiment("e", artifact_location=(folder / "artifacts").as_uri())
-    images = np.load(project / "data/raw/x_test.npy")
-    (project / "models/classes.json").write_text(json.dumps({task: labels.classes for task, labels in LABELS.items()}))
+    images = np.load(project / "data/raw/images/x_test.npy")
     with mlflow.start_run(experiment_id=experiment) as active:
         run = tracking.Run(tracking.identify("e", active.info.run_id))
-        run.log_model(saving.read(project / "models/model1.keras"), {"classes": list(LABELS["model1"].classes)}, images)
+        run.log_model(saving.read(project / "models/model1.keras"), TASKS["model1"], (), images)
         run.log_joint_model(project / "models", images)
         assert run.lost == run.pending == []
     logged = {model.name: model.model_uri for model in mlflow.search_logged_models([experiment], output_format="list")}
@@ -181,13 +180,13 @@ def test_the_joint_model_is_served_from_the_registry_and_follows_its_alias(store
     uri, _, client = store
     server = Process(tmp_path, "--from", "models:/joint@champion", MLFLOW_TRACKING_URI=uri)
     try:
-        images = np.load(project / "data/raw/x_test.npy")[:2]
+        images = np.load(project / "data/raw/images/x_test.npy")[:2]
         for version in ("1", "2"):
             if version == "2":
                 client.set_registered_model_alias("joint", "champion", version)
                 server.wait_for("models reloaded: model1, model2")
             assert server.client.get("/v2/models/model2").json()["versions"] == [version]
-            for task in LABELS:
+            for task in TASKS:
                 answer = server.client.post(f"/v1/models/{task}:predict", json={"instances": images.tolist()}).json()
                 expected = saving.read(project / f"models/{task}.keras").predict(images, verbose=0)
                 np.testing.assert_allclose(answer["predictions"], expected, atol=1e-5)
@@ -201,5 +200,5 @@ def test_one_task_out_of_the_registry(store, project, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     mlflow.register_model(logged["model"], "model1")
     served = registry.load("models:/model1/1")
-    assert served["model1"].labels.classes == LABELS["model1"].classes
+    assert served["model1"].task.names == TASKS["model1"].names
     assert served["model1"].version == "1"

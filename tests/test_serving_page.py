@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from gateways import GREEN, LABELS, RED, YELLOW, by_colour, picture, serving
+from gateways import GREEN, RED, TASKS, YELLOW, by_colour, picture, serving
 from images import encoded
 
 from mtl.config.params import Data
@@ -58,13 +58,13 @@ def test_images(tmp_path, monkeypatch):
     Path("data/raw").mkdir(parents=True)
     monkeypatch.setattr(generated, "TRAIN", 10)
     images = generated.load(Data(source="generated", path="data/external", validation=0), seed=0)
-    np.save("data/raw/x_test.npy", images.x_test)
+    np.save("data/raw/images/x_test.npy", images.x_test)
     return images.x_test
 
 
 def models() -> dict[str, Loaded]:
     compute = {"model1": by_colour(0, 3, 8, 10), "model2": by_colour(1, 0, 1, 2)}
-    return {task: Loaded(task, labels, SHAPE, "1", compute[task]) for task, labels in LABELS.items()}
+    return {name: Loaded(task, SHAPE, "1", compute[name]) for name, task in TASKS.items()}
 
 
 def answers(page) -> list[list[str]]:

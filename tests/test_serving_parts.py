@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from gateways import LABELS, OF_CLASS
+from gateways import OF_CLASS, TASKS
 from hypothesis import given
 from hypothesis import strategies as st
 from images import encoded, pixels
@@ -18,7 +18,6 @@ from mtl.errors import UserError
 from mtl.serving import joint, metrics
 from mtl.serving.batching import Batcher
 from mtl.serving.feedback import Feedback
-from mtl.serving.loading import Labels
 from mtl.serving.pixels import from_file, from_nested, from_numbers, parse_json
 from mtl.serving.refusals import Refused
 
@@ -190,26 +189,26 @@ def test_a_batch_that_fails_fails_alone():
 
 
 def probabilities(task: str, label: str) -> np.ndarray:
-    return np.array([[float(name == label) for name in LABELS[task].classes]], np.float32)
+    return np.array([[float(name == label) for name in TASKS[task].names]], np.float32)
 
 
-@pytest.mark.parametrize("one", LABELS["model1"].classes)
-@pytest.mark.parametrize("two", LABELS["model2"].classes)
+@pytest.mark.parametrize("one", TASKS["model1"].names)
+@pytest.mark.parametrize("two", TASKS["model2"].names)
 def test_a_contradiction_is_a_group_that_the_class_is_not_in(one, two):
-    answer = joint.answer(LABELS, {"model1": probabilities("model1", one), "model2": probabilities("model2", two)})
+    answer = joint.answer(TASKS, {"model1": probabilities("model1", one), "model2": probabilities("model2", two)})
     assert answer["contradiction"] == (OF_CLASS[one] != two)
     assert answer["contradictions"] == ([f"model1 says {one}, model2 says {two}"] if answer["contradiction"] else [])
     assert answer["answers"]["model2"] == {"label": two, "probability": 1.0}
 
 
-@pytest.mark.parametrize("known", [{"model1"}, {"model2"}, set()])
+@pytest.mark.parametrize("known", [{"model1"}, {"model2"}])
 def test_whether_models_contradict_each_other_is_null_where_it_is_not_known(known):
-    labels = {
-        task: about if task in known else Labels(about.classes, None, about.frequencies)
-        for task, about in LABELS.items()
+    tasks = {
+        name: task if name in known else task.model_copy(update={"columns": ("another",)})
+        for name, task in TASKS.items()
     }
     answer = joint.answer(
-        labels, {"model1": probabilities("model1", "cat"), "model2": probabilities("model2", "vehicle")}
+        tasks, {"model1": probabilities("model1", "cat"), "model2": probabilities("model2", "vehicle")}
     )
     assert answer["contradiction"] is None
     assert answer["contradictions"] == []
@@ -232,9 +231,9 @@ def test_feedback_outlives_the_server_and_the_last_word_counts(tmp_path):
         "model1": False,
         "model2": True,
     }
-    assert second.record_truth(identities[1], joint.truth(LABELS, "cat")) == {"model1": True, "model2": True}
+    assert second.record_truth(identities[1], joint.truth(TASKS, "cat")) == {"model1": True, "model2": True}
     assert second.accuracy() == {"model1": (0.5, 2), "model2": (1.0, 2)}
-    second.record_truth(identities[0], joint.truth(LABELS, "cat"))
+    second.record_truth(identities[0], joint.truth(TASKS, "cat"))
     assert second.accuracy() == {"model1": (1.0, 2), "model2": (1.0, 2)}
     assert second.record_truth("nobody", {"model1": "cat"}) is None
     second.close()

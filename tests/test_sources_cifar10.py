@@ -11,13 +11,13 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from images import CIFAR10, batches, pixels, serving, tree, write_tar, write_tree
-from mtl.sources.images import LoadedImages
+from images import CIFAR10, as_arrays, batches, pixels, serving, tree, write_tar, write_tree
 
 from mtl import sources
 from mtl.config.params import Data
@@ -57,8 +57,8 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def load(path: Path | str, size: int | None = None) -> LoadedImages:
-    return sources.load(Data(source="cifar10", path=str(path), size=size, validation=0), 0)
+def load(path: Path | str, size: int | None = None) -> SimpleNamespace:
+    return as_arrays(sources.load(Data(source="cifar10", path=str(path), size=size, validation=0), 0))
 
 
 def refusal(path: Path | str) -> str:

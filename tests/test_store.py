@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import ROOT
 from hypothesis import given
@@ -17,6 +18,8 @@ from mtl import files
 from mtl.data import paths, store
 from mtl.errors import UserError
 from mtl.networks import saving
+from mtl.tasks.spec import TaskSpec
+from mtl.tasks.targets import Targets
 from mtl.training import leftovers
 
 
@@ -101,7 +104,7 @@ def test_json_and_csv_are_the_same_bytes_whatever_the_order(tmp_path):
     [
         (["src/train.py"], "usage: python src/train.py <task>"),
         (["src/train.py", "model9"], "error: params.yaml: there is no task 'model9'; known: model1, model2"),
-        (["src/derive_labels.py"], "error: data/raw/dataset.json is missing: run `dvc repro`"),
+        (["src/derive_labels.py"], "error: data/raw/columns/dataset.json is missing: run `dvc repro`"),
     ],
 )
 def test_a_stage_run_by_hand_says_what_is_missing(tmp_path, command, line):
@@ -116,10 +119,60 @@ def test_a_stage_run_by_hand_says_what_is_missing(tmp_path, command, line):
 
 def test_nothing_of_another_source_survives_in_data_raw(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    dataset = store.Dataset("t", "folder", False, ("a",), "png", 1, 0, 1, (2, 2, 3))
-    (paths.RAW / "old").mkdir(parents=True)
-    (paths.RAW / paths.SHARDS).write_text("{}")
-    store.write_raw(dataset, {"x_test": np.zeros((1, 2, 2, 3), np.uint8)})
-    assert sorted(path.name for path in paths.RAW.iterdir()) == ["dataset.json", "x_test.npy"]
-    store.write_raw(dataset, {}, {paths.SHARDS: {}})
-    assert sorted(path.name for path in paths.RAW.iterdir()) == ["dataset.json", "shards.json"]
+    dataset = store.Dataset("t", "folder", {}, "png", 1, 0, 1, (2, 2, 3), {"class": "text"})
+    table = pa.table({"split": ["train", "test"], "class": ["a", "b"]})
+    (paths.IMAGES / "old").mkdir(parents=True)
+    (paths.RAW / "x_train.npy").write_text("of an earlier version")
+    (paths.IMAGES / paths.SHARDS).write_text("{}")
+
+    def written() -> list[str]:
+        return sorted(path.relative_to(paths.RAW).as_posix() for path in paths.RAW.rglob("*") if path.is_file())
+
+    columns = ["columns/columns.parquet", "columns/dataset.json"]
+    store.write_raw(dataset, table, {"test": np.zeros((1, 2, 2, 3), np.uint8)})
+    assert written() == [*columns, "images/x_test.npy"]
+    assert store.read_dataset() == dataset
+    store.write_raw(dataset, table, {}, {paths.SHARDS: {}})
+    assert written() == [*columns, "images/shards.json"]
+
+
+def test_columns_are_the_same_bytes_in_every_process(tmp_path):
+    program = (
+        "import pyarrow as pa, sys; from pathlib import Path; from mtl import files;"
+        "files.write_parquet(Path(sys.argv[1]), pa.table({'split': ['train', None] * 500, 'n': [1.5, None] * 500}))"
+    )
+    for name in ("a", "b"):
+        subprocess.run([sys.executable, "-c", program, str(tmp_path / name)], check=True)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"no table"])
+def test_a_broken_table_is_one_line(tmp_path, content):
+    (tmp_path / "x.parquet").write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        files.read_parquet(tmp_path / "x.parquet")
+    assert "x.parquet" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def labelled(tmp_path, monkeypatch) -> TaskSpec:
+    """Four images with the labels of a task, of which one is missing, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    task = TaskSpec(name="t", columns=("c",), names=("a", "b"), groups={"x": "a", "y": "b"}, frequencies=(0.5, 0.5))
+    files.write_array(paths.IMAGES / "x_test.npy", np.arange(4 * 12, dtype=np.uint8).reshape(4, 2, 2, 3))
+    store.write_targets(task, {"test": Targets(np.uint8([0, 1, 0, 1]), np.array([True, False, True, True]))})
+    return task
+
+
+def test_a_task_is_read_as_it_was_written(labelled):
+    assert store.read_task("t") == labelled
+    assert store.labelled_tasks() == ["t"]
+
+
+def test_examples_are_those_whose_label_is_known(labelled):
+    images, labels = store.read_examples("test", "t")
+    assert labels.tolist() == [0, 0, 1]
+    assert images[:, 0, 0, 0].tolist() == [0, 24, 36]
+    store.write_targets(labelled, {"test": Targets(np.uint8([0, 1]), np.ones(2, bool))})
+    with pytest.raises(UserError, match="dvc repro"):
+        store.read_examples("test", "t")

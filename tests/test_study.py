@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CIFAR10, ROOT, Project
+from conftest import CIFAR10, ROOT, Project, task_spec
 from ruamel.yaml import YAML
 from test_dag import NO_BYTES, imported, room, search
 
@@ -31,7 +31,8 @@ def asked(*names: str) -> dict[str, Answers]:
     for name in names:
         classes = tuple(dict.fromkeys(OF_CLASS[name].values()))
         labels = np.array([classes.index(OF_CLASS[name][c]) for c in ("cat", "dog", "ship")], np.uint8)
-        tasks[name] = Answers(labels, np.empty((0, len(classes))), classes, OF_CLASS[name], "categorical_crossentropy")
+        spec = task_spec(name, OF_CLASS[name])
+        tasks[name] = Answers(spec, labels, np.empty((0, len(classes))), "categorical_crossentropy")
     return tasks
 
 

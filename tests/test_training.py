@@ -392,3 +392,19 @@ def test_a_broken_model_file_is_one_line(tmp_path, content):
     with pytest.raises(UserError, match=r"cut.keras: not a Keras model") as caught:
         saving.read(tmp_path / "cut.keras")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("native", "gpus", "expected"),
+    [
+        (True, [], "mixed_bfloat16"),
+        (False, [], "float32"),
+        (False, ["0"], "mixed_bfloat16"),
+        (None, [], "mixed_bfloat16"),
+    ],
+)
+def test_auto_is_bfloat16_where_it_is_not_emulated(monkeypatch, native, gpus, expected):
+    monkeypatch.setattr(backend, "native_bfloat16", lambda: native)
+    assert backend.resolve(recipe(precision="auto"), gpus) == recipe(precision=expected)
+    for stated in ("float32", "mixed_bfloat16"):
+        assert backend.resolve(recipe(precision=stated), gpus).precision == stated

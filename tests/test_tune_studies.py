@@ -18,7 +18,9 @@ from conftest import ROOT
 from optuna.trial import TrialState
 from test_tune_space import declare
 
+from mtl import files
 from mtl.config import editing, params
+from mtl.data import paths
 from mtl.errors import UserError
 from mtl.search import display, opening, report, space, studies, workers
 from mtl.search.drawing import pruner, sampler, suggest
@@ -73,9 +75,10 @@ def project(tmp_path, monkeypatch) -> Path:
     """A root with params.yaml and files in the place of the images."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", tmp_path)
-    for name in ("raw/x_train", "raw/validation", "labels/model1/y_train", "labels/model2/y_train"):
-        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "data" / f"{name}.npy").write_bytes(name.encode())
+    arrays = [paths.IMAGES / "x_train.npy", paths.IMAGES / "x_validation.npy"]
+    arrays += [paths.LABELS / task / "y_train.npy" for task in ("model1", "model2")]
+    for path in (paths.DATASET, *arrays):
+        files.write_bytes(path, path.name.encode())
     declare(early_stopping="none", max_trials=12)
     return tmp_path
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from conftest import task_spec
 
 from mtl import errors
 from mtl.config import params
@@ -63,7 +64,7 @@ def run(folder: Path, change: dict, seed: int = 0) -> None:
         model, recipe, 0, train, validation, folder / "checkpoint", verbose=0, callbacks=called
     )
     np.savez(folder / "weights.npz", *model.get_weights())
-    saving.write(inference.plain(model), folder / "model.keras", ["dark", "light"])
+    saving.write(inference.plain(model), folder / "model.keras", task_spec("task", ("dark", "light")))
     (folder / "history.json").write_text(json.dumps(history))
     print(f"trained {epochs} epochs")
 

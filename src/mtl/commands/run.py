@@ -15,12 +15,11 @@ import click
 from mtl import files, lineage
 from mtl.config import params
 from mtl.config.editing import set_param, set_params
-from mtl.data import backend, paths, store
+from mtl.data import paths, store
 from mtl.errors import UserError
 from mtl.repro import scheduler
-from mtl.repro.devices import default_jobs, gpu_devices
+from mtl.repro.devices import default_jobs
 from mtl.stages import checking
-from mtl.training import hardware
 
 EXTERNAL, NO_IMAGES = "data/external", "data/generated"  # values of data.path
 GENERATED = "This run uses GENERATED images (drawn by code): {why}."
@@ -37,8 +36,7 @@ def command(jobs: int | None) -> None:
 
     A copy of CIFAR-10 is taken from $CIFAR10_PATH or data.path, else from Keras' cache or the network, into data.path,
     and put under DVC; where none can be had, data.source in params.yaml is set to `generated`, which the first and the
-    last line say. What was pulled without its images stays as it is. Where the processor
-    has no bfloat16, the recipes in use that ask for it are set to float32 before they train for the first time.
+    last line say. What was pulled without its images stays as it is.
     """
     started = time.perf_counter()
     asked = params.read()
@@ -49,7 +47,6 @@ def command(jobs: int | None) -> None:
         nowhere = f"CIFAR-10 is neither in {settings.data.path} nor to be downloaded from here"
         why = "params.yaml says so" if asked.data.source == "generated" else nowhere
         click.secho(GENERATED.format(why=why), fg="yellow", bold=True)
-    choose_precision(settings, backend.native_bfloat16(), gpu_devices(os.environ))
     settings = checking.check()
     jobs = jobs or max(1, default_jobs() // settings.hardware.threads)
     status = scheduler.repro(Path.cwd(), [], jobs, allow_missing=not Path(settings.data.path).exists())
@@ -85,26 +82,6 @@ def choose_images(settings: params.Params) -> None:
             place_copy(official.download(folder), folder, official.ARCHIVE)
         else:
             set_params({"data.source": "generated", "data.path": NO_IMAGES})
-
-
-def choose_precision(settings: params.Params, native: bool | None, gpus: Sequence[str]) -> None:
-    """Set the recipes in use to float32 where bfloat16 would only be imitated, unless their models are there already.
-
-    Imitated convolutions take many times as long as those of float32: hours for minutes (bench/precision.py).
-
-    Args:
-        native: whether the processor has bfloat16; None, where that cannot be told, changes nothing.
-        gpus: the devices that will train instead of the processor.
-    """
-    slow = hardware.imitated(settings, list(settings.tasks), native, gpus)
-    trained = all(paths.model_path(task).exists() for task in settings.tasks)
-    if trained or not slow:
-        return
-    set_params({f"recipes.{name}.precision": "float32" for name in slow})
-    click.echo(
-        f"precision: this processor has no bfloat16; {', '.join(f'recipes.{name}' for name in slow)} set to float32 in"
-        " params.yaml (`git restore params.yaml` goes back)"
-    )
 
 
 def choose_images_from(copy: Path, settings: params.Params) -> None:

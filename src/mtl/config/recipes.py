@@ -77,7 +77,7 @@ class Recipe(Settings):
 
     network: Annotated[str, like(r"[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?", "a network's name, or module:function")]
     options: dict[str, JsonValue] = Field(default_factory=dict)
-    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "mixed_bfloat16"] = "float32"  # auto: bfloat16 where the machine has it
     loss: LossName = "categorical_crossentropy"
     label_smoothing: Fraction = 0.0
     optimizer: Annotated[Sgd | Adam | Muon, Field(discriminator="name")]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mtl.config.params import Hardware
+from mtl.config.recipes import Recipe
 
 # Prefixes of the environment variables that change what TensorFlow, oneDNN, XLA and CUDA's libraries compute. Not TF_
 # alone, which is Terraform's prefix too, for tokens among others.
@@ -52,7 +53,7 @@ def import_tensorflow(precision: str | None = None) -> None:
     otherwise.
 
     Args:
-        precision: precision of the training; None where nothing is trained.
+        precision: precision of the training, which may be `auto`; None where nothing is trained.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name, value in _PROJECT.items():
@@ -60,7 +61,7 @@ def import_tensorflow(precision: str | None = None) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-    if precision == "float32":
+    if precision == "float32" or (precision == "auto" and native_bfloat16() is False):
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     with Path(os.devnull).open("wb") as nowhere, stderr_to(nowhere.fileno()):
         import tensorflow as tf
@@ -84,7 +85,7 @@ def stderr_to(target: int) -> Iterator[None]:
 def configure(hardware: Hardware, precision: str, seed: int) -> None:
     """Make this process deterministic: seeds, ops, number of threads. Sets Keras' precision policy too.
 
-    Prints a line where bfloat16 would only be emulated.
+    Prints a line where bfloat16 is only emulated.
 
     Must run before TensorFlow computes anything. On one machine the same seed and number of threads give the same
     weights to the byte. Another number of threads sums in another order and gives other weights.
@@ -106,6 +107,32 @@ def configure(hardware: Hardware, precision: str, seed: int) -> None:
     keras.config.set_dtype_policy(precision)
     if precision == "mixed_bfloat16" and native_bfloat16() is False and not tf.config.list_physical_devices("GPU"):
         print("this processor has no bfloat16: the results hold, but float32 would be many times as quick", flush=True)
+
+
+def resolve(recipe: Recipe, gpus: Sequence[object]) -> Recipe:
+    """The recipe with the precision that `auto` stands for: bfloat16 where GPUs or this processor have it.
+
+    Emulated convolutions take many times as long as those of float32 (bench/precision.py). Where it cannot be told
+    whether the processor has bfloat16, it is taken.
+
+    Args:
+        recipe: any recipe; one that states its precision is returned as it is.
+        gpus: the devices that train instead of the processor.
+    """
+    if recipe.precision != "auto":
+        return recipe
+    emulated = native_bfloat16() is False and not gpus
+    return recipe.model_copy(update={"precision": "float32" if emulated else "mixed_bfloat16"})
+
+
+def resolve_here(recipe: Recipe) -> Recipe:
+    """`resolve` for the devices that TensorFlow, imported before, has here; one line says what was chosen."""
+    import tensorflow as tf
+
+    resolved = resolve(recipe, tf.config.list_physical_devices("GPU"))
+    if resolved is not recipe:
+        print(f"precision: {resolved.precision}, by auto", flush=True)
+    return resolved
 
 
 def native_bfloat16() -> bool | None:

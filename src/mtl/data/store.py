@@ -128,8 +128,11 @@ def write_targets(task: TaskSpec, targets: Mapping[Split, Targets]) -> None:
     files.write_json(folder / paths.TASK, task.model_dump())
     for split, (labels, known) in targets.items():
         files.write_array(folder / f"y_{split}.npy", labels)
-        if not known.all():
-            files.write_array(folder / f"known_{split}.npy", known)
+        gaps = folder / f"known_{split}.npy"
+        if known.all():
+            gaps.unlink(missing_ok=True)
+        else:
+            files.write_array(gaps, known)
 
 
 def labelled_tasks() -> list[str]:

@@ -40,6 +40,12 @@ def predict(model: keras.Model, images: np.ndarray | ShardedImages, batch_size: 
     return model.predict(images, batch_size=batch_size, verbose=0)
 
 
+def precision(model: keras.Model) -> str:
+    """The precision that most layers of a model compute in, as a recipe names it."""
+    policies = [layer.dtype_policy.name for layer in model.layers]
+    return max(set(policies), key=policies.count)
+
+
 def multiply_adds(model: keras.Model) -> int:
     """Multiply-adds of the forward pass of one image through the convolutions and dense layers of `model`."""
     total = 0

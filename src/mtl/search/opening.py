@@ -56,11 +56,13 @@ def checked_settings(task: str | None) -> Params:
             f"{PATH}: tune.images_per_epoch: {images} is more than the {dataset.train} training images; take fewer, or"
             " null for all of them"
         )
-    tasks = list(settings.tasks) if task is None else [task]
-    if slow := hardware.imitated(settings, tasks, backend.native_bfloat16(), gpu_devices(os.environ)):
-        names = ", ".join(f"recipes.{name}.precision" for name in slow)
-        click.echo(f"{names}: this processor has no bfloat16; trials in float32 would be many times as quick", err=True)
-    return settings
+    # All trials of a study have the same precision, whatever machine joins it.
+    gpus = gpu_devices(os.environ)
+    recipes = {name: backend.resolve(recipe, gpus) for name, recipe in settings.recipes.items()}
+    used = {settings.tasks[name].recipe for name in (settings.tasks if task is None else [task])}
+    for name in sorted(name for name in used if recipes[name] is not settings.recipes[name]):
+        click.echo(f"recipes.{name}.precision: {recipes[name].precision}, by auto")
+    return settings.model_copy(update={"recipes": recipes})
 
 
 def open_study(

@@ -46,7 +46,7 @@ def find_loaded(loaded: Loaded) -> Duplicates:
     digests = np.fromiter((digest(image) for split in splits for image in loaded.images[split]), np.uint64)
     classes = np.concatenate([loaded.columns[split][CLASS].to_numpy(zero_copy_only=False) for split in splits])
     names = [
-        loaded.files[split][position] if loaded.files else f"{split} image {position}"
+        f"{loaded.files[split][position]} ({split})" if loaded.files else f"{split} image {position}"
         for split, count in zip(splits, counts, strict=True)
         for position in range(count)
     ]

@@ -18,9 +18,8 @@ PREFIX = {"train": "train", "validation": "val", "test": "test"}  # of the metri
 def main(task: str) -> None:
     """Stage `train@<task>`."""
     settings = params.read()
-    recipe = settings.recipe(task)
     outside = backend.note_settings()
-    backend.import_tensorflow(recipe.precision)
+    backend.import_tensorflow(settings.recipe(task).precision)
     from mtl.data import streams
     from mtl.networks import catalog, inference
     from mtl.tasks import scores
@@ -35,9 +34,11 @@ def main(task: str) -> None:
         spec, examples = store.read_task(task), {split: store.read_examples(split, task) for split in SPLITS}
         images, shape = examples["train"].images, examples["train"].images.shape[1:]
         run.log_dataset(store.read_dataset())
-        run.log_tags({"native_bfloat16": str(backend.native_bfloat16()).lower(), **outside})
+        recipe = backend.resolve_here(settings.recipe(task))
+        native = str(backend.native_bfloat16()).lower()
+        run.log_tags({"native_bfloat16": native, "precision": recipe.precision, **outside})
         backend.configure(settings.hardware, recipe.precision, settings.seed)
-        strategy = hardware.strategy(settings.hardware, task)
+        strategy = hardware.strategy(settings.hardware, f"{task} in {recipe.precision}")
         run.log_tags({"strategy": hardware.name(strategy)})
         with strategy.scope():
             model = catalog.build(recipe, shape, len(spec.names), images)
@@ -69,7 +70,7 @@ def main(task: str) -> None:
             if len(part.images):
                 probabilities[split] = inference.predict(model, part.images)
                 metrics |= scores.of_split(PREFIX[split], probabilities[split], part.labels, recipe.loss)
-        files.write_json(paths.METRICS / f"{task}.json", metrics)
+        files.write_json(paths.METRICS / f"{task}.json", metrics | {"precision": recipe.precision})
         files.write_csv(paths.PLOTS / f"{task}_history.csv", history)
 
         run.log_metrics({name: value for name, value in metrics.items() if name.startswith("test_")})

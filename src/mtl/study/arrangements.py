@@ -38,7 +38,9 @@ class Study(Settings):
 
     @field_validator("recipe")
     @classmethod
-    def _is_trained_to_its_end(cls, recipe: Recipe) -> Recipe:
+    def _is_the_same_everywhere(cls, recipe: Recipe) -> Recipe:
+        if recipe.precision == "auto":
+            raise ValueError("precision must be stated here: float32 or mixed_bfloat16")
         if recipe.keep != "last":
             raise ValueError("keep must be 'last' here: arrangements are compared after all their epochs")
         return recipe

@@ -5,11 +5,10 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtl.config.params import Hardware, Params
+from mtl.config.params import Hardware
 from mtl.data.backend import import_tensorflow as import_tensorflow
 from mtl.errors import UserError, one_line
 from mtl.training.multiworker import cluster, meeting
@@ -108,17 +107,3 @@ def _tpu() -> tf.distribute.Strategy:
         return tf.distribute.TPUStrategy(resolver)
     except (tf.errors.OpError, ValueError, RuntimeError, OSError) as error:
         raise UserError(f"hardware.strategy: no TPU answers: {one_line(error)[:120]}; use auto or one_device") from None
-
-
-def imitated(settings: Params, tasks: Sequence[str], native: bool | None, gpus: Sequence[str]) -> list[str]:
-    """The recipes of `tasks`, sorted, that ask for bfloat16 where the processor would only imitate it.
-
-    Args:
-        settings: params.yaml.
-        tasks: their names.
-        native: whether the processor has bfloat16; None, where that cannot be told, is taken for a yes.
-        gpus: the devices that train instead of the processor.
-    """
-    used = {settings.tasks[task].recipe for task in tasks}
-    asked = sorted(name for name in used if settings.recipes[name].precision == "mixed_bfloat16")
-    return asked if native is False and not gpus else []

@@ -63,7 +63,7 @@ def export(task: str, kind: Kind, output: Path | None = None, force: bool = Fals
         catalog.find(recipe.network)  # the user's own module may register its layers
         spec, images = store.read_task(task), np.asarray(store.read_images("test")[:CHECKED])
         model = saving.read_for(spec, images.shape[1:], paths.model_path(task))
-        original = inference.predict(model, images)
+        original, precision = inference.predict(model, images), inference.precision(model)
         try:
             if kind == "onnx":
                 model = formats.in_float32(model)
@@ -81,7 +81,7 @@ def export(task: str, kind: Kind, output: Path | None = None, force: bool = Fals
             raise UserError(
                 f"{task}: the {kind} export differs from the model by {difference:.2g}; nothing was written"
             )
-    return Export(output, len(images), difference, recipe.precision, float(np.abs(exported - original).max()))
+    return Export(output, len(images), difference, precision, float(np.abs(exported - original).max()))
 
 
 @contextmanager
