@@ -163,7 +163,8 @@ def fit(
 
     from mtl.data import streams
     from mtl.networks import catalog, inference
-    from mtl.tasks import scores
+    from mtl.tasks import scores, weights
+    from mtl.tasks.targets import Head
     from mtl.training import fitting
 
     recipe = settings.recipe(task)
@@ -171,9 +172,10 @@ def fit(
     backend.configure(settings.hardware, recipe.precision, settings.seed)
     images, labels = splits["validation"]
     with hardware.strategy(settings.hardware).scope():
-        outputs = len(store.read_task(task).names)
-        model = catalog.build(recipe, images.shape[1:], outputs, splits["train"].images)
+        spec = store.read_task(task)
+        model = catalog.build(recipe, images.shape[1:], len(spec.names), splits["train"].images)
         training, validation = streams.feed(*splits["train"]), streams.feed(images, labels)
-        fitting.fit(model, recipe, settings.seed, training, validation, folder, on_epoch)
+        heads = [Head(len(spec.names), class_weights=weights.of_task(settings, spec))]
+        fitting.fit(model, recipe, settings.seed, training, validation, folder, on_epoch, heads=heads)
     probabilities = inference.predict(inference.plain(model), images)
     return scores.of_split("val", probabilities, labels, recipe.loss)

@@ -23,7 +23,8 @@ def main(task: str) -> None:
     backend.import_tensorflow(recipe.precision)
     from mtl.data import streams
     from mtl.networks import catalog, inference
-    from mtl.tasks import scores
+    from mtl.tasks import scores, weights
+    from mtl.tasks.targets import Head
     from mtl.tracking import boards
     from mtl.training import fitting
 
@@ -33,6 +34,7 @@ def main(task: str) -> None:
     with checkpoint.exclusive(place) as folder, tracked as run:
         earlier = checkpoint.finished(folder)
         spec, examples = store.read_task(task), {split: store.read_examples(split, task) for split in SPLITS}
+        heads = [Head(len(spec.names), class_weights=weights.of_task(settings, spec))]
         images, shape = examples["train"].images, examples["train"].images.shape[1:]
         run.log_dataset(store.read_dataset())
         run.log_tags({"native_bfloat16": str(backend.native_bfloat16()).lower(), **outside})
@@ -46,7 +48,7 @@ def main(task: str) -> None:
         board = boards.callbacks(recipe, task, training, validation, spec.names) if ours.chief else []
         started = time.perf_counter()
         history, epochs = fitting.fit(
-            model, recipe, settings.seed, training, validation, folder, run.log_epoch, callbacks=board
+            model, recipe, settings.seed, training, validation, folder, run.log_epoch, heads=heads, callbacks=board
         )
         seconds = time.perf_counter() - started
         if epochs < recipe.epochs:
