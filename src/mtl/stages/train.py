@@ -36,7 +36,8 @@ def main(task: str) -> None:
         spec, examples = store.read_task(task), {split: store.read_examples(split, task) for split in SPLITS}
         heads = [Head(len(spec.names), class_weights=weights.of_task(settings, spec))]
         images, shape = examples["train"].images, examples["train"].images.shape[1:]
-        run.log_dataset(store.read_dataset())
+        dataset = store.read_dataset()
+        run.log_dataset(dataset)
         run.log_tags({"native_bfloat16": str(backend.native_bfloat16()).lower(), **outside})
         backend.configure(settings.hardware, recipe.precision, settings.seed)
         strategy = hardware.strategy(settings.hardware, task)
@@ -79,7 +80,9 @@ def main(task: str) -> None:
         run.log_model(model, spec, catalog.own_modules([recipe.network]), examples["test"].images)
         answers = np.unique(probabilities["test"].argmax(axis=1))
         run.log_tags({"one_class": str(len(answers) == 1).lower()})
-        print(f"{task}: test loss {metrics['test_loss']:.4f}, test accuracy {metrics['test_acc']:.4f}")
+        known, every = len(examples["test"].images), dataset.test
+        of = f" on {known} of {every} test images, whose labels are known" if known < every else ""
+        print(f"{task}: test loss {metrics['test_loss']:.4f}, test accuracy {metrics['test_acc']:.4f}{of}")
         if len(answers) == 1:
             print(f"WARNING: {task} answers {spec.names[answers[0]]!r} for every test image: its training collapsed")
         checkpoint.finish(folder, paths.model_path(task), run.identity.run_id or "")  # last of all
