@@ -8,6 +8,7 @@ import numpy as np
 
 from mtl.config.recipes import LossName
 
+OF_TWO_CLASSES = ("auc", "average_precision")  # scores that tasks of more classes do not have
 EPSILON = 1e-7  # keras.config.epsilon(): probabilities are clipped to [EPSILON, 1 - EPSILON] before the logarithm
 
 
