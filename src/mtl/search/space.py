@@ -110,7 +110,7 @@ def read(settings: Params, tasks: Sequence[str]) -> Space:
     smoothed = any(path.endswith((".label_smoothing", ".loss", ".class_weight")) for path in parameters)
     if tune.metric == "val_loss" and smoothed and tune.early_stopping != "none":
         raise UserError(
-            f"{PATH}: tune: label_smoothing, class_weight and loss change the val_loss that early stopping compares;"
+            f"{PATH}: tune: class_weight, label_smoothing and loss change the val_loss that early stopping compares;"
             " take metric: val_acc, or early_stopping: none"
         )
     return space
