@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON ?= python3
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: run serve setup beam test test-all check-release lint constraints clean
+.PHONY: run serve setup beam test test-all check-release lint schema constraints clean
 
 run: setup  ## the whole DAG, on the images that can be had here (CIFAR10_PATH=<copy> for a local one)
 	@$(VENV)/bin/mtl run
@@ -43,6 +43,9 @@ test-all: lint  ## and those that take minutes
 
 check-release: $(VENV)/installed-dev  ## the committed results are those of this code, and the README quotes them
 	$(VENV)/bin/python -m pytest -m release
+
+schema: $(VENV)/installed  ## params.schema.json, by which editors check params.yaml, from the types of src/mtl/config
+	@$(VENV)/bin/python -m mtl.config.schema
 
 constraints: $(VENV)/installed-dev  ## write down what is installed now
 	@(echo '# Every package of a working installation, so that the same set installs next year. Made by `make constraints`.'; \

@@ -168,16 +168,19 @@ def summary(settings: params.Params, seconds: float) -> str:
         f"{dataset.name}{official}: {dataset.train} training, {dataset.validation} validation and {dataset.test} test"
         " images",
         "",
-        f"{'task':<16}{'recipe':<22}{'test loss':>10}{'test acc':>10}",
+        f"{'task':<16}{'recipe':<22}{'test loss':>10}{'test acc':>10}{'bal. acc':>10}{'skill':>10}",
     ]
     for task, got in verdict["tasks"].items():
-        lines.append(f"{task:<16}{settings.tasks[task].recipe:<22}{got['loss']:>10.4f}{got['acc']:>10.4f}")
+        figures = "".join(f"{got[key]:>10.4f}" for key in ("loss", "acc", "balanced_acc", "skill"))
+        lines.append(f"{task:<16}{settings.tasks[task].recipe:<22}{figures}")
     lines += ["", f"{'sum_loss':<38}{verdict['sum_loss']:>10.4f}", f"{'ave_acc':<38}{verdict['ave_acc']:>20.4f}"]
     for task, got in verdict.get("derived", {}).items():
         lines.append(f"{task + ' as ' + got['from'] + ' implies it':<38}{got['acc']:>20.4f}")
         lines.append(f"{task + ' contradicts ' + got['from']:<38}{got['contradiction_rate']:>20.4f}")
-    for task in verdict["tasks"]:
-        if verdict["tasks"][task]["one_class"]:
+    for task, got in verdict["tasks"].items():
+        if got["examples"] < dataset.test:
+            lines.append(f"{task}: {got['examples']} of the {dataset.test} test images have a label and are judged")
+        if got["one_class"]:
             lines.append(f"WARNING: {task} gives one answer for every image; its training collapsed")
     lines += [
         "",

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from mtl.config import addresses
 from mtl.config.gate import Gate
@@ -62,7 +62,14 @@ def _check_portion(value: object) -> object:
     return value
 
 
-Portion = Annotated[int | float, BeforeValidator(_check_portion)]  # a number of examples, or a fraction of them
+# A number of examples, or a fraction of them.
+Portion = Annotated[
+    int | float,
+    BeforeValidator(_check_portion),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "number", "minimum": 0, "exclusiveMaximum": 1}]}
+    ),
+]
 ColumnType = Literal["text", "integer", "number", "boolean"]
 Name = Annotated[str, like(r"[a-z][a-z0-9_]*", "a name of small letters, digits and _, a letter first")]
 

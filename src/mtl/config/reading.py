@@ -115,7 +115,10 @@ def first_line(error: ValidationError, known: str = "see the comments in params.
     # Pydantic puts the tag of a union ('sgd') into the path, behind the key (or the index) that holds the union, and
     # `[key]` behind a key that is itself wrong.
     parts = [str(part) for part in first["loc"] if part != "[key]"]
-    tagged = [before in ("optimizer", "schedule", "tensorboard") or before.isdigit() for before in ["", *parts]]
+    tagged = [
+        before in ("optimizer", "schedule", "tensorboard", "class_weight") or before.isdigit()
+        for before in ["", *parts]
+    ]
     place = ".".join(part or "''" for part, tag in zip(parts, tagged, strict=False) if not tag)
     return (f"{place}: " if place else "") + _words(first, known) + (f" (and {len(more)} more)" if more else "")
 

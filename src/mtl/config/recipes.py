@@ -11,6 +11,11 @@ from mtl.config.settings import Settings, like
 Rate = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 LossName = Literal["categorical_crossentropy", "binary_crossentropy"]
+ClassWeight = Annotated[
+    Annotated[Literal["balanced"], Tag("rule")]
+    | Annotated[dict[Annotated[str, Field(min_length=1)], Rate], Field(min_length=1), Tag("mapping")],
+    Discriminator(lambda value: "mapping" if isinstance(value, dict) else "rule"),
+]
 
 
 class Sgd(Settings):
@@ -80,6 +85,7 @@ class Recipe(Settings):
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "float32"  # auto: bfloat16 where the machine has it
     loss: LossName = "categorical_crossentropy"
     label_smoothing: Fraction = 0.0
+    class_weight: ClassWeight | None = None  # of an image's loss, by its class: rare classes count for more
     optimizer: Annotated[Sgd | Adam | Muon, Field(discriminator="name")]
     schedule: Annotated[Constant | OneCycle, Field(discriminator="name")] = Constant(name="constant")
     augmentation: Augmentation = Augmentation()

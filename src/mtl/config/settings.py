@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+
+@dataclass(frozen=True)
+class _Like(AfterValidator):
+    """A validator whose pattern is in the JSON Schema too."""
+
+    pattern: str
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(schema) | {"pattern": f"^(?:{self.pattern})$"}
 
 
 def like(pattern: str, words: str) -> AfterValidator:
@@ -15,7 +28,7 @@ def like(pattern: str, words: str) -> AfterValidator:
             raise ValueError(f"must be {words}, not {text[:80]!r}")
         return text
 
-    return AfterValidator(check)
+    return _Like(check, pattern)
 
 
 class Settings(BaseModel):

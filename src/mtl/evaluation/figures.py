@@ -17,6 +17,7 @@ COLUMNS = 6  # of a gallery
 CELL, MARGIN, LINE, TITLE = 2.1, 0.1, 0.16, 0.5  # inches: of a picture, around it, of a line below it, of the heading
 WRONG, RIGHT = "#b3261e", "#1b6e3c"
 CAPTION = 28  # letters of size 8 below a picture
+MOST_BARS = 100  # classes in the figure of accuracies
 WITH_NUMBERS = 40  # a confusion matrix of more classes has no room for numbers
 
 
@@ -80,15 +81,22 @@ def reliability(task: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def per_class(task: str, rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Accuracy on the images of each class with its 95 % interval, of `statistics.per_class`."""
+    """Accuracy on the images of each class with its 95 % interval, of `statistics.per_class`.
+
+    Of more than MOST_BARS classes these are the ones with the lowest accuracies.
+    """
     rows = [row for row in rows if row["images"]]
+    title = f"{task}: accuracy per class"
+    if len(rows) > MOST_BARS:
+        title += f", the lowest {MOST_BARS} of {len(rows)}"
+        rows = sorted(rows, key=lambda row: row["acc"])[:MOST_BARS]
     figure = _figure(6, 1.2 + 0.3 * len(rows))
     axes = figure.subplots()
     acc, low, high = (np.array([row[key] for row in rows]) for key in ("acc", "acc_low", "acc_high"))
     axes.barh(range(len(rows)), acc, xerr=np.clip([acc - low, high - acc], 0, None), color="#4c78a8", ecolor="k")
     axes.set_yticks(range(len(rows)), [row["class"] for row in rows], parse_math=False)
     axes.invert_yaxis()
-    axes.set(xlabel="accuracy, 95 % interval", title=f"{task}: accuracy per class", xlim=(0, 1))
+    axes.set(xlabel="accuracy, 95 % interval", title=title, xlim=(0, 1))
     axes.grid(axis="x", alpha=0.3)
     return figure
 

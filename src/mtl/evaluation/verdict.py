@@ -13,6 +13,8 @@ from mtl.evaluation.answers import Answers, check, contradictions, relate
 from mtl.tasks import scores
 from mtl.tasks.relations import Relation, group_sums
 
+MOST_IN_CONFUSION = 100  # classes; a matrix of more can be neither drawn nor read
+
 
 def judge(answers: Mapping[str, Answers]) -> dict[str, Any]:
     """The verdict over all tasks, on the same images.
@@ -55,7 +57,9 @@ def of_task(answers: Answers) -> dict[str, Any]:
     Returns:
         `loss`; `acc` and its 95 % Wilson interval `acc_low`, `acc_high`; `nll`; `nll_ratio`, the nll divided by that of
         always answering with the class frequencies of these labels (None where they are of one class); `ece`, the
-        expected calibration error; `one_class`: the model gives every image the same label, its training collapsed.
+        expected calibration error; `one_class`: the model gives every image the same label, its training collapsed;
+        `examples`: how many these are; and the scores of `scores.of_classes`: `balanced_acc`, `macro_f1`, `skill` and,
+        of two classes, `auc` and `average_precision`.
     """
     a = answers.judged()
     low, high = statistics.wilson(a.right.sum(), len(a.right))
@@ -69,6 +73,8 @@ def of_task(answers: Answers) -> dict[str, Any]:
         "nll_ratio": nll / of_frequencies if of_frequencies > 0 else None,
         "ece": statistics.calibration_error(statistics.reliability(a.confidence, a.right)),
         "one_class": len(np.unique(a.predicted)) == 1,
+        "examples": len(a.labels),
+        **scores.of_classes(a.probabilities, a.labels, a.task.frequencies),
     }
 
 
@@ -111,15 +117,19 @@ def of_derived(base: Answers, own: Answers, relation: Relation, contradicted: np
 
 
 def tables(answers: Mapping[str, Answers]) -> dict[str, dict[str, list[statistics.Row]]]:
-    """The tables of `dvc plots`: `confusion`, `reliability` and `per_class` -> task -> rows, led by the task's name."""
+    """The tables of `dvc plots`: `confusion`, `reliability` and `per_class` -> task -> rows, led by the task's name.
+
+    Of a task with more than MOST_IN_CONFUSION classes there is no confusion matrix.
+    """
     of_tasks: dict[str, dict[str, list[statistics.Row]]] = {"confusion": {}, "reliability": {}, "per_class": {}}
     for name, all_answers in answers.items():
         a = all_answers.judged()
         rows = {
-            "confusion": statistics.confusion(a.labels, a.predicted, a.task.names),
             "reliability": statistics.reliability(a.confidence, a.right),
             "per_class": statistics.per_class(a.labels, a.predicted, a.task.names),
         }
+        if len(a.task.names) <= MOST_IN_CONFUSION:
+            rows["confusion"] = statistics.confusion(a.labels, a.predicted, a.task.names)
         for kind, of_kind in rows.items():
             of_tasks[kind][name] = [{"task": name, **row} for row in of_kind]
     return of_tasks

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mtl import evaluation
 from mtl.config.gate import Gate
+from mtl.errors import UserError
 from mtl.evaluation import Answers
+
+
+@dataclass(frozen=True)
+class Required:
+    """A score of the candidate, None where it is undefined, and the least value that the gate requires."""
+
+    name: str
+    value: float | None
+    minimum: float
 
 
 @dataclass(frozen=True)
@@ -17,8 +27,10 @@ class Comparison:
     """One task of the candidate. None: no minimum is set, or the champion is not compared.
 
     Attributes:
-        accuracy: of the candidate, on all validation images.
+        accuracy: of the candidate, on all validation images whose label is known.
+        examples: how many these are.
         minimum: accuracy that the gate requires.
+        others: the other scores that it requires.
         images: number of images on which candidate and champion are compared.
         candidate: accuracy of the candidate on those.
         champion: accuracy of the champion on those.
@@ -27,7 +39,9 @@ class Comparison:
 
     task: str
     accuracy: float
+    examples: int
     minimum: float | None = None
+    others: tuple[Required, ...] = ()
     images: int | None = None
     candidate: float | None = None
     champion: float | None = None
@@ -76,21 +90,35 @@ def decide(
         candidate: answers of each task on the N validation images.
         champion: answers of the tasks that both have, on those `compared` alone; empty for no comparison.
         compared: indices (M,) of the images that the champion was not trained on.
+
+    Raises:
+        UserError: no label of a task is known.
     """
-    verdict = evaluation.judge(candidate)
+    for task, answers in candidate.items():
+        if not answers.is_known.any():
+            raise UserError(f"{task}: the label of no validation image is known, so that it cannot be judged")
+    verdict, minima = evaluation.judge(candidate), gate.minima
     rows, reasons = [], []
     for task, answers in candidate.items():
-        accuracy, minimum = verdict["tasks"][task]["acc"], gate.accuracy.get(task)
-        row = Comparison(task, accuracy, minimum)
+        scores, least = verdict["tasks"][task], dict(minima.get(task, {}))
+        accuracy, minimum = scores["acc"], least.pop("acc", None)
+        others = tuple(Required(name, scores[name], value) for name, value in least.items())
+        row = Comparison(task, accuracy, scores["examples"], minimum, others)
         if minimum is not None and accuracy < minimum:
             reasons.append(f"{task}: accuracy {accuracy:.4f} is below {minimum:g}")
-        if task in champion and gate.significance is not None:
-            known = champion[task].is_known
+        for score in others:
+            if score.value is None:
+                reasons.append(f"{task}: {score.name} is undefined, as all known labels are the same")
+            elif score.value < score.minimum:
+                reasons.append(f"{task}: {score.name} {score.value:.4f} is below {score.minimum:g}")
+        known = champion[task].is_known if task in champion else np.zeros(0, bool)
+        if known.any() and gate.significance is not None:
             own, other = answers.right[compared][known], champion[task].right[known]
             p_value = loss_p_value(own, other)
-            row = Comparison(task, accuracy, minimum, len(own), float(own.mean()), float(other.mean()), p_value)
+            ours, theirs = float(own.mean()), float(other.mean())
+            row = replace(row, images=len(own), candidate=ours, champion=theirs, p_value=p_value)
             if p_value < gate.significance:
-                better = f"{row.champion:.4f} against {row.candidate:.4f} on {len(own)} images, p {p_value:.2g}"
+                better = f"{theirs:.4f} against {ours:.4f} on {len(own)} images, p {p_value:.2g}"
                 reasons.append(f"{task}: the champion is better ({better})")
         rows.append(row)
     contradictions = verdict.get("contradiction_rate")

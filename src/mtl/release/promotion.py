@@ -13,11 +13,12 @@ import numpy as np
 from mtl import lineage
 from mtl.config import params
 from mtl.config.gate import Gate
-from mtl.data import backend
+from mtl.data import backend, store
 from mtl.errors import UserError
 from mtl.evaluation import Answers
 from mtl.release import candidate, judging
 from mtl.release.decision import Decision, decide
+from mtl.tasks import scores
 from mtl.tracking import artifacts, registry
 
 HEAD = ("accuracy", "required", "this *", "champion *", "p *", "test")
@@ -59,6 +60,7 @@ def promote(*, dry_run: bool, allow_dirty: bool, again: bool) -> None:
         if not allow_dirty:
             candidate.check_clean()
         candidate.check_data()
+        _check_scores(gate)
         at = registry.aliases(registry.JOINT).get(registry.CHAMPION)
         champion = registry.champion()
         models = candidate.find(Path(folder))
@@ -78,7 +80,7 @@ def promote(*, dry_run: bool, allow_dirty: bool, again: bool) -> None:
                 f"{params.PATH} and the joint model of dvc.lock have other tasks or classes; run `dvc repro`"
             )
         decision = decide(gate, answers, champion_answers, indices)
-        click.echo(table(decision, gate, artifacts.run_metrics(models.joint.model.run_id)))
+        click.echo(table(decision, gate, artifacts.run_metrics(models.joint.model.run_id), len(images)))
         name = str(version or f"{registry.JOINT} (a new version)")
         before = f"version {at}{'' if champion else ', which is gone,'}" if at else "no version"
         if not decision.passed:
@@ -94,10 +96,24 @@ def _gate(settings: params.Params) -> Gate:
     """The gate of params.yaml. Raises UserError where there is none, or where it names an unknown task."""
     if settings.promote is None:
         raise UserError(f"{params.PATH}: there is no promote: section; name at least an accuracy per task in it")
-    for task in settings.promote.accuracy:
-        if task not in settings.tasks:
-            raise UserError(f"{params.PATH}: promote.accuracy.{task}: no such task; known: {', '.join(settings.tasks)}")
+    for key, named in {"accuracy": settings.promote.accuracy, "minimum": settings.promote.minimum}.items():
+        for task in named or {}:
+            if task not in settings.tasks:
+                known = ", ".join(settings.tasks)
+                raise UserError(f"{params.PATH}: promote.{key}.{task}: no such task; known: {known}")
     return settings.promote
+
+
+def _check_scores(gate: Gate) -> None:
+    """Raise UserError where the gate asks for a score that a task does not have."""
+    for task, minima in gate.minima.items():
+        classes = len(store.read_task(task).names)
+        wrong = [score for score in minima if score in scores.OF_TWO_CLASSES]
+        if wrong and classes != 2:
+            raise UserError(
+                f"{params.PATH}: promote.minimum.{task}.{wrong[0]}: this score is of tasks of two classes, and {task}"
+                f" has {classes}; take balanced_acc, macro_f1 or skill"
+            )
 
 
 def _register(models: candidate.Candidate) -> registry.Version:
@@ -128,8 +144,15 @@ def _is_settled(version: registry.Version, champion: registry.Version | None, ag
     return True
 
 
-def table(decision: Decision, gate: Gate, metrics: dict[str, float]) -> str:
-    """The comparison as a text table; `metrics` are those of main_evaluate's run, on the test images."""
+def table(decision: Decision, gate: Gate, metrics: dict[str, float], count: int) -> str:
+    """The comparison as a text table.
+
+    Args:
+        decision: on `count` validation images.
+        gate: what it was decided by.
+        metrics: those of main_evaluate's run, on the test images.
+        count: the number of validation images.
+    """
 
     def line(name: str, *values: float | None) -> str:
         return f"{name:<18}" + "".join(f"{'' if value is None else format(value, '.4f'):>10}" for value in values)
@@ -138,9 +161,16 @@ def table(decision: Decision, gate: Gate, metrics: dict[str, float]) -> str:
     for row in decision.tasks:
         test = metrics.get(f"tasks.{row.task}.acc")
         lines.append(line(row.task, row.accuracy, row.minimum, row.candidate, row.champion, row.p_value, test))
+        for score in row.others:
+            test = metrics.get(f"tasks.{row.task}.{score.name}")
+            lines.append(line(f" {score.name}", score.value, score.minimum, None, None, None, test))
     if decision.contradictions is not None:
         test = metrics.get("contradiction_rate")
         lines.append(line("contradictions", decision.contradictions, gate.contradictions, None, None, None, test))
+    known = {row.task: row.examples for row in decision.tasks}
+    if min(known.values()) < count:
+        of_task = ", ".join(f"{task} {examples}" for task, examples in known.items())
+        lines.append(f"of the {count} validation images, those with a label: {of_task}")
     images = next((row.images for row in decision.tasks if row.images is not None), None)
     if images is not None:
         lines.append(

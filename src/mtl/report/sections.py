@@ -23,7 +23,10 @@ def sections(markdown: bool) -> tuple[dict[str, str], list[str]]:
     table = tables.markdown if markdown else tables.text
     texts = {}
     if verdict is not None:
-        texts["verdict"] = "\n\n".join([table(tables.verdict(verdict)), *tables.contradictions(verdict)])
+        parts = [table(tables.verdict(verdict))]
+        if any(task.skill is not None for task in verdict.tasks.values()):
+            parts.append(table(tables.scores(verdict)))
+        texts["verdict"] = "\n\n".join([*parts, *tables.contradictions(verdict)])
     if study is not None:
         seeds = sorted({run.seed for run in study.runs})
         source = f"{study.data}; seeds {', '.join(map(str, seeds))}; {study.machine.get('cpu') or 'unknown processor'}."

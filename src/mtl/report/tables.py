@@ -32,6 +32,16 @@ def verdict(v: Verdict) -> Table:
     return rows
 
 
+def scores(v: Verdict) -> Table:
+    """A row per task with the test examples whose label is known, and the scores in which rare classes count."""
+    rows = [["task", "examples", "skill", "balanced acc", "macro F1", "AUC", "avg precision"]]
+    for task, s in v.tasks.items():
+        values = (s.skill, s.balanced_acc, s.macro_f1, s.auc, s.average_precision)
+        examples = NONE if s.examples is None else f"{s.examples:,}"
+        rows.append([task, examples, *(_number(value, ".4f") for value in values)])
+    return rows
+
+
 def contradictions(v: Verdict) -> list[str]:
     """A sentence for each task that another one implies, where the two contradict each other."""
     lines = []

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import click
+import numpy as np
 import optuna
 from optuna.storages import RDBStorage
 
 from mtl.config import editing, params
 from mtl.config.params import PATH, Params
-from mtl.config.tune import Double, Integer
+from mtl.config.tune import Double, Integer, Tune
 from mtl.data import backend, store
 from mtl.errors import UserError
 from mtl.repro.devices import gpu_devices
@@ -23,6 +24,7 @@ from mtl.search.display import best
 from mtl.search.drawing import Values, carried, contains, grid, values_of
 from mtl.search.space import Space
 from mtl.search.storage import create, load, open_storage, shown, whole
+from mtl.tasks import scores
 from mtl.training import hardware
 
 SETUP_SECONDS = 120.0  # for another process to queue the first trials of a study
@@ -50,6 +52,9 @@ def checked_settings(task: str | None) -> Params:
     dataset = store.read_dataset()
     if dataset.validation == 0:
         raise UserError(f"{PATH}: data.validation is 0: trials are judged on validation images; hold some out")
+    tasks = list(settings.tasks) if task is None else [task]
+    for name in tasks:
+        _check_metric(name, settings.tune)
     images = settings.tune.images_per_epoch if settings.tune else None
     if images and images > dataset.train:
         raise UserError(
@@ -63,6 +68,21 @@ def checked_settings(task: str | None) -> Params:
     for name in sorted(name for name in used if recipes[name] is not settings.recipes[name]):
         click.echo(f"recipes.{name}.precision: {recipes[name].precision}, by auto")
     return settings.model_copy(update={"recipes": recipes})
+
+
+def _check_metric(task: str, tune: Tune | None) -> None:
+    """Raise UserError where the metric is undefined for a task on its validation images."""
+    labels, known = store.read_targets(task, "validation")
+    if not known.any():
+        raise UserError(f"{task}: the label of no validation image is known, and trials are judged on those")
+    if tune is None or tune.metric.removeprefix("val_") not in scores.OF_TWO_CLASSES:
+        return
+    classes, there = len(store.read_task(task).names), len(np.unique(labels[known]))
+    if classes != 2 or there != 2:
+        has = f"{task} has {classes}" if classes != 2 else f"the validation images of {task} have labels of one"
+        raise UserError(
+            f"{PATH}: tune.metric: {tune.metric} is of two classes, and {has}; take val_balanced_acc or val_macro_f1"
+        )
 
 
 def open_study(

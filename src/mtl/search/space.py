@@ -107,10 +107,10 @@ def read(settings: Params, tasks: Sequence[str]) -> Space:
         refused = [reason for value in probes(parameter) if (reason := _refusal(space, {path: value}))]
         if len(refused) == len(probes(parameter)):
             raise UserError(f"{PATH}: tune.parameters: {parameter.name}: no value is accepted: {refused[0]}")
-    smoothed = any(path.endswith((".label_smoothing", ".loss")) for path in parameters)
+    smoothed = any(path.endswith((".label_smoothing", ".loss", ".class_weight")) for path in parameters)
     if tune.metric == "val_loss" and smoothed and tune.early_stopping != "none":
         raise UserError(
-            f"{PATH}: tune: label_smoothing and loss change the val_loss that early stopping compares;"
+            f"{PATH}: tune: class_weight, label_smoothing and loss change the val_loss that early stopping compares;"
             " take metric: val_acc, or early_stopping: none"
         )
     return space

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 
@@ -158,22 +159,39 @@ def fit(
     folder: Path,
     on_epoch: Callable[[Mapping[str, Any]], None],
 ) -> dict[str, float]:
-    """Train a task's model as the stage `train` does; return `val_acc` and `val_loss` of the kept model."""
+    """Train a task's model as the stage `train` does; return the scores `val_…` of the kept model.
+
+    A metric of the study that Keras does not measure is computed on the validation images after each epoch.
+    """
     import keras
 
     from mtl.data import streams
     from mtl.networks import catalog, inference
-    from mtl.tasks import scores
+    from mtl.tasks import scores, weights
+    from mtl.tasks.targets import Head
     from mtl.training import fitting
 
     recipe = settings.recipe(task)
     keras.backend.clear_session()
     backend.configure(settings.hardware, recipe.precision, settings.seed)
     images, labels = splits["validation"]
+
+    def of_classes(probabilities: np.ndarray) -> dict[str, float]:
+        found = scores.of_classes(probabilities, labels, spec.frequencies)
+        return {f"val_{name}": value for name, value in found.items() if value is not None}
+
     with hardware.strategy(settings.hardware).scope():
-        outputs = len(store.read_task(task).names)
-        model = catalog.build(recipe, images.shape[1:], outputs, splits["train"].images)
+        spec = store.read_task(task)
+        model = catalog.build(recipe, images.shape[1:], len(spec.names), splits["train"].images)
         training, validation = streams.feed(*splits["train"]), streams.feed(images, labels)
-        fitting.fit(model, recipe, settings.seed, training, validation, folder, on_epoch)
+        heads = [Head(len(spec.names), class_weights=weights.of_task(settings, spec))]
+
+        def judge() -> dict[str, float]:
+            metric = settings.tune.metric if settings.tune else "val_acc"
+            if metric in ("val_acc", "val_loss"):  # Keras measures them
+                return {}
+            return {metric: of_classes(inference.predict(model, images))[metric]}
+
+        fitting.fit(model, recipe, settings.seed, training, validation, folder, on_epoch, heads=heads, judge=judge)
     probabilities = inference.predict(inference.plain(model), images)
-    return scores.of_split("val", probabilities, labels, recipe.loss)
+    return scores.of_split("val", probabilities, labels, recipe.loss) | of_classes(probabilities)

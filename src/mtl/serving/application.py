@@ -76,19 +76,21 @@ def _joint_routes(gateway: Gateway, feedback: Feedback) -> APIRouter:
 
     @router.post("/feedback", **documents.with_body("Truth", "Judgement", "Error"))
     async def judge(request: Request) -> Response:
-        """Record the true class of an image that was answered before; returns the accuracy so far of each task."""
+        """Record the true labels of an image that was answered before, of all tasks or some.
+
+        Returns whether each was right, and the accuracy so far of each task with the number of answers that it is of.
+        """
         content = pixels.parse_json(await request.body())
-        identity, name = content.get("id"), content.get("class")
-        if not isinstance(identity, str) or not isinstance(name, str):
-            raise Refused("the body must have id and class, both text")
-        truth = joint.truth(gateway.tasks, name)
-        if not truth:
-            raise Refused(f"no task knows a class {name!r:.80}")
+        identity = content.get("id")
+        if not isinstance(identity, str):
+            raise Refused("the body must have id, a text")
+        truth = joint.truth(gateway.tasks, content)
         right = await asyncio.to_thread(feedback.record_truth, identity, truth)
         if right is None:
             raise Refused("unknown id, or the id of an answer that is too old", 404)
-        accuracy = {task: value for task, (value, _) in (await asyncio.to_thread(feedback.accuracy)).items()}
-        return responses.json({"right": right, "accuracy": accuracy})
+        judged = await asyncio.to_thread(feedback.accuracy)
+        accuracy, counts = ({task: pair[index] for task, pair in judged.items()} for index in (0, 1))
+        return responses.json({"right": right, "accuracy": accuracy, "counts": counts})
 
     @router.get("/metrics", **documents.plain("Metrics in Prometheus' text format", "text/plain"))
     async def metrics() -> Response:
@@ -107,8 +109,9 @@ def _page_routes(gateway: Gateway) -> APIRouter:
 
     @router.get("/samples")
     async def sample_list() -> Response:
-        classes = sorted({value for task in gateway.tasks.values() for value in task.groups})
-        return responses.json({"images": samples.choose(gateway.shape), "classes": classes})
+        labels = {task: spec.names for task, spec in gateway.tasks.items()}
+        classes = joint.classes(gateway.tasks)
+        return responses.json({"images": samples.choose(gateway.shape), "classes": classes, "labels": labels})
 
     @router.get("/samples/{index}.png")
     async def sample(index: int) -> Response:

@@ -65,11 +65,17 @@ def schemas(shape: tuple[int, int, int], batch: int) -> dict[str, Any]:
                 "contradictions": _list(TEXT),
             }
         ),
-        "Truth": _object({"id": TEXT, "class": TEXT}),
+        "Truth": {
+            "oneOf": [
+                _object({"id": TEXT, "labels": {"type": "object", "additionalProperties": TEXT, "minProperties": 1}}),
+                _object({"id": TEXT, "class": TEXT}),
+            ]
+        },
         "Judgement": _object(
             {
                 "right": {"type": "object", "additionalProperties": {"type": "boolean"}},
                 "accuracy": {"type": "object", "additionalProperties": NUMBER},
+                "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
             }
         ),
         "Error": _object({"error": TEXT}),

@@ -1,4 +1,4 @@
-"""Storage of joint answers in a file, so that their true classes may be recorded days later."""
+"""Storage of joint answers in a file, so that their true labels may be recorded days later."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CREATE INDEX IF NOT EXISTS judged ON answers (task, label, truth) WHERE truth IS
 
 
 class Feedback:
-    """The last joint answers by id, and the accuracy of those whose true class is known.
+    """The last joint answers by id, and the accuracy of those whose true labels are known.
 
     Errors of the file never stop an answer: the log reports them once, answers are not stored, and the file is not
     tried again for `pause` seconds. A file that was removed is created again. Methods may be called from any thread.

@@ -48,12 +48,14 @@ def _compare(settings: params.Params) -> None:
         return
     from mtl.sources import split
     from mtl.sources.loaded import CLASS
-    from mtl.tasks import grouping
+    from mtl.tasks import grouping, weights
 
     dataset, table = store.read_dataset(), store.read_columns()
     for name, task in settings.tasks.items():
         column = grouping.column_of(name, task, list(dataset.columns))
-        grouping.group_values(name, task, columns.distinct(table[column]))
+        groups = grouping.group_values(name, task, columns.distinct(table[column]))
+        place = f"{params.PATH}: recipes.{task.recipe}.class_weight"
+        weights.check(settings.recipe(name).class_weight, name, list(dict.fromkeys(groups.values())), place)
     if dataset.source not in ("table", "tfrecord"):
         classes = table[CLASS].to_pylist()[: dataset.train + dataset.validation]
         split.hold_out(classes, settings.data.validation, settings.seed)

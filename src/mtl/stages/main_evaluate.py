@@ -40,12 +40,16 @@ def main() -> None:
         if alone:
             print(f"no derived answer, as no other task's labels imply theirs: {', '.join(alone)}")
         truth = columns.describe(store.read_columns("test"))
+        large = [task for task, a in answers.items() if len(a.task.names) > evaluation.MOST_IN_CONFUSION]
+        if large:
+            print(f"no confusion matrix, more than {evaluation.MOST_IN_CONFUSION} classes: {', '.join(large)}")
         tables, galleries = evaluation.tables(answers), gallery.draw(answers, images, truth)
 
         files.write_json(paths.METRICS / "main_evaluate.json", verdict)
         for kind in (*tables, "gallery"):
             shutil.rmtree(paths.PLOTS / kind, ignore_errors=True)  # run by hand, those of a former task would stay
         for kind, of_task in tables.items():
+            (paths.PLOTS / kind).mkdir(parents=True, exist_ok=True)  # DVC wants the folder, be it empty
             for task, rows in of_task.items():
                 files.write_csv(paths.PLOTS / kind / f"{task}.csv", rows)
         for name, figure in galleries.items():
@@ -56,4 +60,7 @@ def main() -> None:
         imports = catalog.own_modules(settings.recipe(task).network for task in settings.tasks)
         files.write_json(Path(folder) / "imports.json", imports)
         run.log_joint_model(Path(folder), images)
+        for task, got in verdict["tasks"].items():
+            if got["examples"] < len(images):
+                print(f"{task}: judged on {got['examples']} of {len(images)} test images, whose labels are known")
         print(f"sum_loss {verdict['sum_loss']:.4f}, ave_acc {verdict['ave_acc']:.4f}")

@@ -22,7 +22,8 @@ def main(task: str) -> None:
     backend.import_tensorflow(settings.recipe(task).precision)
     from mtl.data import streams
     from mtl.networks import catalog, inference
-    from mtl.tasks import scores
+    from mtl.tasks import scores, weights
+    from mtl.tasks.targets import Head
     from mtl.tracking import boards
     from mtl.training import fitting
 
@@ -32,8 +33,10 @@ def main(task: str) -> None:
     with checkpoint.exclusive(place) as folder, tracked as run:
         earlier = checkpoint.finished(folder)
         spec, examples = store.read_task(task), {split: store.read_examples(split, task) for split in SPLITS}
+        heads = [Head(len(spec.names), class_weights=weights.of_task(settings, spec))]
         images, shape = examples["train"].images, examples["train"].images.shape[1:]
-        run.log_dataset(store.read_dataset())
+        dataset = store.read_dataset()
+        run.log_dataset(dataset)
         recipe = backend.resolve_here(settings.recipe(task))
         native = str(backend.native_bfloat16()).lower()
         run.log_tags({"native_bfloat16": native, "precision": recipe.precision, **outside})
@@ -47,7 +50,7 @@ def main(task: str) -> None:
         board = boards.callbacks(recipe, task, training, validation, spec.names) if ours.chief else []
         started = time.perf_counter()
         history, epochs = fitting.fit(
-            model, recipe, settings.seed, training, validation, folder, run.log_epoch, callbacks=board
+            model, recipe, settings.seed, training, validation, folder, run.log_epoch, heads=heads, callbacks=board
         )
         seconds = time.perf_counter() - started
         if epochs < recipe.epochs:
@@ -78,7 +81,9 @@ def main(task: str) -> None:
         run.log_model(model, spec, catalog.own_modules([recipe.network]), examples["test"].images)
         answers = np.unique(probabilities["test"].argmax(axis=1))
         run.log_tags({"one_class": str(len(answers) == 1).lower()})
-        print(f"{task}: test loss {metrics['test_loss']:.4f}, test accuracy {metrics['test_acc']:.4f}")
+        known, every = len(examples["test"].images), dataset.test
+        of = f" on {known} of {every} test images, whose labels are known" if known < every else ""
+        print(f"{task}: test loss {metrics['test_loss']:.4f}, test accuracy {metrics['test_acc']:.4f}{of}")
         if len(answers) == 1:
             print(f"WARNING: {task} answers {spec.names[answers[0]]!r} for every test image: its training collapsed")
         checkpoint.finish(folder, paths.model_path(task), run.identity.run_id or "")  # last of all

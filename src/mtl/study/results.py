@@ -33,6 +33,12 @@ class OfTask(Part):
     acc_high: float | None = None
     ece: float | None = None
     nll_ratio: float | None = None
+    examples: int | None = None
+    skill: float | None = None
+    balanced_acc: float | None = None
+    macro_f1: float | None = None
+    auc: float | None = None
+    average_precision: float | None = None
 
 
 class Subset(Part):

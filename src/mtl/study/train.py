@@ -26,6 +26,7 @@ def main(arrangement: str, seed: int) -> None:
     from mtl.data import streams
     from mtl.networks import catalog, inference
     from mtl.tasks.targets import Head, columns
+    from mtl.tasks.weights import of_classes
     from mtl.training import fitting
 
     name = f"{arrangement}-{seed}"
@@ -41,7 +42,12 @@ def main(arrangement: str, seed: int) -> None:
         spent: dict[str, int] = {"multiply_adds": 0, "parameters": 0, "images_seen": 0}
         for network in arrangements.networks(arrangement, tasks, study.recipe.epochs):
             recipe = arrangements.recipe(study, network, tasks)
-            heads = [Head(len(tasks[task].task.names), weights[task]) for task in network.tasks]
+            specs = [tasks[task].task for task in network.tasks]
+            place = "study/params.yaml: recipe.class_weight"
+            heads = [
+                Head(len(spec.names), weights[spec.name], of_classes(recipe.class_weight, spec, place))
+                for spec in specs
+            ]
             joined = "-".join(network.tasks)
             examples = {split: store.read_examples(split, *network.tasks) for split in ("train", "validation")}
             shape = examples["train"].images.shape[1:]

@@ -1,11 +1,14 @@
-"""Loss and accuracy of probabilities: the two figures of every task and split."""
+"""Scores of probabilities: loss and accuracy of every task and split, and those that rare classes ask for."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from mtl.config.recipes import LossName
 
+OF_TWO_CLASSES = ("auc", "average_precision")  # scores that tasks of more classes do not have
 EPSILON = 1e-7  # keras.config.epsilon(): probabilities are clipped to [EPSILON, 1 - EPSILON] before the logarithm
 
 
@@ -42,3 +45,34 @@ def loss(probabilities: np.ndarray, labels: np.ndarray, name: LossName) -> float
     p = probabilities.astype(np.float64).clip(EPSILON, 1 - EPSILON)
     right = np.eye(p.shape[1], dtype=bool)[labels]
     return float(-np.log(np.where(right, p, 1 - p)).mean())
+
+
+def of_classes(probabilities: np.ndarray, labels: np.ndarray, frequencies: Sequence[float]) -> dict[str, float | None]:
+    """Scores in which rare classes count, all better the larger they are. Those of scikit-learn, on normalised rows.
+
+    Args:
+        probabilities: float32 (N, K), N at least 1.
+        labels: the right labels, (N,).
+        frequencies: the share of each label among the training labels, (K,).
+
+    Returns:
+        `balanced_acc`: the mean over the classes among `labels` of the accuracy on their images. `macro_f1`: the mean
+        F1 over the classes that are among the labels or the answers. `skill`: 1 - nll / nll of always answering with
+        `frequencies`: 0 knows nothing, 1 is perfect. Only of two classes, where the second name (label 1) is the
+        positive one: `auc`, the area under the ROC curve, and `average_precision`; both None where `labels` has one
+        class alone.
+    """
+    from sklearn.metrics import average_precision_score, f1_score, recall_score, roc_auc_score
+
+    predicted = probabilities.argmax(axis=1)
+    of_constant = -np.log(np.asarray(frequencies)[labels].clip(EPSILON, 1 - EPSILON)).mean()
+    found: dict[str, float | None] = {
+        "balanced_acc": float(recall_score(labels, predicted, labels=np.unique(labels), average="macro")),
+        "macro_f1": float(f1_score(labels, predicted, average="macro")),
+        "skill": float(1 - nll(probabilities, labels) / of_constant),
+    }
+    if probabilities.shape[1] == 2:
+        positive, one_class = normalise(probabilities)[:, 1], len(np.unique(labels)) == 1
+        found["auc"] = None if one_class else float(roc_auc_score(labels, positive))
+        found["average_precision"] = None if one_class else float(average_precision_score(labels, positive))
+    return found

@@ -19,10 +19,17 @@ class Targets(NamedTuple):
 
 @dataclass(frozen=True)
 class Head:
-    """One task's part of a network's output: its number of labels and the weight of its loss in the sum."""
+    """One task's part of a network's output.
+
+    Attributes:
+        labels: the number of labels.
+        weight: of its loss in the sum.
+        class_weights: of an image's loss by its label, (labels,); None: all count the same.
+    """
 
     labels: int
     weight: float = 1.0
+    class_weights: tuple[float, ...] | None = None
 
 
 def columns(heads: Sequence[Head]) -> list[slice]:
@@ -34,5 +41,7 @@ def columns(heads: Sequence[Head]) -> list[slice]:
 def one_hot(labels: np.ndarray, heads: Sequence[Head]) -> np.ndarray:
     """Targets, float32 (N, sum of the heads' labels), from labels, uint8 (N, T), or (N,) for one head."""
     per_head = labels.reshape(len(labels), len(heads)).T
-    eyes = [np.eye(head.labels, dtype=np.float32) for head in heads]
-    return np.concatenate([eye[y] for eye, y in zip(eyes, per_head, strict=True)], axis=1)
+    targets = [np.zeros((len(labels), head.labels), np.float32) for head in heads]
+    for target, y in zip(targets, per_head, strict=True):
+        target[np.arange(len(y)), y] = 1
+    return np.concatenate(targets, axis=1)

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from mtl.config.recipes import Recipe
 from mtl.data.feeds import Feed
-from mtl.evaluation import figures, statistics
+from mtl.evaluation import MOST_IN_CONFUSION, figures, statistics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,7 +98,7 @@ class Board(keras.callbacks.Callback):
         for variable in self.model.variables:
             values = variable.numpy().astype(np.float64)
             self._write("train", variable.path, epoch + 1, histo=_histogram(values))
-        if len(self.validation):
+        if len(self.validation) and len(self.classes) <= MOST_IN_CONFUSION:
             figure = figures.confusion(self.task, self._confusion())
             self._write("validation", "confusion", epoch + 1, image=_image(figure))
         for writer in self.writers.values():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -37,6 +37,7 @@ def fit(
     verbose: int = 2,
     heads: Sequence[Head] = (),
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    judge: Callable[[], Mapping[str, float]] = dict,
 ) -> tuple[list[Row], int]:
     """Train `model` in place. Return the history, a row per epoch, and the number of epochs trained in this call.
 
@@ -48,6 +49,7 @@ def fit(
         on_epoch: called with each row, with those of a resumed training first.
         heads: of a network for several tasks. The loss is their weighted sum, `acc` their mean.
         callbacks: more of Keras' callbacks; they must not change the model.
+        judge: called after each epoch; its figures join the epoch's row, and stay in it where the training goes on.
 
     Call it outside of the strategy's scope, in which Keras would turn what it saves into variables.
     Under `multi_worker` the chief's folder is the one that counts, and another worker's history is what it saw itself.
@@ -90,6 +92,7 @@ def fit(
 
     def end_epoch(epoch: int, logs: dict[str, float]) -> None:
         row: Row = {"epoch": epoch + 1, **{key: float(value) for key, value in sorted(logs.items())}}
+        row |= judge()
         broken = [(key, value) for key, value in row.items() if not math.isfinite(value)]
         if not all(np.isfinite(weights).all() for weights in model.get_weights()):
             broken.append(("a weight", "nan or inf"))

@@ -11,8 +11,12 @@ from mtl.tasks import targets
 
 
 def summed(loss: keras.Loss, heads: Sequence[targets.Head]) -> keras.Loss:
-    """The weighted sum of `loss` over the heads, or `loss` itself for one head of weight 1."""
-    if len(heads) == 1 and heads[0].weight == 1:
+    """The weighted sum of `loss` over the heads, or `loss` itself for one head of weight 1 without class weights.
+
+    A class weight multiplies the loss of an image, on training and validation images alike; the mean stays one over
+    the number of images.
+    """
+    if len(heads) == 1 and heads[0].weight == 1 and heads[0].class_weights is None:
         return loss
     return _Summed(loss, heads)
 
@@ -24,7 +28,14 @@ class _Summed(keras.Loss):
 
     def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
         parts = zip(self.heads, targets.columns(self.heads), strict=True)
-        return sum(head.weight * self.loss.call(y_true[:, part], y_pred[:, part]) for head, part in parts)
+        return sum(self._of_head(head, y_true[:, part], y_pred[:, part]) for head, part in parts)
+
+    def _of_head(self, head: targets.Head, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
+        losses = head.weight * self.loss.call(y_true, y_pred)
+        if head.class_weights is None:
+            return losses
+        # The targets are one-hot here: the loss itself smooths them.
+        return losses * ops.sum(y_true * ops.convert_to_tensor(head.class_weights, y_true.dtype), axis=-1)
 
 
 def accuracy(heads: Sequence[targets.Head]) -> keras.Metric:

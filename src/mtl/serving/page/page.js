@@ -17,6 +17,29 @@ function setText(text, kind = "", id = "message") {
   element(id).className = kind;
 }
 
+const truths = () => [...element("truths").querySelectorAll("select")];
+
+// One menu where all tasks are of one column, else a menu per task, which may say nothing.
+function offerTruths(classes, labels) {
+  const menus = classes.length ? [] : Object.entries(labels).map(([task, names]) => {
+    const label = document.createElement("label");
+    const select = document.createElement("select");
+    select.name = task;
+    select.append(new Option("not known", ""), ...names.map((name) => new Option(name)));
+    label.append(`${task} `, select);
+    return label;
+  });
+  element("truth").replaceChildren(...classes.map((name) => new Option(name)));
+  element("truth").parentElement.hidden = menus.length > 0;
+  element("truths").replaceChildren(element("truths").firstElementChild, ...menus);
+  element("truths").hidden = menus.length === 0;
+}
+
+function truth() {
+  if (!truths().length) return { class: element("truth").value };
+  return { labels: Object.fromEntries(truths().filter((menu) => menu.value).map((menu) => [menu.name, menu.value])) };
+}
+
 function show(joint) {
   const rows = Object.entries(joint.answers).map(([task, { label, probability }]) => {
     const row = document.createElement("tr");
@@ -32,7 +55,8 @@ function show(joint) {
   });
   element("answers").tBodies[0].replaceChildren(...rows);
   element("answers").hidden = false;
-  element("feedback").hidden = element("truth").options.length === 0 || identity === null;
+  for (const menu of truths()) menu.value = "";
+  element("feedback").hidden = identity === null || !(element("truth").options.length || truths().length);
   if (joint.contradiction) setText(`The models contradict each other: ${joint.contradictions.join("; ")}.`, "bad", "verdict");
   else setText(joint.contradiction === false ? "The models do not contradict each other." : "", "", "verdict");
 }
@@ -56,7 +80,7 @@ async function predict(picture) {
 async function sendFeedback(event) {
   event.preventDefault();
   try {
-    const body = JSON.stringify({ id: identity, class: element("truth").value });
+    const body = JSON.stringify({ id: identity, ...truth() });
     const headers = { "Content-Type": "application/json" };
     const { right, accuracy } = await (await ask("feedback", { method: "POST", body, headers })).json();
     const text = Object.entries(right).map(([task, correct]) =>
@@ -69,8 +93,8 @@ async function sendFeedback(event) {
 
 async function start() {
   try {
-    const { images, classes } = await (await ask("samples")).json();
-    element("truth").replaceChildren(...classes.map((name) => new Option(name)));
+    const { images, classes, labels } = await (await ask("samples")).json();
+    offerTruths(classes, labels);
     const buttons = await Promise.all(images.map(async (index) => {
       const picture = await (await ask(`samples/${index}.png`)).blob();
       const button = document.createElement("button");
