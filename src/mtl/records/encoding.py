@@ -29,20 +29,20 @@ class Encoded:
 
 
 def prepare(content: bytes, name: str) -> Encoded:
-    """Check that an image file decodes and return it unchanged, or as a PNG if it is not upright RGB or grey.
+    """Check that an image file decodes; return an upright PNG or JPEG, RGB or grey, unchanged, any other as a PNG.
 
     Must be called within `decoding.no_bombs()`. Raises UserError, which names `name`, where the file is no whole image.
     """
     try:
         with Image.open(io.BytesIO(content), formats=decoding.FORMATS) as image:
             image.load()  # reads to the end, where a PNG may have its orientation
-            if image.mode in PLAIN and decoding.is_upright(image):
+            if image.mode in PLAIN and image.format not in ("WEBP", "BMP") and decoding.is_upright(image):
                 kind = "png" if image.format == "PNG" else "jpeg"
                 digest = duplicates.digest(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
                 return Encoded(content, image.height, image.width, len(image.getbands()), kind, digest)
     except Exception:  # on broken files decoders raise errors of any type; `decode` describes them
         decoding.decode(content, name)
-        raise UserError(f"{name}: not a whole PNG or JPEG image") from None
+        raise UserError(f"{name}: not a whole image") from None
     pixels, _ = decoding.decode(content, name)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")

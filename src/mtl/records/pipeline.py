@@ -269,4 +269,4 @@ def _find_duplicates(summaries: Sequence[dict[str, Any]], folder: str) -> Duplic
         plan = json.loads(remote.read(remote.join(remote.join(folder, PLANS), f"{files[index]}.json")))
         return plan["rows"][numbers[index]]["name"]
 
-    return duplicates.find(np.array(digests, np.uint64), np.array(splits), np.array(labels), name)
+    return duplicates.find(np.array(digests, np.uint64), np.array(splits), {"label": labels}, name)

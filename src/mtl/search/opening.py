@@ -64,7 +64,7 @@ def checked_settings(task: str | None) -> Params:
     # All trials of a study have the same precision, whatever machine joins it.
     gpus = gpu_devices(os.environ)
     recipes = {name: backend.resolve(recipe, gpus) for name, recipe in settings.recipes.items()}
-    used = {settings.tasks[name].recipe for name in (settings.tasks if task is None else [task])}
+    used = {settings.tasks[name].recipe for name in tasks}
     for name in sorted(name for name in used if recipes[name] is not settings.recipes[name]):
         click.echo(f"recipes.{name}.precision: {recipes[name].precision}, by auto")
     return settings.model_copy(update={"recipes": recipes})

@@ -94,7 +94,7 @@ def check_shape(sizes: Sequence[int], shape: Shape) -> None:
 
 
 def from_file(content: bytes, shape: Shape, limit: int) -> np.ndarray:
-    """Decode one PNG or JPEG as the training images were, uint8 (1, H, W, 3).
+    """Decode one image file as the training images were, uint8 (1, H, W, 3).
 
     Raises Refused if it is not a whole image, or has more than `limit` pixels (checked before they are decoded).
     """
@@ -110,7 +110,9 @@ def from_file(content: bytes, shape: Shape, limit: int) -> np.ndarray:
     except Image.DecompressionBombError:
         raise Refused(f"the image has more than {limit:,} pixels; make it smaller", 413) from None
     except Exception:
-        raise Refused("the body is not a PNG or JPEG image; send the file as it is: curl --data-binary @FILE") from None
+        raise Refused(
+            "the body is not a PNG, JPEG, WebP or BMP image; send the file as it is: curl --data-binary @FILE"
+        ) from None
     if width * height > limit:
         raise Refused(f"the image has {width}×{height} pixels, more than {limit:,}; make it smaller", 413)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 IMAGES = 60_000
+ARRAYS = ".npz"
 can_download = official.can_download
 
 
@@ -50,15 +52,20 @@ def find_local(path: str) -> Path | None:
 
 
 def _pick(path: Path) -> Path:
-    """Return the copy in `path`: the official archive or its unpacked folder, whatever else is there."""
+    """Return the copy in `path`: the official archive or its unpacked folder, whatever else is there, or an .npz."""
     if path.is_dir():
         for name in (official.ARCHIVE, official.UNPACKED):
             if (path / name).exists():
                 return path / name
+        content = [entry for entry in path.iterdir() if not trees.is_junk(entry.name)]
+        if len(content) == 1 and content[0].suffix == ARRAYS:
+            return content[0]
     return trees.pick(path)
 
 
 def _load_copy(path: Path, size: int | None) -> Loaded:
+    if path.suffix == ARRAYS:
+        return _from_arrays(official.read_arrays(path), size)
     if path.name == official.ARCHIVE and (digest := official.sha256(path)) != official.ARCHIVE_SHA256:
         raise UserError(
             f"{path}: truncated or not the official archive: its sha256 is {digest}, expected"
@@ -74,12 +81,27 @@ def _load_copy(path: Path, size: int | None) -> Loaded:
                 f"{path}: not the official CIFAR-10: md5 of {name} ({len(array):,} rows) is {digest}, the official one"
                 f" {official.ARRAYS_MD5[name]}; put {official.ARCHIVE} there, or other images as <split>/<class>/*.png"
             )
-    x_train, y_train, x_test, y_test = arrays
-    images: dict[Split, np.ndarray] = {"train": x_train, "test": x_test}
-    columns: dict[Split, pa.Table] = {"train": class_column(y_train, CLASSES), "test": class_column(y_test, CLASSES)}
-    if size is None or size == pickles.SIDE:
-        return Loaded("CIFAR-10", "raw", images, columns, official={"train": "all", "test": "all"})
-    return Loaded("CIFAR-10", "raw", {split: _resized(x, size) for split, x in images.items()}, columns)
+    return _from_arrays(dict(zip(official.ARRAYS_MD5, arrays, strict=True)), size)
+
+
+def _from_arrays(arrays: Mapping[str, np.ndarray], size: int | None) -> Loaded:
+    """A data set of the arrays `x_train`, `y_train`, `x_test` and `y_test`, with what of it is official."""
+    parts: tuple[Split, ...] = ("train", "test")
+    images: dict[Split, np.ndarray] = {split: arrays[f"x_{split}"] for split in parts}
+    columns: dict[Split, pa.Table] = {split: class_column(arrays[f"y_{split}"], CLASSES) for split in parts}
+    which = official.recognise(arrays)
+    if size is not None and size != pickles.SIDE:
+        images, which = {split: _resized(x, size) for split, x in images.items()}, {}
+    return Loaded(_name(which), "raw", images, columns, official=which)
+
+
+def _name(which: Mapping[str, str]) -> str:
+    """The name of the data set, which says what of it is official where not all is."""
+    if set(which.values()) == {"all"} and len(which) == 2:
+        return "CIFAR-10"
+    train = "official training images" if which.get("train") == "all" else "other training images"
+    test = {"all": "the official images"}.get(which.get("test", ""), which.get("test", "other images"))
+    return f"CIFAR-10, {train}; test: {test}"
 
 
 def _load_folder(tree: trees.Tree, size: int | None) -> Loaded:
@@ -91,7 +113,7 @@ def _load_folder(tree: trees.Tree, size: int | None) -> Loaded:
             f"{tree.path}: not CIFAR-10, its classes are others or not all there ({differing});"
             " for your own images set data.source: folder"
         )
-    encoding = {"jpeg": "JPEG", "png": "PNG", "mixed": "JPEG and PNG"}[images.encoding]
+    encoding = "mixed" if images.encoding == "mixed" else images.encoding.upper()
     count = sum(map(len, images.images.values()))
     part = "" if count == IMAGES else f", {count:,} of {IMAGES:,} images"
     return replace(images, name=f"CIFAR-10, {encoding} copy{part}")

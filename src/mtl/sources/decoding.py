@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mtl.errors import UserError
 from mtl.sources import kinds
 
-FORMATS = ("PNG", "JPEG")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 
 _Item = TypeVar("_Item")
 # Pillow keeps the orientation of an image in one of these, for JPEG and PNG alike.
@@ -25,7 +25,7 @@ _TURNED = range(2, 9)  # values of Exif's orientation that turn or mirror the im
 
 
 def decode(content: bytes, name: str, size: int | None = None) -> tuple[np.ndarray, str]:
-    """Decode a PNG or JPEG file to uint8 (H, W, 3); also return which of the two it was, `png` or `jpeg`.
+    """Decode an image file to uint8 (H, W, 3); also return its format: `png`, `jpeg`, `webp` or `bmp`.
 
     Grey, palette, CMYK and 16-bit images become RGB of 8 bits. The orientation in the file is applied, and transparency
     is dropped, as PyTorch's ImageFolder and Keras do. With `size`, the image is resized to size x size (bilinear over
@@ -35,7 +35,7 @@ def decode(content: bytes, name: str, size: int | None = None) -> tuple[np.ndarr
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            kind = "png" if image.format == "PNG" else "jpeg"  # a camera's JPEG of several pictures is "MPO"
+            kind = "jpeg" if image.format == "MPO" else str(image.format).lower()  # a camera's JPEG of several pictures
             image.load()
             upright = image if is_upright(image) else ImageOps.exif_transpose(image)
             rgb = _to_rgb(upright)
@@ -44,7 +44,7 @@ def decode(content: bytes, name: str, size: int | None = None) -> tuple[np.ndarr
         raise UserError(f"{name}: more than {Image.MAX_IMAGE_PIXELS:,} pixels; make the image smaller") from None
     except Exception as error:  # on broken files decoders raise errors of any type
         reason = _reason(error, content)
-        raise UserError(f"{name}: not a whole PNG or JPEG image ({reason}); replace or remove it") from error
+        raise UserError(f"{name}: not a whole image ({reason}); replace or remove it") from error
 
 
 def is_upright(image: Image.Image) -> bool:

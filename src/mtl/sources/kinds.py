@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 
-SUFFIXES = (".png", ".jpg", ".jpeg")  # of the images that are read
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")  # of the images that are read
 # Offset in the file, bytes at it, kind of file.
 _SIGNATURES = (
     (8, b"WEBP", "a WebP image"),
@@ -47,7 +47,7 @@ def advise(names: Iterable[str]) -> str:
     """Say what to do about files that are not read."""
     if any(name.lower().endswith(_PACKED) for name in names):
         return "unpack it"
-    return "make PNG or JPEG of the images"
+    return "make PNG, JPEG, WebP or BMP of the images"
 
 
 def first_few(names: Collection[str], shown: int = SHOWN) -> str:
@@ -81,7 +81,7 @@ def hidden_images(names: Iterable[str], splits: Collection[str]) -> list[str]:
 
 def explain_no_images(others: Collection[str], hidden: Collection[str], or_else: str = ", or one tar of it") -> str:
     """Say what is there instead of images, and what is expected."""
-    expected = f"expected <split>/<class>/*.png, *.jpg or *.jpeg{or_else}"
+    expected = f"expected <split>/<class>/*.png (or jpg, jpeg, webp, bmp){or_else}"
     if others:
         return f"no images that are read, but {count_by_suffix(others)}; {advise(others)}: {expected}"
     if hidden:
@@ -93,7 +93,7 @@ def report_left_out(source: str, others: Collection[str], hidden: Collection[str
     """Print on stderr which files of `source` are not read."""
     if others:
         print(
-            f"{source}: left out {len(others):,} files that are no PNG or JPEG: {count_by_suffix(others)}",
+            f"{source}: left out {len(others):,} files that are no images: {count_by_suffix(others)}",
             file=sys.stderr,
         )
     if hidden:

@@ -6,7 +6,8 @@ import hashlib
 import os
 import socket
 import threading
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import requests
 
-from mtl.errors import UserError
+from mtl.errors import UserError, one_line
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -28,6 +29,12 @@ ARRAYS_MD5 = {
     "x_test": "05852affbaf8e2140acaa95bfd8c602b",
     "y_test": "4846404154c8dd074a57c66c850dcdd1",
 }
+
+FIRST_TEST_MD5 = {  # of the first 1,000 test images, likewise
+    "x_test": "7a4726348042cb1e6fb191836500bb9f",
+    "y_test": "623777f6ebd4c5eb6c9e5c2dce4fd9aa",
+}
+SIDE = 32  # pixels
 
 # Names of the archive in the caches of Keras 3 and Keras 2.
 _CACHED = ("cifar-10-batches-py-target_archive", "cifar-10-batches-py.tar.gz")
@@ -103,3 +110,42 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(previous)
+
+
+def recognise(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Which of the splits are official to the byte: `all`, or of a test set the beginning that it is."""
+    digests = {name: npy_md5(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    which = {}
+    for split in ("train", "test"):
+        names = (f"x_{split}", f"y_{split}")
+        if all(digests[name] == ARRAYS_MD5[name] for name in names):
+            which[split] = "all"
+    if "test" not in which and all(digests[name] == digest for name, digest in FIRST_TEST_MD5.items()):
+        which["test"] = "the first 1,000 of 10,000"
+    return which
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read an .npz of `x_train`, `y_train`, `x_test` and `y_test`, as `keras.datasets.cifar10` types them.
+
+    Labels may be (N,) and of any integer type. Raises UserError where other arrays, shapes or types are in it, or
+    objects, which are never unpickled.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        reason = "a pickled object" if "allow_pickle" in str(error) else one_line(error)
+        raise UserError(f"{path}: not an .npz of NumPy arrays: {reason}; save one by numpy.savez") from None
+    if set(arrays) != set(ARRAYS_MD5):
+        raise UserError(f"{path}: holds {', '.join(sorted(arrays)) or 'nothing'}; needed are {', '.join(ARRAYS_MD5)}")
+    for split in ("train", "test"):
+        x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
+        if x.dtype != np.uint8 or x.ndim != 4 or x.shape[1:] != (SIDE, SIDE, 3) or not len(x):
+            raise UserError(f"{path}: x_{split} is {x.dtype} {x.shape}; uint8 (N, {SIDE}, {SIDE}, 3) is needed")
+        if y.dtype.kind not in "iu" or y.size != len(x) or y.shape not in ((len(x),), (len(x), 1)):
+            raise UserError(f"{path}: y_{split} is {y.dtype} {y.shape}; {len(x)} labels, integers, are needed")
+        if y.min() < 0 or y.max() > 9:
+            raise UserError(f"{path}: y_{split} has labels from {y.min()} to {y.max()}; 0 to 9 are CIFAR-10's")
+        arrays[f"y_{split}"] = y.reshape(-1, 1).astype(np.uint8)
+    return arrays

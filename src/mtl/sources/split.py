@@ -1,4 +1,4 @@
-"""Validation examples, held out of the training examples."""
+"""Splits: which examples are held out, at random, evenly over classes, or by whole groups."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mtl.config.params import PATH
-from mtl.errors import UserError
+from mtl.errors import UserError, one_line
 from mtl.sources.loaded import CLASS, Loaded
 from mtl.tasks.columns import Split
 
@@ -65,3 +65,69 @@ def with_validation(loaded: Loaded, portion: float, seed: int) -> Loaded:
         columns=parted(loaded.columns, lambda table, indices: table.take(indices)),
         files=loaded.files and parted(loaded.files, lambda names, indices: [names[index] for index in indices]),
     )
+
+
+def group_numbers(values: Sequence[object]) -> np.ndarray:
+    """The number of each example's group, int (N,): that of its value; a gap (None) is a group of its own."""
+    names = [f"={value}" if value is not None else f"gap {index}" for index, value in enumerate(values)]
+    return np.unique(names, return_inverse=True)[1]
+
+
+def choose(
+    count: int,
+    portion: float,
+    seed: int,
+    place: str,
+    strata: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    of: int | None = None,
+) -> np.ndarray:
+    """Choose examples at random, bool (count,).
+
+    Args:
+        count: number of examples to choose from.
+        portion: number of those to choose, or a fraction.
+        seed: seed of the choice.
+        place: key in params.yaml that says the portion, for messages.
+        strata: values (count,) that are shared out evenly.
+        groups: numbers (count,); examples of one number are all chosen or all left.
+        of: the number of which `portion` is a fraction; None: `count`.
+
+    Raises:
+        UserError: nothing, or everything, would be chosen, or strata are too small.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+
+    wanted = round(portion * (of or count)) if isinstance(portion, float) else portion
+    if not 0 < wanted < count:
+        raise UserError(f"{place}: {portion:g} of {of or count} examples leaves a split empty; give another portion")
+    if groups is None:
+        try:
+            _, chosen = train_test_split(np.arange(count), test_size=wanted, stratify=strata, random_state=seed)
+        except ValueError as error:
+            raise UserError(f"{place}: cannot share the values of data.stratify out: {one_line(error)}") from None
+    elif strata is None:
+        chosen = _whole_groups(groups, wanted, seed)
+    else:
+        folds = max(2, round(count / wanted))
+        try:
+            folding = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+            chosen = next(iter(folding.split(np.empty(count), strata, groups)))[1]
+        except ValueError as error:
+            raise UserError(f"{place}: cannot share the values of data.stratify out: {one_line(error)}") from None
+    selected = np.zeros(count, bool)
+    selected[chosen] = True
+    if selected.all() or not selected.any():
+        raise UserError(f"{place}: the groups of data.group are too few or too large to be on two sides")
+    return selected
+
+
+def _whole_groups(groups: np.ndarray, wanted: int, seed: int) -> np.ndarray:
+    """Indices of the examples of groups, drawn in turn, that come nearest to `wanted` together."""
+    sizes, total = np.bincount(groups), 0
+    chosen: list[int] = []
+    for group in np.random.default_rng(seed).permutation(len(sizes)):
+        if abs(total + sizes[group] - wanted) < abs(total - wanted) and len(chosen) < len(sizes) - 1:
+            chosen.append(int(group))
+            total += sizes[group]
+    return np.flatnonzero(np.isin(groups, chosen))

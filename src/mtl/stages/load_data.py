@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mtl import sources, tracking
 from mtl.config import params
 from mtl.data import paths, shards, store
+from mtl.errors import UserError
 from mtl.sources import duplicates, split, tfrecord, trees
 from mtl.tasks import columns
 from mtl.tasks.columns import SPLITS, Split
@@ -33,6 +34,7 @@ def main() -> None:
 def load(settings: params.Params) -> store.Dataset:
     """Read the examples into arrays and write these to data/raw."""
     loaded = split.with_validation(sources.load(settings.data, settings.seed), settings.data.validation, settings.seed)
+    _report(settings.data, duplicates.describe(loaded.name, duplicates.find_loaded(loaded)))
     dataset = describe(
         loaded.columns,
         name=loaded.name,
@@ -42,13 +44,19 @@ def load(settings: params.Params) -> store.Dataset:
         shape=loaded.images["train"].shape[1:],
     )
     store.write_raw(dataset, columns.join(loaded.columns), loaded.images)
-    _warn(duplicates.describe(loaded.name, duplicates.find_loaded(loaded)))
     return dataset
 
 
 def link(settings: params.Params) -> store.Dataset:
     """Check the TFRecord shards of the images and write to data/raw where they are."""
     records = tfrecord.load(settings.data)
+    if records.manifest.duplicates:
+        _report(settings.data, duplicates.describe(settings.data.path, records.manifest.duplicates))
+    else:
+        _warn(
+            f"{settings.data.path}: converted before `mtl convert` looked for images that are in several splits or"
+            " classes: not checked"
+        )
     dataset = describe(
         records.columns,
         name=records.manifest.name,
@@ -61,13 +69,6 @@ def link(settings: params.Params) -> store.Dataset:
     manifest = records.manifest.model_dump(exclude={"duplicates"})
     documents = {shards.MANIFEST: manifest, paths.SHARDS: access.model_dump()}
     store.write_raw(dataset, columns.join(records.columns), {}, documents)
-    if records.manifest.duplicates:
-        _warn(duplicates.describe(settings.data.path, records.manifest.duplicates))
-    else:
-        _warn(
-            f"{settings.data.path}: converted before `mtl convert` looked for images that are in several splits or"
-            " classes: not checked"
-        )
     return dataset
 
 
@@ -86,6 +87,13 @@ def describe(
     return store.Dataset(
         name=name, source=source, official=official, encoding=encoding, shape=shape, columns=types, **counts
     )
+
+
+def _report(data: params.Data, line: str) -> None:
+    """Print a line about duplicates on stderr; raise it as UserError where `data.duplicates` is `refuse`."""
+    if line and data.duplicates == "refuse":
+        raise UserError(line)
+    _warn(line)
 
 
 def _warn(line: str) -> None:

@@ -51,14 +51,14 @@ class Discarded(Settings):
 
 
 class Duplicates(Settings):
-    """Images of the same pixels: the numbers of those in another split, or another class, than the first of them.
+    """Images of the same pixels: the numbers of those in another split, or of another value, than the first of them.
 
-    `first` holds, for `splits` and `classes`, the names of the first two such images.
+    `first` names, for `splits` and `classes`, the first few pairs of such images.
     """
 
     splits: int
     classes: int
-    first: dict[str, tuple[str, str]]
+    first: dict[str, tuple[str, ...]]
 
 
 class Manifest(Settings):
