@@ -14,6 +14,7 @@ from images import encoded
 from mtl.config.params import Data
 from mtl.serving.loading import Loaded
 from mtl.sources import generated
+from mtl.tasks.spec import TaskSpec
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")]
@@ -132,3 +133,24 @@ def test_the_documents_show_every_route(open_page, test_images):
         page.wait_for_selector(".opblock")
         shown = page.locator(".opblock-summary-path").all_inner_texts()
         assert "/{task}/invocations" in [text.replace("\u200b", "") for text in shown]
+
+
+def test_of_several_columns_the_truth_is_told_by_task_and_in_part(open_page):
+    def load() -> dict[str, Loaded]:
+        tasks = {"garment": ("label", ("shirt", "coat")), "for_kids": ("kids", ("false", "true"))}
+        specs = [
+            TaskSpec(name=task, columns=(column,), names=names, groups={n: n for n in names}, frequencies=(0.5, 0.5))
+            for task, (column, names) in tasks.items()
+        ]
+        return {spec.name: Loaded(spec, SHAPE, "1", by_colour(0, 0, 1, 2)) for spec in specs}
+
+    with serving(load) as (client, _, _):
+        page = open_page(client.base + "/")
+        content = encoded(picture(RED, shape=SHAPE)[0])
+        page.set_input_files("#file", {"name": "p.png", "mimeType": "image/png", "buffer": content})
+        assert answers(page) == [["garment", "shirt"], ["for_kids", "false"]]
+        assert page.locator("#truth").is_hidden()
+        page.select_option("#truths select[name=for_kids]", "true")
+        page.click("#feedback button")
+        page.wait_for_selector("#judgement:has-text('for_kids was wrong')")
+        assert "garment" not in page.inner_text("#judgement")
