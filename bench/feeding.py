@@ -27,12 +27,12 @@ from mtl.sources import tfrecord
 STEPS, EPOCHS = 3, 3
 
 
-def read(folder: str, split: str, repeated: int = 1) -> tuple[shards.Images, np.ndarray]:
+def read(folder: str, split: str, repeated: int = 1) -> tuple[shards.ShardedImages, np.ndarray]:
     """The images of a split, of which none may be held in memory, and their labels."""
     found = tfrecord.load(params.Data(source="tfrecord", path=folder, validation=0))
     parts = found.manifest.splits[split].shards * repeated
     counts = tuple(part.records for part in parts)
-    images = shards.Images(
+    images = shards.ShardedImages(
         files=tuple(str(Path(folder, part.file)) for part in parts),
         counts=counts,
         index=np.arange(sum(counts)),

@@ -95,7 +95,8 @@ def champion_answers(
 ) -> tuple[dict[str, Answers], np.ndarray]:
     """The champion's answers to the images that it was not trained on, and the indices of those.
 
-    Tasks that params.yaml does not have in the same way are reported and not compared.
+    Tasks that params.yaml does not have in the same way are reported and not compared; so is all of a champion that
+    an earlier version logged, whose answers are then none.
 
     Raises UserError where nothing can be compared.
     """
@@ -107,7 +108,11 @@ def champion_answers(
             indices = np.arange(len(images))
         elif not len(indices):
             raise UserError(f"{version} was trained on every one of the validation images: not comparable; {advice}")
-        bundle = bundles.fetch(f"models:/{version.name}/{version.number}", Path(folder))
+        try:
+            bundle = bundles.fetch(f"models:/{version.name}/{version.number}", Path(folder))
+        except bundles.UnknownTasksError:
+            report(f"{version}: an earlier version logged it, what its answers mean is unknown; not compared")
+            return {}, indices
         try:
             answers = validation_answers(bundle, settings, images, indices)
         except UserError as error:

@@ -39,10 +39,15 @@ class Bundle:
     imports: tuple[str, ...] = ()
 
 
+class UnknownTasksError(UserError):
+    """A model does not say what its answers mean: an earlier version logged it."""
+
+
 def fetch(uri: str, folder: Path) -> Bundle:
     """Download a model, `models:/…`, that `Run.log_joint_model` or `Run.log_model` logged into `folder`.
 
-    Raises UserError where there is no such model, or it is neither kind, or of an earlier version.
+    Raises UserError where there is no such model, or it is neither kind; UnknownTasksError
+    where it is of an earlier version.
     """
     from mlflow.models import Model
 
@@ -59,7 +64,7 @@ def fetch(uri: str, folder: Path) -> Bundle:
     try:
         tasks = [spec.read_from_model(path) for path in models]
     except UserError:
-        raise UserError(
+        raise UnknownTasksError(
             f"{uri}: an earlier version logged it, or it is none of this project: it does not say what its answers"
             " mean; `dvc repro` and `mtl promote` make a new one"
         ) from None
