@@ -266,7 +266,7 @@ def test_a_stage_that_fails_ends_the_command_with_its_line(here, capfd):
     done = train("model1", "--params", "p.yaml", "--data", "images", "--output", "out")
     assert done.exit_code == 1
     last = capfd.readouterr().err.splitlines()[-1]
-    assert last.startswith(f"error: {here / 'images'}: test/cat/000.png: not a whole PNG or JPEG image")
+    assert last.startswith(f"error: {here / 'images'}: test/cat/000.png: not a whole image")
     assert sorted(p.name for p in (here / "out").iterdir() if p.name != "mlartifacts") == [
         ".mlflow.lock",
         ".work",

@@ -163,18 +163,19 @@ def test_a_model_is_read_for_its_own_task_alone(done, tmp_path):
     import keras
 
     path, shape = done.root / "models/model2.keras", (12, 12, 3)
-    assert saving.read_for(("animal", "vehicle"), shape, path).output_shape == (None, 2)
-    for classes in (("vehicle", "animal"), ("yes", "no"), CIFAR10):
-        with pytest.raises(UserError, match=r"tells animal, vehicle apart with 2 outputs and the labels are "):
-            saving.read_for(classes, shape, path)
+    task = task_spec("model2", ("animal", "vehicle"))
+    assert saving.read_for(task, shape, path).output_shape == (None, 2)
+    for names in (("vehicle", "animal"), ("yes", "no"), CIFAR10):
+        with pytest.raises(UserError, match="tells animal, vehicle apart and the labels are "):
+            saving.read_for(task_spec("model2", names), shape, path)
     with pytest.raises(UserError, match=r"takes images \(12, 12, 3\), these are \(32, 32, 3\)"):
-        saving.read_for(("animal", "vehicle"), (32, 32, 3), path)
+        saving.read_for(task, (32, 32, 3), path)
     with pytest.raises(UserError, match=r"gone.keras is missing: run `dvc repro`"):
-        saving.read_for(("animal", "vehicle"), shape, tmp_path / "gone.keras")
+        saving.read_for(task, shape, tmp_path / "gone.keras")
     foreign = tmp_path / "foreign.keras"
     keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(2)]).save(foreign)
-    with pytest.raises(UserError, match="does not say which classes"):
-        saving.read_for(("animal", "vehicle"), shape, foreign)
+    with pytest.raises(UserError, match="does not say which task"):
+        saving.read_for(task, shape, foreign)
 
 
 def test_another_tasks_model_is_one_line_and_the_last_verdict_stays(done, tmp_path):

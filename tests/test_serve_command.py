@@ -125,7 +125,7 @@ def test_compiled_models_answer_as_predict_does(project, images):
         (lambda: shutil.rmtree("models"), "models: no model of a task in data/labels; run `dvc repro`"),
         (
             lambda: shutil.copy("models/model1.keras", "models/model2.keras"),
-            "models/model2.keras tells airplane, .*10 ",
+            "models/model2.keras tells airplane, ",
         ),
         (lambda: rename_groups(("vehicle", "animal")), "models/model2.keras tells animal, vehicle .* vehicle, animal"),
         (lambda: rename_groups(("a_vehicle", "b_animal")), "models/model2.keras tells animal, vehicle .*a_vehicle, b_"),

@@ -220,9 +220,9 @@ def test_two_data_sets_in_one_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"train/cat/0.png": b"no image"}, "train/cat/0.png: not a whole PNG or JPEG image"),
-        ({"train/cat/0.png": encoded(pixels(0), "gif")}, "train/cat/0.png: not a whole PNG or JPEG image"),
-        ({"train/cat/0.png": encoded(pixels(0, 64, 64))[:-500]}, "train/cat/0.png: not a whole PNG or JPEG image"),
+        ({"train/cat/0.png": b"no image"}, "train/cat/0.png: not a whole image"),
+        ({"train/cat/0.png": encoded(pixels(0), "gif")}, "train/cat/0.png: not a whole image"),
+        ({"train/cat/0.png": encoded(pixels(0, 64, 64))[:-500]}, "train/cat/0.png: not a whole image"),
         ({"train/cow/0.png": encoded(pixels(0))}, "class 'cow' is in train alone"),
         ({"test/cow/0.png": encoded(pixels(0))}, "class 'cow' is in test alone"),
         ({"train/cat/deep/0.png": encoded(pixels(0))}, "train/cat/deep/0.png is not at <split>/<class>/<file>"),
@@ -286,12 +286,12 @@ def test_a_single_class_is_refused(tmp_path: Path, form: str) -> None:
 @pytest.mark.parametrize(
     ("files", "named"),
     [
-        ({f"train/cat/{number}.webp": b"RIFF" for number in range(5)}, ("5 .webp", "train/cat/0.webp", "PNG or JPEG")),
+        ({f"train/cat/{number}.heic": b"?" for number in range(5)}, ("5 .heic", "train/cat/0.heic", "PNG")),
         ({"images.zip": b"PK\3\4"}, ("images.zip", "unpack it")),
         ({"images.tar.xz": b"\xfd7zXZ"}, ("images.tar.xz", "unpack it")),
         ({"train/.cat/0.png": b"?", "test/.cat/0.png": b"?"}, ("train/.cat/", "hidden")),
     ],
-    ids=["webp", "zip", "xz", "hidden"],
+    ids=["heic", "zip", "xz", "hidden"],
 )
 def test_what_is_there_instead_of_images_is_named(
     tmp_path: Path, files: dict[str, bytes], named: tuple[str, ...]
@@ -301,7 +301,7 @@ def test_what_is_there_instead_of_images_is_named(
     assert all(part in message for part in named)
 
 
-@pytest.mark.parametrize(("kind", "named"), [("webp", "WebP"), ("gif", "GIF"), ("bmp", "BMP"), ("tiff", "TIFF")])
+@pytest.mark.parametrize(("kind", "named"), [("gif", "GIF"), ("tiff", "TIFF")])
 def test_an_image_of_another_kind_under_the_name_of_a_png_is_told(tmp_path: Path, kind: str, named: str) -> None:
     message = refusal(write_tree(tmp_path, {**FILES, "train/cat/0.png": encoded(pixels(0), kind)}))
     assert "train/cat/0.png" in message and named in message

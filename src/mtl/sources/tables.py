@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import difflib
-import io
 import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -104,19 +104,18 @@ def _from_csv(content: bytes, name: str) -> pa.Table:
     import pyarrow.compute as pc
     from pyarrow import csv as arrow_csv
 
-    content = content.removeprefix(b"\xef\xbb\xbf")
     try:
-        header = next(csv.reader(io.StringIO(content.split(b"\n", 1)[0].decode())), [])
-        line = content.split(b"\n", 1)[0].decode()
+        whole = unicodedata.normalize("NFC", content.decode("utf-8-sig"))
+        line = whole.split("\n", 1)[0].rstrip("\r")
         delimiter = max(DELIMITERS, key=line.count)
         names = [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{name}: not a CSV file in UTF-8: {one_line(error)}") from None
-    if not any(header) or not all(names):
+    if not names or not all(names):
         raise UserError(f"{name}: the first line must name the columns, and is {line.strip()[:80]!r}")
     try:
         table = arrow_csv.read_csv(
-            pa.BufferReader(content),
+            pa.BufferReader(whole.encode()),
             parse_options=arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=arrow_csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
@@ -124,7 +123,7 @@ def _from_csv(content: bytes, name: str) -> pa.Table:
         )
     except pa.ArrowInvalid as error:
         raise UserError(f"{name}: not a CSV file in UTF-8: {one_line(error)[:SHOWN]}") from None
-    trimmed = [pc.utf8_normalize(pc.utf8_trim_whitespace(column.cast(pa.string())), "NFC") for column in table.columns]
+    trimmed = [pc.utf8_trim_whitespace(column.cast(pa.string())) for column in table.columns]
     return pa.table(trimmed, names=names)
 
 
@@ -135,10 +134,18 @@ def _from_parquet(content: bytes, name: str) -> pa.Table:
 
     try:
         table = pq.read_table(pa.BufferReader(content))
-        columns = [column if _is_plain(column.type) else column.cast(pa.string()) for column in table.columns]
+        columns = [column if _is_plain(column.type) else _composed(column) for column in table.columns]
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise UserError(f"{name}: no whole Parquet file of plain columns: {one_line(error)[:SHOWN]}") from None
     return pa.table(columns, names=table.column_names)
+
+
+def _composed(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column as text in Unicode's composed form (Arrow's own function gives the decomposed one)."""
+    import pyarrow as pa
+
+    texts = column.cast(pa.string()).to_pylist()
+    return pa.chunked_array([[text and unicodedata.normalize("NFC", text) for text in texts]], pa.string())
 
 
 def _is_plain(kind: pa.DataType) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,7 +38,11 @@ def relate(base: TaskSpec, target: TaskSpec) -> Relation | None:
 
 def find(target: str, specs: Mapping[str, TaskSpec]) -> Relation | None:
     """The relation of `target` to the task with the most labels among those that imply it, the first of several."""
-    related = [relation for spec in specs.values() if (relation := relate(spec, specs[target])) is not None]
+    related = [
+        replace(relation, base=name)
+        for name, spec in specs.items()
+        if (relation := relate(spec, specs[target])) is not None
+    ]
     return max(related, key=lambda relation: len(relation.labels), default=None)
 
 
