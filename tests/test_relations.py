@@ -81,6 +81,6 @@ def test_a_task_comes_back_from_its_model_and_a_model_without_one_is_one_line(tm
     assert spec.read_from_model(tmp_path / "with.keras") == FINE
     assert saving.read_for(FINE, (2, 2, 3), tmp_path / "with.keras").output_shape == (None, 5)
     model.save(tmp_path / "without.keras")  # as the last version did
-    with pytest.raises(UserError, match="without.keras .+ `dvc repro`") as caught:
+    with pytest.raises(UserError, match=r"without.keras .+ `dvc repro`") as caught:
         saving.read_for(FINE, (2, 2, 3), tmp_path / "without.keras")
     assert "\n" not in str(caught.value)

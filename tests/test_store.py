@@ -161,7 +161,7 @@ def test_nothing_of_another_source_or_version_survives_in_data_raw(tmp_path, mon
 def test_a_dataset_of_another_version_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files.write_json(paths.DATASET, {"name": "t", "classes": ["a"], "shape": [2, 2, 3]})
-    with pytest.raises(UserError, match="dataset.json: .+ `dvc repro`") as caught:
+    with pytest.raises(UserError, match=r"dataset.json: .+ `dvc repro`") as caught:
         store.read_dataset()
     assert "\n" not in str(caught.value)
 
