@@ -18,8 +18,7 @@ from mtl.data import paths
 from mtl.errors import UserError
 from mtl.evaluation import Answers, figures, gallery
 from mtl.networks import saving
-from mtl.tasks import spec
-from mtl.tasks.spec import TaskSpec
+from mtl.tasks.spec import TaskSpec, read
 
 KINDS = ("confusion", "per_class", "reliability")
 
@@ -171,7 +170,7 @@ def test_a_model_is_read_for_its_own_task_alone(done, tmp_path):
     import keras
 
     path, shape = done.root / "models/model2.keras", (12, 12, 3)
-    task = spec.read(done.root / "data/labels/model2/task.json")
+    task = read(done.root / "data/labels/model2/task.json")
     assert saving.read_for(task, shape, path).output_shape == (None, 2)
     for classes in (("vehicle", "animal"), ("yes", "no"), CIFAR10):
         with pytest.raises(UserError, match=r"tells animal, vehicle apart and the labels are "):
