@@ -130,7 +130,9 @@ files.write_parquet(paths.COLUMNS / store.COLUMNS, table)
 
 
 def table(**counts: int) -> pa.Table:
-    return columns.join({split: pa.table({"class": ["a"] * counts.get(split, 0)}) for split in columns.SPLITS})
+    return columns.join(
+        {split: pa.table({"class": pa.array(["a"] * counts.get(split, 0), pa.string())}) for split in columns.SPLITS}
+    )
 
 
 def dataset(**counts: int) -> store.Dataset:
