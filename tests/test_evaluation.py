@@ -21,20 +21,20 @@ OF_FINE = {"cat": "cat", "dog": "dog", "ship": "ship"}
 OF_COARSE = {"cat": "animal", "dog": "animal", "ship": "vehicle"}
 
 
-def described(groups: dict[str, str]) -> TaskSpec:
+def described(name: str, groups: dict[str, str]) -> TaskSpec:
     names = tuple(dict.fromkeys(groups.values()))
     shares = (1 / len(names),) * len(names)
-    return TaskSpec(name="t", columns=("class",), names=names, groups=groups, frequencies=shares)
+    return TaskSpec(name=name, columns=("class",), names=names, groups=groups, frequencies=shares)
 
 
 def fine(probabilities, labels=(0, 1, 2, 0), known=None) -> Answers:
     p = np.array(probabilities, np.float32)
-    return Answers(described(OF_FINE), np.array(labels, np.uint8), p, "categorical_crossentropy", known)
+    return Answers(described("model1", OF_FINE), np.array(labels, np.uint8), p, "categorical_crossentropy", known)
 
 
 def coarse(probabilities, labels=(0, 0, 1, 0), loss="categorical_crossentropy", known=None) -> Answers:
     p = np.array(probabilities, np.float32)
-    return Answers(described(OF_COARSE), np.array(labels, np.uint8), p, loss, known)
+    return Answers(described("model2", OF_COARSE), np.array(labels, np.uint8), p, loss, known)
 
 
 # cat, dog (called a cat), ship, cat (called a ship, though cat + dog together are likelier)
@@ -195,8 +195,8 @@ def test_the_parts_of_a_verdict_agree(p, q, labels):
     y = np.array(labels[:7])
     verdict = evaluation.judge(
         {
-            "fine": Answers(described(of_fine), y, p, "categorical_crossentropy"),
-            "coarse": Answers(described(of_coarse), y % 2, q, "binary_crossentropy"),
+            "fine": Answers(described("fine", of_fine), y, p, "categorical_crossentropy"),
+            "coarse": Answers(described("coarse", of_coarse), y % 2, q, "binary_crossentropy"),
         }
     )
     derived, own = verdict["derived"]["coarse"], verdict["tasks"]["coarse"]

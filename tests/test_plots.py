@@ -114,22 +114,22 @@ def test_the_run_in_mlflow_has_the_same_figures(done):
     assert metrics["derived.model2.agree.images"] + metrics["derived.model2.contradict.images"] == 40
 
 
-def described(groups: dict[str, str]) -> TaskSpec:
+def described(name: str, groups: dict[str, str]) -> TaskSpec:
     names = tuple(dict.fromkeys(groups.values()))
     shares = (1 / len(names),) * len(names)
-    return TaskSpec(name="t", columns=("class",), names=names, groups=groups, frequencies=shares)
+    return TaskSpec(name=name, columns=("class",), names=names, groups=groups, frequencies=shares)
 
 
 def of_two_models() -> tuple[dict[str, Answers], np.ndarray, list[str]]:
     """Three images: fine is wrong on the last, coarse on the second."""
     fine = Answers(
-        described({"cat": "cat", "$dog$": "$dog$", "ship": "ship"}),
+        described("fine", {"cat": "cat", "$dog$": "$dog$", "ship": "ship"}),
         np.array([0, 1, 2]),
         np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.6, 0.2, 0.2]]),
         "categorical_crossentropy",
     )
     coarse = Answers(
-        described({"cat": "animal", "$dog$": "animal", "ship": "vehicle"}),
+        described("coarse", {"cat": "animal", "$dog$": "animal", "ship": "vehicle"}),
         np.array([0, 0, 1]),
         np.array([[0.9, 0.1], [0.25, 0.75], [0.0, 1.0]]),
         "categorical_crossentropy",
@@ -174,7 +174,7 @@ def test_a_model_is_read_for_its_own_task_alone(done, tmp_path):
     assert saving.read_for(task, shape, path).output_shape == (None, 2)
     for classes in (("vehicle", "animal"), ("yes", "no"), CIFAR10):
         with pytest.raises(UserError, match=r"tells animal, vehicle apart and the labels are "):
-            saving.read_for(described({name: name for name in classes}), shape, path)
+            saving.read_for(described("model2", {name: name for name in classes}), shape, path)
     with pytest.raises(UserError, match=r"takes images \(12, 12, 3\), these are \(32, 32, 3\)"):
         saving.read_for(task, (32, 32, 3), path)
     with pytest.raises(UserError, match=r"gone.keras is missing: run `dvc repro`"):
