@@ -15,6 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mtl.sources.loaded import CLASS, Loaded
+from mtl.tasks import columns
+from mtl.tasks.columns import Split
+
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -99,6 +103,17 @@ def pickled_by_python2(data: np.ndarray, labels: list[int]) -> bytes:
     array += row(number(1), row(*map(number, data.shape)), kind, b"I00\n", text(data.tobytes())) + b"b"
     answers = b"(" + b"".join(map(number, labels)) + b"l"
     return b"\x80\x02}(" + text(b"data") + array + text(b"labels") + answers + b"u."
+
+
+def classes(loaded: Loaded) -> tuple[str, ...]:
+    """The classes of the training images, in the order of their names."""
+    return tuple(columns.distinct(loaded.columns["train"][CLASS]))
+
+
+def labels(loaded: Loaded, split: Split) -> np.ndarray:
+    """The number of each image's class in `classes`, (N,)."""
+    names = classes(loaded)
+    return np.array([names.index(name) for name in loaded.columns[split][CLASS].to_pylist()])
 
 
 @contextmanager

@@ -19,7 +19,8 @@ import pytest
 from conftest import CIFAR10, ROOT, Project
 from ruamel.yaml import YAML
 
-from mtl import lineage
+from mtl import files, lineage
+from mtl.tasks import spec
 
 FLIES = {"labels": {"yes": ["airplane", "bird"], "no": [c for c in CIFAR10 if c not in ("airplane", "bird")]}}
 
@@ -35,17 +36,21 @@ def ran(output: str) -> set[str]:
 
 
 def test_the_dag_writes_what_the_design_says(done):
-    raw = done.root / "data" / "raw"
-    x, y = (np.load(raw / f"{name}_train.npy", allow_pickle=False) for name in "xy")
-    assert (x.shape, x.dtype, y.shape, y.dtype) == ((120, 12, 12, 3), np.uint8, (120, 1), np.uint8)
-    held_out = np.load(raw / "validation.npy", allow_pickle=False)
-    assert held_out.dtype == np.int64
-    assert (np.diff(held_out) > 0).all()
-    assert np.bincount(y.ravel()[held_out]).tolist() == [2] * 10
-    dataset = json.loads((raw / "dataset.json").read_text())
-    assert (dataset["official"], dataset["train"], dataset["validation"], dataset["test"]) == (False, 100, 20, 40)
-    classes = json.loads((done.root / "data/labels/model2/classes.json").read_text())
-    assert classes["classes"] == ["animal", "vehicle"]
+    raw, labels = done.root / "data/raw", done.root / "data/labels"
+    counts = {"train": 100, "validation": 20, "test": 40}
+    for split, count in counts.items():
+        x, y = np.load(raw / f"images/x_{split}.npy"), np.load(labels / f"model1/y_{split}.npy")
+        assert (x.shape, x.dtype, y.shape, y.dtype) == ((count, 12, 12, 3), np.uint8, (count,), np.uint8)
+    assert np.bincount(np.load(labels / "model1/y_validation.npy")).tolist() == [2] * 10
+    dataset = json.loads((raw / "columns/dataset.json").read_text())
+    assert {split: dataset[split] for split in counts} == counts
+    assert (dataset["official"], dataset["columns"]) == ({}, {"class": "text"})
+    assert files.read_parquet(raw / "columns/columns.parquet").column_names == ["split", "class"]
+    for task, names in (("model1", CIFAR10), ("model2", ("animal", "vehicle"))):
+        assert spec.read(labels / task / "task.json").names == names
+        assert spec.read_from_model(done.root / f"models/{task}.keras") == spec.read(labels / task / "task.json")
+        read = {dep["path"] for dep in done.lock()["stages"][f"train@{task}"]["deps"]}
+        assert {path for path in read if path.startswith("data/")} == {"data/raw/images", f"data/labels/{task}"}
     for task in ("model1", "model2"):
         metrics = json.loads((done.root / f"metrics/{task}.json").read_text())
         assert set(metrics) == {f"{split}_{kind}" for split in ("train", "val", "test") for kind in ("loss", "acc")}
@@ -284,7 +289,7 @@ def test_the_way_from_the_lock_to_a_run_is_the_md5_of_its_output(done):
 
 def test_logged_models_answer_as_the_saved_ones(done, tensorflow):
     runs = search(done).set_index("experiment")
-    x = np.load(done.root / "data/raw/x_test.npy", allow_pickle=False)[:6]
+    x = np.load(done.root / "data/raw/images/x_test.npy", allow_pickle=False)[:6]
     task = mlflow.pyfunc.load_model(f"runs:/{runs.loc['model2'].run_id}/model")
     assert task.metadata.metadata["classes"] == ["animal", "vehicle"]
     assert task.metadata.signature.inputs.inputs[0].type == np.dtype("uint8")

@@ -41,7 +41,7 @@ def add_images(project: Project, count: int, name: str) -> None:
 def images_at(project: Project, rev: str) -> tuple[int, str, str]:
     """Of an experiment: the test images it loaded; the md5 of its images in dvc.lock and in data/external.dvc."""
     to = project.root / f"{rev}.json.tmp"
-    project.run("dvc", "get", "-q", ".", "data/raw/dataset.json", "--rev", rev, "-o", str(to))
+    project.run("dvc", "get", "-q", ".", "data/raw/columns/dataset.json", "--rev", rev, "-o", str(to))
     names = project.run("git", "for-each-ref", "--format=%(refname)").stdout.split()
     (ref,) = [name for name in names if name.endswith(f"/{rev}")]
     lock, images = (
@@ -105,7 +105,7 @@ def test_a_link_to_a_folder_is_refused_before_anything_is_lost(project: Project)
     (line,) = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
     assert "data/external/train/cat" in line
     assert project.lock()["stages"]["load_data"] == before
-    assert (project.root / "data/raw/dataset.json").exists()
+    assert (project.root / "data/raw/columns/dataset.json").exists()
 
 
 def reordered(tree: dict) -> None:
@@ -162,10 +162,10 @@ def test_values_are_compared_with_the_images_that_would_be_read(
 
 
 def test_the_order_of_groups_is_seen_and_that_of_tasks_is_not(project: Project) -> None:
-    classes = project.root / "data/labels/model2/classes.json"
+    classes = project.root / "data/labels/model2/task.json"
     project.edit(reordered)
     assert "'derive_labels'" in project.run("dvc", "repro", "derive_labels").stdout
-    assert json.loads(classes.read_text())["classes"] == ["vehicle", "animal"]
+    assert json.loads(classes.read_text())["names"] == ["vehicle", "animal"]
     project.edit(lambda tree: tree["tasks"].update(model1=tree["tasks"].pop("model1")))
     output = project.run("dvc", "repro", "derive_labels").stdout
     assert [line for line in output.splitlines() if line.startswith("Running")] == ["Running stage 'check_params':"]
@@ -213,8 +213,8 @@ def test_a_clone_keeps_what_was_pulled_without_images(
     clone.run("git", "checkout", "-q", ".")
     clone.edit(reordered)
     clone.run("mtl", "repro", "--allow-missing", "derive_labels")
-    assert json.loads((clone.root / "data/labels/model2/classes.json").read_text())["classes"] == ["vehicle", "animal"]
-    assert (clone.root / "data/raw/x_train.npy").read_bytes() == before["data/raw/x_train.npy"]
+    assert json.loads((clone.root / "data/labels/model2/task.json").read_text())["names"] == ["vehicle", "animal"]
+    assert (clone.root / "data/raw/images/x_train.npy").read_bytes() == before["data/raw/images/x_train.npy"]
 
 
 @pytest.mark.slow

@@ -13,22 +13,28 @@ from hypothesis.extra import numpy as hnp
 
 from mtl import evaluation
 from mtl.errors import UserError
-from mtl.evaluation import Answers
+from mtl.evaluation import Answers, examples
 from mtl.tasks import scores
+from mtl.tasks.spec import TaskSpec
 
 OF_FINE = {"cat": "cat", "dog": "dog", "ship": "ship"}
 OF_COARSE = {"cat": "animal", "dog": "animal", "ship": "vehicle"}
 
 
-def fine(probabilities, labels=(0, 1, 2, 0)) -> Answers:
+def described(name: str, groups: dict[str, str]) -> TaskSpec:
+    names = tuple(dict.fromkeys(groups.values()))
+    shares = (1 / len(names),) * len(names)
+    return TaskSpec(name=name, columns=("class",), names=names, groups=groups, frequencies=shares)
+
+
+def fine(probabilities, labels=(0, 1, 2, 0), known=None) -> Answers:
     p = np.array(probabilities, np.float32)
-    return Answers(np.array(labels, np.uint8), p, ("cat", "dog", "ship"), OF_FINE, "categorical_crossentropy")
+    return Answers(described("model1", OF_FINE), np.array(labels, np.uint8), p, "categorical_crossentropy", known)
 
 
-def coarse(probabilities, labels=(0, 0, 1, 0), loss="categorical_crossentropy") -> Answers:
-    return Answers(
-        np.array(labels, np.uint8), np.array(probabilities, np.float32), ("animal", "vehicle"), OF_COARSE, loss
-    )
+def coarse(probabilities, labels=(0, 0, 1, 0), loss="categorical_crossentropy", known=None) -> Answers:
+    p = np.array(probabilities, np.float32)
+    return Answers(described("model2", OF_COARSE), np.array(labels, np.uint8), p, loss, known)
 
 
 # cat, dog (called a cat), ship, cat (called a ship, though cat + dog together are likelier)
@@ -113,7 +119,7 @@ def test_nll_ratio_is_one_for_a_model_that_knows_the_frequencies_alone():
         ({"model2": coarse([[0.5, math.nan]] * 4)}, "model2: the model's outputs are from nan to nan"),
         (
             {"model1": fine(FINE), "model2": coarse(COARSE[:3], (0, 0, 1))},
-            "model1 and model2: labels of different images or classes",
+            "model1 and model2: labels of different images",
         ),
     ],
 )
@@ -124,10 +130,11 @@ def test_answers_that_do_not_fit_their_task_are_one_line(answers, message):
 
 def test_galleries_are_led_by_the_surest():
     a, b = fine(FINE), coarse(COARSE)
-    assert evaluation.mistakes(a, 9).tolist() == [1, 3]  # 50 and 40 % sure
-    assert evaluation.mistakes(a, 1).tolist() == [1]
+    assert examples.mistakes(a, 9).tolist() == [1, 3]  # 50 and 40 % sure
+    assert examples.mistakes(a, 1).tolist() == [1]
     # Image 2: the less sure of the two is 50 % sure; image 4: 40 %.
-    assert evaluation.contradictions(a, b, evaluation.implied(a, b), 9).tolist() == [1, 3]
+    contradicted = evaluation.contradictions({"model1": a, "model2": b})["model2"]
+    assert examples.contradictions(a, b, contradicted, 9).tolist() == [1, 3]
 
 
 def test_tables_name_the_task_and_its_classes():
@@ -152,24 +159,24 @@ def test_a_model_with_one_answer_is_called_out():
     assert "contradiction_rate" not in verdict
 
 
-def test_nothing_is_implied_where_a_label_says_nothing_certain():
-    crossing = {"cat": "left", "dog": "right", "ship": "left"}
-    other = Answers(np.zeros(4, np.uint8), np.array(COARSE), ("left", "right"), crossing, "categorical_crossentropy")
-    assert evaluation.implied(coarse(COARSE), other) is None
-    assert evaluation.implied(other, fine(FINE)) is None
-    assert evaluation.implied(coarse(COARSE), coarse(COARSE)) is None
-    assert evaluation.implied(fine(FINE), other).tolist() == [0, 1, 0]
+def test_where_labels_are_missing_figures_are_of_the_known_and_contradictions_of_all():
+    known = np.array([True, False, True, False])
+    verdict = evaluation.judge({"model1": fine(FINE), "model2": coarse(COARSE, known=known)})
+    whole = evaluation.judge({"model1": fine(FINE), "model2": coarse(COARSE)})
+    of_known = evaluation.judge({"model2": coarse(np.array(COARSE)[known], (0, 1))})
+    assert verdict["tasks"] == {"model1": whole["tasks"]["model1"], "model2": of_known["tasks"]["model2"]}
+    assert verdict["contradiction_rate"] == whole["contradiction_rate"] == 0.5
+    derived = verdict["derived"]["model2"]
+    assert derived["contradiction_rate"] == 0.5
+    # Of the known images 1 and 3 model2 is right on both, the sums on the first alone.
+    assert (derived["acc"], derived["only_own"], derived["only_derived"]) == (0.5, 1, 0)
+    assert derived["agree"] == {"images": 2, "acc": 1, "from_acc": 1}
+    assert derived["contradict"] == {"images": 2, "acc": None, "from_acc": None}
+    tables = evaluation.tables({"model2": coarse(COARSE, known=known)})
+    assert sum(row["images"] for row in tables["confusion"]["model2"]) == 2
 
 
 PROBABILITIES = hnp.arrays(np.float64, (7, 4), elements=st.floats(0.01, 1)).map(lambda p: p / p.sum(1, keepdims=True))
-
-
-@given(PROBABILITIES)
-def test_group_sums_keep_the_total(p):
-    sums = evaluation.group_sums(p, np.array([0, 1, 0, 2]))
-    assert sums.shape == (7, 3)
-    np.testing.assert_allclose(sums.sum(axis=1), 1)
-    np.testing.assert_allclose(sums[:, 0], p[:, 0] + p[:, 2])
 
 
 @given(PROBABILITIES, st.integers(0, 2**32 - 1))
@@ -188,8 +195,8 @@ def test_the_parts_of_a_verdict_agree(p, q, labels):
     y = np.array(labels[:7])
     verdict = evaluation.judge(
         {
-            "fine": Answers(y, p, tuple("abcd"), of_fine, "categorical_crossentropy"),
-            "coarse": Answers(y % 2, q, ("x", "y"), of_coarse, "binary_crossentropy"),
+            "fine": Answers(described("fine", of_fine), y, p, "categorical_crossentropy"),
+            "coarse": Answers(described("coarse", of_coarse), y % 2, q, "binary_crossentropy"),
         }
     )
     derived, own = verdict["derived"]["coarse"], verdict["tasks"]["coarse"]

@@ -1,8 +1,9 @@
-"""Groups of classes become labels."""
+"""Groups of the values of a column become labels."""
 
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,28 +13,40 @@ from mtl.errors import UserError
 from mtl.tasks import grouping
 
 CLASSES = ("cat", "dog", "ship", "truck")
+ORDER = ("truck", "cat", "dog", "ship")
 
 
 def task(groups) -> Task:
     return Task(labels=groups, recipe="any")
 
 
+def column(values) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(values, pa.string())])
+
+
 def test_animal_is_0_and_vehicle_is_1_as_listed():
     groups = task({"animal": ("cat", "dog"), "vehicle": ("ship", "truck")})
-    of_class = grouping.group_classes("model2", groups, CLASSES)
-    assert of_class == {"cat": "animal", "dog": "animal", "ship": "vehicle", "truck": "vehicle"}
-    names = grouping.group_names(groups, CLASSES)
-    y = np.array([[3], [0], [1], [2]], np.uint8)
-    derived = grouping.derive(y, of_class, names)
-    assert derived.tolist() == [1, 0, 0, 1]
-    assert (derived.dtype, derived.shape) == (np.uint8, (4,))
+    spec, targets = grouping.derive("model2", groups, "class", {"train": column(ORDER)})
+    assert spec.groups == {"cat": "animal", "dog": "animal", "ship": "vehicle", "truck": "vehicle"}
+    assert (spec.names, spec.columns, spec.frequencies) == (("animal", "vehicle"), ("class",), (0.5, 0.5))
+    labels, known = targets["train"]
+    assert labels.tolist() == [1, 0, 0, 1]
+    assert (labels.dtype, labels.shape, known.all()) == (np.uint8, (4,), True)
 
 
 def test_null_means_the_classes_of_the_data_set():
-    own = task(None)
-    of_class = grouping.group_classes("model1", own, CLASSES)
-    y = np.array([[3], [0]], np.uint8)
-    assert grouping.derive(y, of_class, grouping.group_names(own, CLASSES)).tolist() == [3, 0]
+    spec, targets = grouping.derive("model1", task(None), "class", {"train": column(ORDER)})
+    assert spec.names == CLASSES
+    assert targets["train"].labels.tolist() == [3, 0, 1, 2]
+
+
+def test_a_gap_is_label_0_and_unknown():
+    splits = {"train": column(["a", "b", None, "b"]), "test": column([None, "b"])}
+    spec, targets = grouping.derive("t", task(None), "class", splits)
+    assert targets["train"].labels.tolist() == [0, 1, 0, 1]
+    assert targets["train"].known.tolist() == [True, True, False, True]
+    assert targets["test"].known.tolist() == [False, True]
+    assert spec.frequencies == pytest.approx((1 / 3, 2 / 3))
 
 
 @pytest.mark.parametrize(
@@ -45,7 +58,7 @@ def test_null_means_the_classes_of_the_data_set():
 )
 def test_classes_that_do_not_fit_are_named(groups, message):
     with pytest.raises(UserError) as caught:
-        grouping.group_classes("t", task(groups), CLASSES)
+        grouping.group_values("t", task(groups), CLASSES)
     assert message in str(caught.value)
 
 
@@ -53,7 +66,7 @@ def test_classes_that_do_not_fit_are_named(groups, message):
 def test_label_of_every_image_is_the_group_of_its_class(group_of, data):
     classes = tuple("abcdef")
     groups = {f"g{n}": tuple(c for c, g in zip(classes, group_of, strict=True) if g == n) for n in range(3)}
-    y = np.array(data.draw(st.lists(st.integers(0, 5), min_size=1)), np.uint8)[:, None]
-    of_class = grouping.group_classes("t", task(groups), classes)
-    derived = grouping.derive(y, of_class, grouping.group_names(task(groups), classes))
-    assert derived.tolist() == [group_of[index] for index in y.ravel()]
+    tested = data.draw(st.lists(st.sampled_from(classes), min_size=1))
+    splits = {"train": column(classes), "test": column(tested)}
+    _, targets = grouping.derive("t", task(groups), "class", splits)
+    assert targets["test"].labels.tolist() == [group_of[classes.index(name)] for name in tested]

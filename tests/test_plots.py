@@ -18,6 +18,7 @@ from mtl.data import paths
 from mtl.errors import UserError
 from mtl.evaluation import Answers, figures, gallery
 from mtl.networks import saving
+from mtl.tasks.spec import TaskSpec, read
 
 KINDS = ("confusion", "per_class", "reliability")
 
@@ -113,20 +114,24 @@ def test_the_run_in_mlflow_has_the_same_figures(done):
     assert metrics["derived.model2.agree.images"] + metrics["derived.model2.contradict.images"] == 40
 
 
+def described(name: str, groups: dict[str, str]) -> TaskSpec:
+    names = tuple(dict.fromkeys(groups.values()))
+    shares = (1 / len(names),) * len(names)
+    return TaskSpec(name=name, columns=("class",), names=names, groups=groups, frequencies=shares)
+
+
 def of_two_models() -> tuple[dict[str, Answers], np.ndarray, list[str]]:
     """Three images: fine is wrong on the last, coarse on the second."""
     fine = Answers(
+        described("fine", {"cat": "cat", "$dog$": "$dog$", "ship": "ship"}),
         np.array([0, 1, 2]),
         np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.6, 0.2, 0.2]]),
-        ("cat", "$dog$", "ship"),
-        {"cat": "cat", "$dog$": "$dog$", "ship": "ship"},
         "categorical_crossentropy",
     )
     coarse = Answers(
+        described("coarse", {"cat": "animal", "$dog$": "animal", "ship": "vehicle"}),
         np.array([0, 0, 1]),
         np.array([[0.9, 0.1], [0.25, 0.75], [0.0, 1.0]]),
-        ("animal", "vehicle"),
-        {"cat": "animal", "$dog$": "animal", "ship": "vehicle"},
         "categorical_crossentropy",
     )
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
@@ -165,18 +170,19 @@ def test_a_model_is_read_for_its_own_task_alone(done, tmp_path):
     import keras
 
     path, shape = done.root / "models/model2.keras", (12, 12, 3)
-    assert saving.read_for(("animal", "vehicle"), shape, path).output_shape == (None, 2)
+    task = read(done.root / "data/labels/model2/task.json")
+    assert saving.read_for(task, shape, path).output_shape == (None, 2)
     for classes in (("vehicle", "animal"), ("yes", "no"), CIFAR10):
-        with pytest.raises(UserError, match=r"tells animal, vehicle apart with 2 outputs and the labels are "):
-            saving.read_for(classes, shape, path)
+        with pytest.raises(UserError, match=r"tells animal, vehicle apart and the labels are "):
+            saving.read_for(described("model2", {name: name for name in classes}), shape, path)
     with pytest.raises(UserError, match=r"takes images \(12, 12, 3\), these are \(32, 32, 3\)"):
-        saving.read_for(("animal", "vehicle"), (32, 32, 3), path)
+        saving.read_for(task, (32, 32, 3), path)
     with pytest.raises(UserError, match=r"gone.keras is missing: run `dvc repro`"):
-        saving.read_for(("animal", "vehicle"), shape, tmp_path / "gone.keras")
+        saving.read_for(task, shape, tmp_path / "gone.keras")
     foreign = tmp_path / "foreign.keras"
     keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(2)]).save(foreign)
-    with pytest.raises(UserError, match="does not say which classes"):
-        saving.read_for(("animal", "vehicle"), shape, foreign)
+    with pytest.raises(UserError, match="does not say which task"):
+        saving.read_for(task, shape, foreign)
 
 
 def test_another_tasks_model_is_one_line_and_the_last_verdict_stays(done, tmp_path):

@@ -59,16 +59,16 @@ def data(path: Path | str, **changes) -> Data:
     return Data(**({"source": "tfrecord", "path": str(path), "validation": 0} | changes))
 
 
-def images(path: Path, split: str, cache: int = 0) -> shards.Images:
+def images(path: Path, split: str, cache: int = 0) -> shards.ShardedImages:
     """The images of one split of the shards in `path`."""
     found = tfrecord.load(data(path))
     parts = found.manifest.splits[split].shards
     counts = tuple(part.records for part in parts)
     files, digests = (tuple(f(part) for part in parts) for f in (lambda p: str(path / p.file), lambda p: p.sha256))
-    return shards.Images(files, counts, np.arange(sum(counts)), found.shape[:2], None, digests, cache)
+    return shards.ShardedImages(files, counts, np.arange(sum(counts)), found.shape[:2], None, digests, cache)
 
 
-def names(found: shards.Images) -> list[str]:
+def names(found: shards.ShardedImages) -> list[str]:
     import tensorflow as tf
 
     records = tf.data.TFRecordDataset(list(found.files), "GZIP").as_numpy_iterator()
@@ -232,10 +232,10 @@ def test_what_is_no_image_is_discarded_with_the_reason_and_a_count(tmp_path, ten
     # The rest is decoded as the source `folder` does it: upright, RGB, 8 bits.
     counts = (manifest.splits["train"].count,)
     file = str(tmp_path / "out" / manifest.splits["train"].shards[0].file)
-    named = names(shards.Images((file,), counts, np.arange(4), (4, 4), None, ("",), 0))
+    named = names(shards.ShardedImages((file,), counts, np.arange(4), (4, 4), None, ("",), 0))
     for place, name in enumerate(named):
         expected = folder.decode(content[name], name)[0]
-        one = shards.Images((file,), counts, np.array([place]), expected.shape[:2], None, ("",), 0)
+        one = shards.ShardedImages((file,), counts, np.array([place]), expected.shape[:2], None, ("",), 0)
         assert (one[0] == expected).all()
 
 
@@ -622,8 +622,8 @@ def test_a_csv_of_images_of_mixed_sizes_goes_through_the_whole_dag(fresh, tmp_pa
 
     project.edit(pets)
     project.run("dvc", "repro", "-q")
-    raw = sorted(file.name for file in (project.root / "data/raw").iterdir())
-    assert raw == ["dataset.json", "manifest.json", "shards.json", "validation.npy", "y_test.npy", "y_train.npy"]
+    raw = sorted(file.name for file in (project.root / "data/raw").glob("*/*"))
+    assert raw == ["columns.parquet", "dataset.json", "manifest.json", "shards.json"]
     verdict = json.loads((project.root / "metrics/main_evaluate.json").read_text())
     assert set(verdict["tasks"]) == {"model1", "barks"}
     assert verdict["tasks"]["model1"]["acc"] > 0.5

@@ -233,10 +233,10 @@ def test_a_study_of_other_data_or_tasks_is_left_out(there):
     assert "study" not in found
     assert "it has no task night" in note
     write("study", STUDY)
-    Path("data/raw").mkdir(parents=True)
-    dataset = {"name": "drawings", "source": "generated", "official": False, "classes": [], "encoding": "drawn"}
+    Path("data/raw/columns").mkdir(parents=True)
+    dataset = {"name": "drawings", "source": "generated", "official": {}, "columns": {}, "encoding": "drawn"}
     sizes = {"train": 1, "validation": 1, "test": 1, "shape": [8, 8, 3]}
-    Path("data/raw/dataset.json").write_text(json.dumps(dataset | sizes))
+    Path("data/raw/columns/dataset.json").write_text(json.dumps(dataset | sizes))
     found, (note,) = sections(markdown=False)
     assert "study" not in found
     assert "it is about photos, and data/raw holds drawings" in note

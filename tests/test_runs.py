@@ -93,10 +93,10 @@ def test_a_version_leads_back_to_the_raw_images(registered):
     assert [(len(line) - len(line.lstrip()), line.split()[0]) for line in said] == [
         (0, "model2@champion"),
         (2, "data/labels/model2"),
-        (4, "data/raw"),
+        (4, "data/raw/columns"),
         (6, "data/external"),
         (4, "data/tasks.json"),
-        (2, "data/raw"),
+        (2, "data/raw/images"),
         (4, "data/external"),
     ]
     assert " of derive_labels, commit " in said[1]
@@ -105,7 +105,13 @@ def test_a_version_leads_back_to_the_raw_images(registered):
 def test_the_joint_version_leads_to_the_run_of_every_model(registered):
     said = mtl(registered, runs.command, "--tree", "joint/1").splitlines()
     read = {line.split()[0]: line for line in said if line.startswith("  ") and line[2] != " "}
-    assert set(read) == {"data/raw", "data/labels", "models/model1.keras", "models/model2.keras"}
+    assert set(read) == {
+        "data/raw/columns",
+        "data/raw/images",
+        "data/labels",
+        "models/model1.keras",
+        "models/model2.keras",
+    }
     found = rows(registered)
     for path, line in read.items():
         assert f"<- run {found[path]['run'][:8]} of " in line

@@ -16,15 +16,16 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from images import CIFAR10, batches, pixels, serving, tree, write_tar, write_tree
-from mtl.sources.images import LoadedImages
+from images import CIFAR10, batches, classes, labels, pixels, serving, tree, write_tar, write_tree
 
 from mtl import sources
 from mtl.config.params import Data
 from mtl.errors import UserError
 from mtl.sources import cifar10, official, pickles, trees
+from mtl.sources.loaded import Loaded
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+OFFICIAL = {"train": "all", "test": "all"}
 LABELS = np.arange(12) % 10
 PICTURES = np.stack([pixels(seed, 32, 32) for seed in range(12)])
 BATCHES = batches(PICTURES, LABELS)
@@ -57,7 +58,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def load(path: Path | str, size: int | None = None) -> LoadedImages:
+def load(path: Path | str, size: int | None = None) -> Loaded:
     return sources.load(Data(source="cifar10", path=str(path), size=size, validation=0), 0)
 
 
@@ -106,15 +107,17 @@ def test_the_official_copy_is_known_by_its_bytes(archive: Path, tmp_path: Path, 
         "renamed": tmp_path / "my.tgz",
     }[place]
     images = load(path)
-    assert (images.name, images.encoding, images.official, images.classes) == ("CIFAR-10", "raw", True, CIFAR10)
-    assert np.array_equal(images.x_train, PICTURES[:10]) and np.array_equal(images.x_test, PICTURES[10:])
-    assert images.y_train.tolist() == LABELS[:10, None].tolist() and images.y_train.dtype == np.uint8
+    assert (images.name, images.encoding, images.official, classes(images)) == ("CIFAR-10", "raw", OFFICIAL, CIFAR10)
+    assert np.array_equal(images.images["train"], PICTURES[:10]) and np.array_equal(
+        images.images["test"], PICTURES[10:]
+    )
+    assert labels(images, "train").tolist() == LABELS[:10].tolist()
 
 
 def test_resized_it_is_no_longer_official(archive: Path) -> None:
     images = load(archive, size=16)
-    assert images.x_train.shape == (10, 16, 16, 3) and images.x_test.shape == (2, 16, 16, 3)
-    assert (images.name, images.official) == ("CIFAR-10", False)
+    assert images.images["train"].shape == (10, 16, 16, 3) and images.images["test"].shape == (2, 16, 16, 3)
+    assert (images.name, images.official) == ("CIFAR-10", {})
     assert load(archive, size=32).official
 
 
@@ -197,7 +200,9 @@ def test_a_damaged_batch_is_never_official(archive: Path, tmp_path: Path, data: 
     except UserError as error:
         assert str(path) in str(error)
     else:  # bytes of the pickle that mean the same
-        assert np.array_equal(images.x_train, PICTURES[:10]) and np.array_equal(images.y_test[:, 0], LABELS[10:])
+        assert np.array_equal(images.images["train"], PICTURES[:10]) and np.array_equal(
+            labels(images, "test"), LABELS[10:]
+        )
 
 
 # --- copies as image files
@@ -212,8 +217,8 @@ def test_a_copy_as_image_files_is_never_called_official(
     root = tmp_path / "external"
     path = write_tree(root, files) if form == "folder" else write_tar(root / form, files).parent
     images = load(path)
-    assert (images.encoding, images.official, images.classes) == (encoding, False, CIFAR10)
-    assert images.y_test.tolist() == [[label] for label in range(10)]
+    assert (images.encoding, images.official, classes(images)) == (encoding, {}, CIFAR10)
+    assert labels(images, "test").tolist() == list(range(10))
     assert images.name == f"CIFAR-10, {name} copy, 30 of 60,000 images"
     monkeypatch.setattr(cifar10, "IMAGES", 30)
     assert load(path).name == f"CIFAR-10, {name} copy"
@@ -237,7 +242,7 @@ def test_the_cache_of_keras_is_used_where_there_is_no_copy(archive: Path, cache:
     (archive.parent / ".gitignore").write_text("*")
     assert cifar10.find_local(str(archive.parent)) == cached
     images = load(archive.parent)
-    assert images.official and np.array_equal(images.x_train, PICTURES[:10])
+    assert images.official and np.array_equal(images.images["train"], PICTURES[:10])
 
 
 def test_a_copy_of_ones_own_goes_before_the_cache(archive: Path, cache: Path) -> None:
@@ -298,11 +303,11 @@ def test_a_download_is_checked_kept_and_loaded(
     tmp_path: Path, cache: Path, keras_from: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many images as Keras expects, all of one colour, served and held for the official ones."""
-    images, labels = np.full((60_000, 32, 32, 3), 7, np.uint8), np.arange(60_000) % 10
-    content = write_tar(tmp_path / "served.tgz", batches(images, labels)).read_bytes()
+    images, numbers = np.full((60_000, 32, 32, 3), 7, np.uint8), np.arange(60_000) % 10
+    content = write_tar(tmp_path / "served.tgz", batches(images, numbers)).read_bytes()
     monkeypatch.setattr(official, "ARCHIVE_SHA256", hashlib.sha256(content).hexdigest())
     monkeypatch.setattr(official, "ARCHIVE_BYTES", len(content))
-    arrays = (images[:50_000], labels[:50_000], images[50_000:], labels[50_000:])
+    arrays = (images[:50_000], numbers[:50_000], images[50_000:], numbers[50_000:])
     for name, array in zip(("x_train", "y_train", "x_test", "y_test"), arrays, strict=True):
         array = array if array.ndim == 4 else array.astype(np.uint8)[:, None]
         monkeypatch.setitem(official.ARRAYS_MD5, name, official.npy_md5(array))
@@ -311,8 +316,8 @@ def test_a_download_is_checked_kept_and_loaded(
         first = load(tmp_path / "external")
     again = load(tmp_path / "external")  # the server is gone
     for loaded in (first, again):
-        assert loaded.official and loaded.x_train.shape == (50_000, 32, 32, 3)
-        assert loaded.y_test[:, 0].tolist() == labels[50_000:].tolist()
+        assert loaded.official and loaded.images["train"].shape == (50_000, 32, 32, 3)
+        assert labels(loaded, "test").tolist() == numbers[50_000:].tolist()
 
 
 def test_a_server_that_says_nothing(tmp_path: Path, keras_from: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,12 @@ import pytest
 from click.testing import CliRunner
 from conftest import ROOT
 from images import encoded, pixels, tree, write_tree
-from mtl.sources.images import LoadedImages
 
 from mtl.commands import convert
 from mtl.config import params
 from mtl.data import shards
 from mtl.sources import duplicates
+from mtl.sources.loaded import Loaded, class_column
 from mtl.stages import load_data
 
 FILES = tree(train=4, test=2)
@@ -59,10 +59,10 @@ def test_what_is_held_out_is_compared_too(
 
 def test_images_without_files_are_named_by_their_number() -> None:
     x = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), np.uint8)
-    y = np.uint8([[0], [1], [0], [1], [0], [1]])
+    y = class_column(np.uint8([0, 1, 0, 1, 0, 1]), ("a", "b"))
     x[5], x[2] = x[1], x[3]
     found = duplicates.find_loaded(
-        LoadedImages("some", ("a", "b"), x[:4], y[:4], x[4:], y[4:], "raw"), np.array([], int)
+        Loaded("some", "raw", {"train": x[:4], "test": x[4:]}, {"train": y[:4], "test": y[4:]})
     )
     assert (found.splits, found.classes) == (1, 1)
     assert found.first == {"splits": ("train image 1", "test image 1"), "classes": ("train image 2", "train image 3")}
@@ -87,7 +87,7 @@ def test_convert_counts_them_and_load_data_says_it_again(
     assert TEST in found.first["splits"] and {found.first["classes"][0], found.first["classes"][1]} == {TRAIN, OTHER}
     assert said_by_load_data({"source": "tfrecord", "path": "shards"}, capsys) == [line]
     # What is said of the images is not what is trained from.
-    assert "duplicates" not in json.loads((tmp_path / "data/raw/manifest.json").read_text())
+    assert "duplicates" not in json.loads((tmp_path / "data/raw/images/manifest.json").read_text())
     manifest = tmp_path / "shards/manifest.json"
     manifest.write_text(json.dumps({k: v for k, v in json.loads(manifest.read_text()).items() if k != "duplicates"}))
     (line,) = said_by_load_data({"source": "tfrecord", "path": "shards"}, capsys)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import ROOT
 from hypothesis import given
@@ -17,6 +19,9 @@ from mtl import files
 from mtl.data import paths, store
 from mtl.errors import UserError
 from mtl.networks import saving
+from mtl.tasks import columns
+from mtl.tasks.spec import TaskSpec
+from mtl.tasks.targets import Targets
 from mtl.training import leftovers
 
 
@@ -101,7 +106,7 @@ def test_json_and_csv_are_the_same_bytes_whatever_the_order(tmp_path):
     [
         (["src/train.py"], "usage: python src/train.py <task>"),
         (["src/train.py", "model9"], "error: params.yaml: there is no task 'model9'; known: model1, model2"),
-        (["src/derive_labels.py"], "error: data/raw/dataset.json is missing: run `dvc repro`"),
+        (["src/derive_labels.py"], "error: data/raw/columns/dataset.json is missing: run `dvc repro`"),
     ],
 )
 def test_a_stage_run_by_hand_says_what_is_missing(tmp_path, command, line):
@@ -114,12 +119,87 @@ def test_a_stage_run_by_hand_says_what_is_missing(tmp_path, command, line):
     assert said.startswith(line)
 
 
-def test_nothing_of_another_source_survives_in_data_raw(tmp_path, monkeypatch):
+WRITE_COLUMNS = """
+import pyarrow as pa
+from mtl import files
+from mtl.data import paths, store
+from mtl.tasks import columns
+table = columns.join({split: pa.table({"class": ["a", None, "b"], "size": [1, 2, 3]}) for split in columns.SPLITS})
+files.write_parquet(paths.COLUMNS / store.COLUMNS, table)
+"""
+
+
+def table(**counts: int) -> pa.Table:
+    return columns.join(
+        {split: pa.table({"class": pa.array(["a"] * counts.get(split, 0), pa.string())}) for split in columns.SPLITS}
+    )
+
+
+def dataset(**counts: int) -> store.Dataset:
+    about = {"name": "t", "source": "folder", "official": {}, "encoding": "png", "shape": (2, 2, 3)}
+    return store.Dataset(
+        **about, columns={"class": "text"}, **{split: counts.get(split, 0) for split in columns.SPLITS}
+    )
+
+
+def content(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_nothing_of_another_source_or_version_survives_in_data_raw(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    dataset = store.Dataset("t", "folder", False, ("a",), "png", 1, 0, 1, (2, 2, 3))
-    (paths.RAW / "old").mkdir(parents=True)
-    (paths.RAW / paths.SHARDS).write_text("{}")
-    store.write_raw(dataset, {"x_test": np.zeros((1, 2, 2, 3), np.uint8)})
-    assert sorted(path.name for path in paths.RAW.iterdir()) == ["dataset.json", "x_test.npy"]
-    store.write_raw(dataset, {}, {paths.SHARDS: {}})
-    assert sorted(path.name for path in paths.RAW.iterdir()) == ["dataset.json", "shards.json"]
+    (paths.IMAGES / "old").mkdir(parents=True)
+    (paths.IMAGES / paths.SHARDS).write_text("{}")
+    for name in ("x_train.npy", "dataset.json", "validation.npy"):  # where the last version wrote them
+        (paths.RAW / name).write_text("old")
+    store.write_raw(dataset(test=1), table(test=1), {"test": np.zeros((1, 2, 2, 3), np.uint8)})
+    of_columns = ["columns/columns.parquet", "columns/dataset.json"]
+    assert content(paths.RAW) == [*of_columns, "images/x_test.npy"]
+    assert (store.read_dataset(), store.read_columns("test").num_rows) == (dataset(test=1), 1)
+    store.write_raw(dataset(test=1), table(test=1), {}, {paths.SHARDS: {}})
+    assert content(paths.RAW) == [*of_columns, "images/shards.json"]
+
+
+def test_a_dataset_of_another_version_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files.write_json(paths.DATASET, {"name": "t", "classes": ["a"], "shape": [2, 2, 3]})
+    with pytest.raises(UserError, match=r"dataset.json: .+ `dvc repro`") as caught:
+        store.read_dataset()
+    assert "\n" not in str(caught.value)
+
+
+def test_columns_are_the_same_bytes_in_every_process(tmp_path):
+    written = []
+    for seed in ("1", "2"):
+        (tmp_path / seed).mkdir()
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", WRITE_COLUMNS], cwd=tmp_path / seed, env=environment, check=True)
+        written.append((tmp_path / seed / paths.COLUMNS / store.COLUMNS).read_bytes())
+    assert written[0] == written[1]
+
+
+def test_examples_are_those_whose_labels_are_known_for_all_tasks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    store.write_raw(dataset(test=4), table(test=4), {"test": images})
+    full, gaps = np.ones(4, bool), np.array([True, False, True, True])
+    labels = np.array([0, 0, 1, 1], np.uint8)
+    for name, known in (("whole", full), ("gaps", gaps)):
+        about = {"columns": ("class",), "names": ("x", "y"), "groups": {"a": "x", "b": "y"}, "frequencies": (0.5, 0.5)}
+        store.write_targets(TaskSpec(name=name, **about), {"test": Targets(labels, known)})
+    assert content(paths.LABELS) == [
+        "gaps/known_test.npy",
+        "gaps/task.json",
+        "gaps/y_test.npy",
+        "whole/task.json",
+        "whole/y_test.npy",
+    ]
+    assert store.labelled_tasks() == ["gaps", "whole"]
+    assert len(store.read_examples("test", "whole").images) == 4
+    one = store.read_examples("test", "gaps")
+    assert (one.images[:, 0, 0, 0].tolist(), one.labels.tolist()) == ([0, 2, 3], [0, 1, 1])
+    both = store.read_examples("test", "whole", "gaps")
+    assert (both.images[:, 0, 0, 0].tolist(), both.labels.tolist()) == ([0, 2, 3], [[0, 0], [1, 1], [1, 1]])
+    files.write_array(paths.LABELS / "whole" / "y_test.npy", labels[:3])
+    with pytest.raises(UserError, match="data/labels/whole"):
+        store.read_examples("test", "whole")

@@ -126,8 +126,7 @@ def test_both_models_are_judged_together_and_a_grid_ends_with_its_points(project
 @pytest.mark.slow
 def test_at_the_end_of_its_time_a_study_stops_and_goes_on_later(project: Project):
     declare(project, parameters=[RATE], max_trials=2, images_per_epoch=60)
-    for name in ("x_test", "y_test"):  # the test images are not opened
-        (project.root / f"data/raw/{name}.npy").unlink()
+    (project.root / "data/raw/images/x_test.npy").unlink()  # the test images are not opened
     stopped = project.run("mtl", "tune", "model1", "--timeout", "0.001", check=False)
     assert stopped.returncode == 1
     assert "Traceback" not in stopped.stdout + stopped.stderr

@@ -73,7 +73,7 @@ def project(tmp_path, monkeypatch) -> Path:
     """A root with params.yaml and files in the place of the images."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", tmp_path)
-    for name in ("raw/x_train", "raw/validation", "labels/model1/y_train", "labels/model2/y_train"):
+    for name in ("raw/images/x_train", "raw/images/x_validation", "labels/model1/y_train", "labels/model2/y_train"):
         (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / f"{name}.npy").write_bytes(name.encode())
     declare(early_stopping="none", max_trials=12)
