@@ -29,6 +29,7 @@ from mtl.records import conversion
     metavar="COLUMN=TYPE",
     help="Type of a column, repeatable: text, integer, number or boolean. Default: inferred.",
 )
+@click.option("--keep-order", is_flag=True, help="Write the images in the order of INPUT. Default: mixed.")
 @click.option("--force", is_flag=True, help="First remove the shards that are in OUTPUT.")
 def command(
     arguments: tuple[str, ...],
@@ -41,6 +42,7 @@ def command(
     image: str | None,
     missing: tuple[str, ...],
     types: tuple[str, ...],
+    keep_order: bool,
     force: bool,
 ) -> None:
     """Convert images to sharded, compressed TFRecords with a manifest, for `data.source: tfrecord`.
@@ -66,7 +68,7 @@ def command(
     images = rows.hold_out(rows.read(source, image, missing, _types(types)), validation, seed, source, stratify)
     from mtl.records import pipeline
 
-    pipeline.run(rows.plan(images, records), name or rows.name_data_set(source), folder, flags)
+    pipeline.run(rows.plan(images, records, keep_order), name or rows.name_data_set(source), folder, flags)
     conversion.inspect(folder)
 
 

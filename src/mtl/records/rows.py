@@ -179,14 +179,16 @@ def hold_out(images: Rows, count: int, seed: int, source: str, stratify: str | N
     return Rows(images.columns, rows)
 
 
-def plan(images: Rows, records: int) -> list[Plan]:
-    """Plan shards of up to `records` images, in each split in the order of a hash of the images' names."""
+def plan(images: Rows, records: int, keep_order: bool = False) -> list[Plan]:
+    """Plan shards of up to `records` images, in each split in the order of a hash of their names, or of `images`."""
     plans = []
     for name in SPLITS:
-        shuffled = sorted((row for row in images.rows if row.split == name), key=_hash)
-        count = math.ceil(len(shuffled) / records)
+        rows = [row for row in images.rows if row.split == name]
+        if not keep_order:
+            rows.sort(key=_hash)
+        count = math.ceil(len(rows) / records)
         for number in range(count):
-            part = shuffled[number * len(shuffled) // count : (number + 1) * len(shuffled) // count]
+            part = rows[number * len(rows) // count : (number + 1) * len(rows) // count]
             plans.append(Plan(f"{name}-{number:05d}-of-{count:05d}.tfrecord.gz", name, images.columns, part))
     return plans
 

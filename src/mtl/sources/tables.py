@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ def read(
             head = data.split(b"\n", 1)[0]
             delimiter = max(",;\t", key=lambda mark: head.count(mark.encode()))
             kinds = {column: arrow[kind] for column, kind in (types or {}).items()}
-            options = csv.ConvertOptions(kinds, null_values=list(missing), strings_can_be_null=True)
+            options = csv.ConvertOptions(column_types=kinds, null_values=list(missing), strings_can_be_null=True)
             parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
             table = csv.read_csv(pa.BufferReader(data), parse_options=parse, convert_options=options)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
@@ -61,7 +62,11 @@ def read(
     found = image or next((names[key] for key in _IMAGE if key in names), None)
     if found not in table.column_names:
         raise UserError(f"{name}: no column of images; it has {', '.join(table.column_names)}")
-    files = [str(value or "") for value in table[found].to_pylist()]
+    if len({column.strip().lower() for column in table.column_names}) < table.num_columns:
+        raise UserError(f"{name}: a column is there twice: {', '.join(table.column_names)}")
+    files = [str(value or "").strip() for value in table[found].to_pylist()]
+    if "" in files:
+        raise UserError(f"{name}: row {files.index('') + 1}: no path in the column {found!r}")
     if not files:
         raise UserError(f"{name}: no images in it, only the names of the columns")
     split = next((names[key] for key in _SPLIT if key in names), None)
@@ -74,4 +79,9 @@ def read(
         splits = [_SPLITS[value.lower()] for value in values]
     rest = table.drop_columns([column for column in (found, split) if column])
     fields = [pa.field(f.name, pa.string() if pa.types.is_null(f.type) else f.type) for f in rest.schema]
-    return Table(files, splits, rest.cast(pa.schema(fields)))
+    rest = rest.cast(pa.schema(fields))
+    for index, field in enumerate(fields):
+        if pa.types.is_string(field.type):
+            texts = (text and unicodedata.normalize("NFC", text) for text in rest[field.name].to_pylist())
+            rest = rest.set_column(index, field, pa.array(texts, pa.string()))
+    return Table(files, splits, rest)
