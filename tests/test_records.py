@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -11,10 +12,12 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from conftest import CIFAR10, write_images
@@ -22,12 +25,15 @@ from images import encoded, pixels, tree, write_tar, write_tree
 from PIL import ExifTags, Image
 
 from mtl.commands.convert import command
-from mtl.config.params import Data, Hardware
+from mtl.config.params import Data, Hardware, Task
 from mtl.config.recipes import Augmentation, Recipe, Sgd
-from mtl.data import remote, shards
+from mtl.data import paths, remote, shards, store
 from mtl.errors import UserError
+from mtl.files import md5
 from mtl.records import encoding, rows
-from mtl.sources import decoding, folder, tfrecord
+from mtl.sources import decoding, folder, tables, tfrecord
+from mtl.tasks import grouping
+from mtl.tasks.columns import SPLITS, Split
 
 HERE = "--direct_running_mode=in_memory"  # Beam in this process
 NONE = shards.Discarded(count=0, files=(), reasons={})
@@ -99,7 +105,7 @@ def test_records_hold_the_keys_and_the_pixels_that_the_files_have(converted):
         "image_width": 12,
         "image_channels": 3,
         "image_encoding": b"png",
-        "label": sorted(CIFAR10).index(label),
+        "class": label.encode(),
         "split": b"TEST",
     }
 
@@ -222,7 +228,7 @@ def test_what_is_no_image_is_discarded_with_the_reason_and_a_count(tmp_path, ten
     rows = [("TRAIN", name, "b" if name == "a.jpg" else "a, or not") for name in [*content, "gone.png"]]
     output = convert(write_csv(tmp_path / "all.csv", rows), tmp_path / "out")
     manifest = shards.read_manifest(str(tmp_path / "out"))
-    assert manifest.splits["train"].classes == {"a, or not": 3, "b": 1}
+    assert (manifest.splits["train"].count, manifest.splits["train"].known) == (4, {"label": 4})
     assert (manifest.encoding, manifest.height, manifest.width) == ("mixed", (4, 6), (4, 4))
     assert manifest.discarded.count == 3
     assert manifest.discarded.reasons == {"cannot be read": 1, "not a whole image": 2}
@@ -242,15 +248,15 @@ def test_what_is_no_image_is_discarded_with_the_reason_and_a_count(tmp_path, ten
 @pytest.mark.parametrize(
     ("rows", "header", "message"),
     [
-        ([("TRAIN", "a.png", "cat")], "split,uri,label", "no column 'image_uri'; the first line must be split,image_"),
-        ([("TRIAN", "a.png", "cat")], "split,image_uri,label", "line 2: split 'TRIAN': unknown; use one of TRAIN, VAL"),
-        ([("TRAIN", "", "cat")], "split,image_uri,label", "line 2: image_uri is empty"),
-        ([("TRAIN", "a.png", "")], "split,image_uri,label", "line 2: label is empty"),
-        ([("TRAIN", "ftp://me:pass@host/a", "cat")], "split,image_uri,label", "line 2: 'ftp://***@host/a' has a passw"),
-        ([("TRAIN", "a.png")], "split,image_uri,label", "line 2: label is empty"),
-        ([], "split,image_uri,label", "no images in it"),
-        ([("TRAIN", "a.png", "cat")], "split,image_uri,label", "one class only, 'cat'"),
-        ([("TRAIN", "a.png", "cat, black", "?")], "split,image_uri,label", "line 2: 4 cells for 3 columns"),
+        ([("TRAIN", "a.png", "cat")], "split,what,label", "what"),
+        ([("TRIAN", "a.png", "cat")], "split,image_uri,label", "'TRIAN'"),
+        ([("TRAIN", "", "cat")], "split,image_uri,label", "image_uri"),
+        ([("a.png", "cat")], "image_uri,label", "split"),
+        ([("TRAIN", "a.png", "3")], "split,image_uri,image_width", "image_width"),
+        ([("TRAIN", "a.png")], "split,image_uri", "add one"),
+        ([("TRAIN", "ftp://me:pass@host/a", "cat")], "split,image_uri,label", "row 1: 'ftp://***@host/a' has a passw"),
+        ([], "split,image_uri,label", "no rows"),
+        ([("TRAIN", "a.png", "cat, black", "?")], "split,image_uri,label", "4"),
         ([("TRAIN", name, name) for name in "ab"], "split,image_uri,label", "none of the images could be read; see"),
     ],
 )
@@ -262,28 +268,102 @@ def test_a_csv_that_does_not_do_is_one_line(tmp_path, rows, header, message):
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
-def test_a_csv_is_read_in_any_case_and_order_and_what_is_not_read_is_named(tmp_path, tensorflow):
-    write_tree(tmp_path, {f"{name}.png": encoded(pixels(seed)) for seed, name in enumerate("abc")})
-    rows = [
-        ("a.png", "4", "cat", "x", "TRAIN"),
-        ("b.png", "4", "dog", "y", "Train"),
-        ("c.png", "4", "dog", "z", "test"),
-    ]
-    source = write_csv(tmp_path / "x.csv", rows, "Image_URI,width, LABEL,Note,Split")
-    done = CliRunner().invoke(command, [str(source), str(tmp_path / "out"), HERE], catch_exceptions=False)
-    assert shards.read_manifest(str(tmp_path / "out")).splits["train"].classes == {"cat": 1, "dog": 1}
-    (note,) = [line for line in done.stderr.splitlines() if "columns" in line]
-    assert "x.csv" in note and "2 columns" in note and "width, Note" in note
+def five_columns(root: Path) -> Path:
+    """A table with gaps in each of five columns, and its images: 24 of train, 6 of validation, 12 of test."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for split, count in (("TRAIN", 24), ("VAL", 6), ("test", 12)):
+        for number in range(count):
+            name = f"{split}-{number}.png"
+            (root / name).write_bytes(encoded(rng.integers(0, 256, (8, 8, 3), np.uint8)))
+            kind = (number + number // 4) % 3
+            gaps = [(number + place) % 5 == 3 for place in range(5)]
+            values = ("=1+1", "Käse 🧀", "tea, green")[kind], -kind, (0.1, 1e-300, 1 / 3)[kind], kind == 1, f"s{kind}"
+            rows.append((name, split, *("" if gap else str(value) for gap, value in zip(gaps, values, strict=True))))
+    return write_csv(root / "x.csv", rows, "Image_URI,ML_Use,Größe der Portion,count,weight,sweet,sender")
 
 
-def test_rows_and_columns_that_are_there_twice_are_counted_and_named(tmp_path, capsys):
-    lines = ["split,image_uri,label,Label", "TRAIN,a.png,?,cat", "TRAIN,b.png,?,dog", "train,a.png,?,cat"]
-    (tmp_path / "x.csv").write_text("\n".join([*lines, "TRAIN,a.png,?,dog", "TRAIN,b.png,?,dog"]))
+def test_records_carry_all_columns_of_a_table_with_their_types_and_gaps(tmp_path, tensorflow):
+    source = five_columns(tmp_path)
+    output = convert(source, tmp_path / "out", "--records-per-shard", "10")
+    expected = tables.read(source.read_bytes(), str(source))
+    records = tfrecord.load(data(tmp_path / "out"))
+    types = {"Größe der Portion": "text", "count": "integer", "weight": "number", "sweet": "boolean", "sender": "text"}
+    assert list(records.manifest.types.items()) == list(types.items())
+    assert all(name in output for name in types)
+    for split, part in records.columns.items():
+        assert part.schema.equals(expected.columns.schema)
+        wanted = images(tmp_path / "out", split)
+        places = [expected.files.index(name) for name in names(wanted)]
+        assert part.to_pylist() == expected.columns.take(places).to_pylist()
+        assert all(column.null_count for column in part.columns)
+    # What a reader of tf.train.Example gets: a number as text, which has all its bits; a gap as no value.
+    import tensorflow as tf
+
+    first = next(iter(tf.data.TFRecordDataset(list(images(tmp_path / "out", "train").files), "GZIP"))).numpy()
+    feature = tf.train.Example.FromString(first).features.feature
+    row = {name: [] if value is None else [value] for name, value in records.columns["train"].to_pylist()[0].items()}
+    assert list(feature["count"].int64_list.value) == row["count"]
+    assert [float(value) for value in feature["weight"].bytes_list.value] == row["weight"]
+
+
+def derived(folder: Path, splits: Mapping[Split, pa.Table], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The md5 of all files of data/labels, of a task for each column."""
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for number, column in enumerate(splits["train"].column_names):
+        task = Task(column=column, recipe="compact")
+        parts = {split: table[column] for split, table in splits.items()}
+        store.write_targets(*grouping.derive(f"task{number}", task, column, parts))
+    return {str(path): md5(path) for path in sorted(paths.LABELS.rglob("*.*"))}
+
+
+def test_labels_from_records_are_those_from_the_table(tmp_path, tensorflow, monkeypatch):
+    source = five_columns(tmp_path)
+    table = tables.read(source.read_bytes(), str(source))
+    splits = {split: table.columns.filter(pa.array([part == split for part in table.splits])) for split in SPLITS}
+    expected = derived(tmp_path / "table", splits, monkeypatch)
+    convert(source, tmp_path / "out", "--records-per-shard", "10", "--keep-order")
+    assert derived(tmp_path / "records", tfrecord.load(data(tmp_path / "out")).columns, monkeypatch) == expected
+    assert len(expected) == 5 * 7
+
+
+def test_records_of_version_1_have_the_one_column_class(converted, tmp_path):
+    """Their label is an int64, the number of a class in the manifest."""
+    import tensorflow as tf
+
+    path = shutil.copytree(converted / "shards", tmp_path / "shards")
+    expected = tfrecord.load(data(path)).columns
+
+    def old(manifest: dict) -> None:
+        manifest |= {"version": 1, "classes": sorted(CIFAR10)}
+        del manifest["columns"]
+        for split in manifest["splits"].values():
+            del split["known"]
+            split["classes"] = dict.fromkeys(CIFAR10, split["shards"][0]["records"])
+            for shard in split["shards"]:
+                file = path / shard["file"]
+                examples = [tf.train.Example.FromString(x.numpy()) for x in tf.data.TFRecordDataset(str(file), "GZIP")]
+                for example in examples:
+                    feature = example.features.feature
+                    label = sorted(CIFAR10).index(feature.pop("class").bytes_list.value[0].decode())
+                    feature["label"].int64_list.value.append(label)
+                content = gzip.compress(b"".join(encoding.frame(example.SerializeToString()) for example in examples))
+                file.write_bytes(content)
+                shard |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+    edit_manifest(path, old)
+    assert tfrecord.load(data(path)).columns == expected
+    assert "airplane" in CliRunner().invoke(command, ["--inspect", str(path)]).output
+
+
+def test_rows_that_are_there_twice_are_counted_and_named(tmp_path, capsys):
+    lines = ["split,image_uri,label", "TRAIN,a.png,cat", "TRAIN,b.png,dog", "train,a.png,cat"]
+    (tmp_path / "x.csv").write_text("\n".join([*lines, "TRAIN,a.png,dog", "TRAIN,b.png,dog"]))
     read = rows.read(str(tmp_path / "x.csv"))
-    assert [row.label for row in read] == ["cat", "dog", "cat", "dog", "dog"]
-    columns, twice = capsys.readouterr().err.splitlines()
-    assert "1 columns" in columns and "label" in columns and "the last" in columns
-    assert "2 rows" in twice and "line 4 is line 2" in twice
+    assert [row.values for row in read.rows] == [("cat",), ("dog",), ("dog",)]
+    (twice,) = capsys.readouterr().err.splitlines()
+    assert "2 rows" in twice and "row 3 is row 1" in twice
 
 
 @pytest.mark.parametrize("lead", ["", "my images/"])
@@ -292,7 +372,7 @@ def test_files_of_a_folder_that_are_not_converted_are_named(tmp_path, capsys, le
     quiet = ("README.md", "train/.DS_Store", "train/cat/._0.png", "Thumbs.db", "__MACOSX/train/cat/0.png", ".git/x.png")
     files = tree() | dict.fromkeys(others + quiet, b"?")
     write_tree(tmp_path, {lead + name: content for name, content in files.items()})
-    assert len(rows.read(str(tmp_path))) == len(tree())
+    assert len(rows.read(str(tmp_path)).rows) == len(tree())
     left, hidden = capsys.readouterr().err.splitlines()
     assert "3 files" in left and "2 .webp, 1 .txt" in left and f"{lead}train/cat/a.webp" in left
     assert "2 hidden" in hidden and f"{lead}train/.cow/, {lead}train/cat/.x.png" in hidden
@@ -311,10 +391,10 @@ def test_what_a_folder_holds_instead_of_images_is_named(tmp_path, files, named):
 def test_a_label_written_in_two_ways_is_one_and_two_folders_of_it_are_refused(tmp_path):
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     source = write_csv(tmp_path / "x.csv", [("TRAIN", f"{x}.png", x) for x in (composed, decomposed, "tea")])
-    assert {row.label for row in rows.read(str(source))} == {composed, "tea"}
+    assert {row.values[0] for row in rows.read(str(source)).rows} == {composed, "tea"}
     write_tree(tmp_path / "in", {f"{s}/{x}/0.png": b"?" for s, x in (("train", composed), ("test", decomposed))})
     write_tree(tmp_path / "in", tree())
-    assert {row.label for row in rows.read(str(tmp_path / "in"))} == {composed, "cat", "dog"}
+    assert {row.values[0] for row in rows.read(str(tmp_path / "in")).rows} == {composed, "cat", "dog"}
     write_tree(tmp_path / "in", {f"train/{decomposed}/1.png": b"?"})
     with pytest.raises(UserError, match=r"caf\\xe9.+") as caught:
         rows.read(str(tmp_path / "in"))
@@ -331,7 +411,7 @@ def test_too_many_to_hold_out_are_said_of_the_option(tmp_path):
 def test_flags_and_folders_that_do_not_do_are_one_line(tmp_path):
     (tmp_path / "in" / "cat").mkdir(parents=True)
     (tmp_path / "in" / "cat" / "a.png").write_bytes(encoded(pixels(0)))
-    with pytest.raises(UserError, match="no such file or folder; give a CSV of split,image_uri,label, or"):
+    with pytest.raises(UserError, match="no such file or folder"):
         convert(tmp_path / "gone", tmp_path / "out")
     with pytest.raises(UserError, match=r"cat/a.png is not at <split>/<class>/<file>"):
         convert(tmp_path / "in", tmp_path / "out")
@@ -340,7 +420,7 @@ def test_flags_and_folders_that_do_not_do_are_one_line(tmp_path):
             convert(*given)
     with pytest.raises(UserError, match="nosuch"):
         convert("nosuch://bucket/x.csv", tmp_path / "out")
-    with pytest.raises(UserError, match=r"x.tar: neither a .csv file nor a folder"):
+    with pytest.raises(UserError, match=r"x.tar: neither a .csv"):
         convert(write_tar(tmp_path / "x.tar", tree()), tmp_path / "out")
     rows = write_csv(tmp_path / "x.csv", [("TRAIN", "in/cat/a.png", label) for label in ("cat", "dog")])
     with pytest.raises(UserError, match="--shrads: neither a flag of `mtl convert` nor of Beam"):
@@ -492,8 +572,6 @@ def other_labels(path: Path) -> None:
     file = path / "test-00000-of-00003.tfrecord.gz"
     content = gzip.decompress((path / "test-00001-of-00003.tfrecord.gz").read_bytes())
     file.write_bytes(gzip.compress(content[: len(content) // 2]))
-    import hashlib
-
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     edit_manifest(
         path,
@@ -501,22 +579,25 @@ def other_labels(path: Path) -> None:
     )
 
 
-def one_class(manifest: dict) -> None:
-    manifest["classes"] = ["airplane"]
-    for split in manifest["splits"].values():
-        split["classes"] = {"airplane": sum(split["classes"].values())}
+def other_type(manifest: dict) -> None:
+    manifest["columns"][0]["type"] = "number"
+
+
+def other_count(manifest: dict) -> None:
+    manifest["splits"]["test"]["known"]["class"] -= 1
 
 
 @pytest.mark.parametrize(
     ("spoil", "changes", "message"),
     [
-        (lambda p: edit_manifest(p, one_class), {}, "one class only, 'airplane'"),
+        (lambda p: edit_manifest(p, other_type), {}, "its records are not of the manifest's types"),
+        (lambda p: edit_manifest(p, other_count), {}, "the records of test are not those that the manifest counts"),
         (lambda p: (p / "manifest.json").unlink(), {}, "manifest.json is missing; make shards of your images with `mt"),
         (lambda p: (p / "manifest.json").write_text("{"), {}, "manifest.json: not valid JSON"),
         (
-            lambda p: edit_manifest(p, lambda m: m.pop("classes")),
+            lambda p: edit_manifest(p, lambda m: m.pop("columns")),
             {},
-            "not a manifest of `mtl convert`: classes: is missing",
+            "not a manifest of `mtl convert`: columns: is missing",
         ),
         (lambda p: edit_manifest(p, lambda m: m["splits"].update(dev=m["splits"]["test"])), {}, "splits.dev: unknown"),
         (lambda p: (p / "test-00001-of-00003.tfrecord.gz").unlink(), {}, "this shard of the manifest is missing"),
@@ -527,7 +608,7 @@ def one_class(manifest: dict) -> None:
         ),
         (lambda p: flip(p / "train-00002-of-00007.tfrecord.gz"), {}, "its sha256 is"),
         (other_labels, {}, "test-00000-of-00003.tfrecord.gz: not a whole shard of `mtl convert`"),
-        (lambda p: edit_manifest(p, lambda m: m["splits"].pop("test")), {}, "has no images in test"),
+        (lambda p: edit_manifest(p, lambda m: m["splits"].pop("test")), {}, "no images in test"),
         (
             lambda p: edit_manifest(p, lambda m: m.update(height=[9, 12])),
             {},

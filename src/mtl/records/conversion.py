@@ -23,8 +23,13 @@ def inspect(folder: str) -> None:
     (low, high), (narrow, wide) = manifest.height, manifest.width
     click.echo(f"{manifest.name}: {manifest.encoding}, from {narrow}x{low} to {wide}x{high} pixels; checksums right")
     click.echo(text.aligned(("split", "shards", "images", "MB"), sizes, ("shards", "images", "MB")))
-    counts = [(name, *(str(s.classes.get(name, 0)) for s in manifest.splits.values())) for name in manifest.classes]
-    click.echo(text.aligned(("class", *manifest.splits), counts, tuple(manifest.splits)))
+    splits = manifest.splits.values()
+    if manifest.version == 1:
+        counts = [(name, *(str(split.classes.get(name, 0)) for split in splits)) for name in manifest.classes]
+        click.echo(text.aligned(("class", *manifest.splits), counts, tuple(manifest.splits)))
+    else:
+        known = [(name, kind, *(f"{split.known[name]:,}" for split in splits)) for name, kind in manifest.types.items()]
+        click.echo(text.aligned(("column", "type", *manifest.splits), known, tuple(manifest.splits)))
     if manifest.duplicates and (warning := duplicates.describe(folder, manifest.duplicates)):
         click.echo(warning, err=True)
     discarded = manifest.discarded

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from mtl.config.params import ColumnType
 from mtl.errors import UserError
 from mtl.sources import decoding, duplicates
 
@@ -50,30 +52,45 @@ def prepare(content: bytes, name: str) -> Encoded:
     return Encoded(file.getvalue(), height, width, channels, "png", duplicates.digest(pixels))
 
 
-def serialize(image: Encoded, name: str, label: int, split: str) -> bytes:
-    """Serialize a tf.train.Example with the keys of TFRecorder and `image_encoding`.
+RESERVED = ("image", "image_name", "image_height", "image_width", "image_channels", "image_encoding", "split")
+Value = str | int | float | bool | None
+
+
+def serialize(image: Encoded, name: str, split: str, types: Mapping[str, ColumnType], values: Sequence[Value]) -> bytes:
+    """Serialize a tf.train.Example with the keys RESERVED and one of each column; None is an empty list.
+
+    A text is a bytes_list in UTF-8; an integer or a boolean an int64_list; a number a bytes_list of its shortest
+    decimal text, from which the float64 comes back to the bit, as a float_list has 32 bits.
 
     In protobuf's wire format (https://protobuf.dev/programming-guides/encoding/): Example.features = 1, a map entry of
     Features.feature = 1 has key = 1 and value = 2, Feature.bytes_list = 1 and .int64_list = 3, each with value = 1.
     """
-    features: dict[str, bytes | int] = {
-        "image": image.content,
-        "image_name": name.encode("utf-8", "surrogateescape"),
-        "image_height": image.height,
-        "image_width": image.width,
-        "image_channels": image.channels,
-        "image_encoding": image.encoding.encode(),
-        "label": label,
-        "split": split.upper().encode(),
-    }
-    entries = []
-    for key, value in features.items():
-        if isinstance(value, int):
-            kind, values = 3, _field(1, _varint(value))  # packed
-        else:
-            kind, values = 1, _field(1, value)
-        entries.append(_field(1, _field(1, key.encode()) + _field(2, _field(kind, values))))
-    return _field(1, b"".join(entries))
+    contents: tuple[bytes | int, ...] = (
+        image.content,
+        name.encode("utf-8", "surrogateescape"),
+        image.height,
+        image.width,
+        image.channels,
+        image.encoding.encode(),
+        split.upper().encode(),
+    )
+    features = [(key, _feature(content)) for key, content in zip(RESERVED, contents, strict=True)]
+    features += [(key, _column(kind, value)) for (key, kind), value in zip(types.items(), values, strict=True)]
+    return _field(1, b"".join(_field(1, _field(1, key.encode()) + _field(2, feature)) for key, feature in features))
+
+
+def _column(kind: ColumnType, value: Value) -> bytes:
+    if value is None:
+        return _field(3 if kind in ("integer", "boolean") else 1, b"")
+    if kind in ("integer", "boolean"):
+        return _feature(int(value))
+    return _feature((repr(float(value)) if kind == "number" else str(value)).encode())
+
+
+def _feature(value: bytes | int) -> bytes:
+    if isinstance(value, int):
+        return _field(3, _field(1, _varint(value & 0xFFFFFFFFFFFFFFFF)))  # packed
+    return _field(1, _field(1, value))
 
 
 def _field(number: int, content: bytes) -> bytes:

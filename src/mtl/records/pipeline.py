@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from mtl.data import backend, remote
-from mtl.data.shards import MANIFEST, Discarded, Duplicates, Manifest, Shard, SplitRecords
+from mtl.data.shards import MANIFEST, VERSION, Column, Discarded, Duplicates, Manifest, Shard, SplitRecords
 from mtl.errors import UserError, describe_os_error, one_line
 from mtl.records import encoding, output
 from mtl.records.rows import Plan, Row
@@ -135,7 +135,7 @@ def _options(flags: Sequence[str]) -> Any:
 
 def _write_json(path: str, content: Any) -> str:
     with remote.write(path) as file:
-        file.write(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False).encode())
+        file.write(json.dumps(content, indent=2, ensure_ascii=False).encode())
     return path
 
 
@@ -158,13 +158,13 @@ def write_shard(plan: str, folder: str) -> dict[str, Any]:
     """
     content = json.loads(remote.read(plan))
     rows = [Row(**row) for row in content["rows"]]
-    number = {name: index for index, name in enumerate(content["classes"])}
-    counts: Counter[str] = Counter()
+    types = content["columns"]
+    known: Counter[str] = Counter()
     encodings: set[str] = set()
     heights: list[int] = []
     widths: list[int] = []
-    discarded: list[tuple[str, str, str]] = []  # URI, class and reason
-    pixels: list[tuple[int, int] | None] = []  # digest and label of each row
+    discarded: list[tuple[str, str]] = []  # URI and reason
+    digests: list[int | None] = []  # of each row
     with remote.write(remote.join(folder, content["file"])) as raw:
         hashed = _Hashed(raw)
         # Level 1, as images are compressed already.
@@ -175,29 +175,29 @@ def write_shard(plan: str, folder: str) -> dict[str, Any]:
                         raise UserError(f"{row.uri}: cannot be read: {one_line(data)}")
                     image = encoding.prepare(data, row.uri)
                 except UserError as error:
-                    discarded.append((row.uri, row.label, str(error).removeprefix(f"{row.uri}: ")))
-                    pixels.append(None)
+                    discarded.append((row.uri, str(error).removeprefix(f"{row.uri}: ")))
+                    digests.append(None)
                     continue
-                shard.write(encoding.frame(encoding.serialize(image, row.name, number[row.label], row.split)))
-                counts[row.label] += 1
-                pixels.append((image.digest, number[row.label]))
+                shard.write(encoding.frame(encoding.serialize(image, row.name, row.split, types, row.values)))
+                known.update(name for name, value in zip(types, row.values, strict=True) if value is not None)
+                digests.append(image.digest)
                 encodings.add(image.encoding)
                 heights.append(image.height)
                 widths.append(image.width)
     if discarded:
         name = "discarded-" + content["file"].replace(".tfrecord.gz", ".csv")
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([("image_uri", "label", "reason"), *discarded])
+        csv.writer(text, lineterminator="\n").writerows([("image_uri", "reason"), *discarded])
         with remote.write(remote.join(folder, name)) as file:
             file.write(text.getvalue().encode("utf-8", "surrogateescape"))
     return {
         "split": content["split"],
-        "classes": content["classes"],
+        "columns": types,
         "shard": Shard(
-            file=content["file"], records=counts.total(), bytes=hashed.size, sha256=hashed.digest.hexdigest()
+            file=content["file"], records=len(heights), bytes=hashed.size, sha256=hashed.digest.hexdigest()
         ).model_dump(),
-        "counts": dict(counts),
-        "pixels": pixels,
+        "known": dict(known),
+        "digests": digests,
         "encodings": sorted(encodings),
         "sizes": (min(heights), max(heights), min(widths), max(widths)) if heights else None,
         "discarded": (name, dict(Counter(reason.partition(" (")[0].partition(":")[0] for *_, reason in discarded)))
@@ -235,14 +235,14 @@ def write_manifest(summaries: list[dict[str, Any]], name: str, folder: str) -> N
     splits = {}
     for split in dict.fromkeys(summary["split"] for summary in summaries):
         parts = [summary for summary in summaries if summary["split"] == split]
-        counts: Counter[str] = sum((Counter(part["counts"]) for part in parts), Counter())
+        known: Counter[str] = sum((Counter(part["known"]) for part in parts), Counter())
         shards = tuple(Shard(**part["shard"]) for part in parts)
-        splits[split] = SplitRecords(shards=shards, classes=dict(sorted(counts.items())))
+        splits[split] = SplitRecords(shards=shards, known={column: known[column] for column in parts[0]["columns"]})
     discarded = [summary["discarded"] for summary in summaries if summary["discarded"]]
     reasons: Counter[str] = sum((Counter(counts) for _, counts in discarded), Counter())
     manifest = Manifest(
         name=name,
-        classes=tuple(summaries[0]["classes"]),
+        columns=tuple(Column(name=column, type=kind) for column, kind in summaries[0]["columns"].items()),
         encoding=encodings[0] if len(encodings) == 1 else "mixed",
         height=(min(low), max(high)),
         width=(min(narrow), max(wide)),
@@ -252,21 +252,28 @@ def write_manifest(summaries: list[dict[str, Any]], name: str, folder: str) -> N
         ),
         duplicates=_find_duplicates(summaries, folder),
     )
-    _write_json(remote.join(folder, MANIFEST), manifest.model_dump())
+    _write_json(remote.join(folder, MANIFEST), manifest.model_dump(exclude_defaults=True) | {"version": VERSION})
 
 
 def _find_duplicates(summaries: Sequence[dict[str, Any]], folder: str) -> Duplicates:
-    """Find the images of the same pixels, those of train first. Only the names of the first two are read."""
-    rows = [
-        (SPLITS.index(summary["split"]), *pixels, summary["shard"]["file"], row)
-        for summary in sorted(summaries, key=lambda summary: SPLITS.index(summary["split"]))
-        for row, pixels in enumerate(summary["pixels"])
-        if pixels
+    """Find the images of the same pixels, those of train first. Only plans of shards with such images are read."""
+    order = sorted(summaries, key=lambda summary: SPLITS.index(summary["split"]))
+    places = [
+        (shard, row)
+        for shard, part in enumerate(order)
+        for row, digest in enumerate(part["digests"])
+        if digest is not None
     ]
-    splits, digests, labels, files, numbers = zip(*rows, strict=True)
+    digests = np.array([order[shard]["digests"][row] for shard, row in places], np.uint64)
+    _, group, sizes = np.unique(digests, return_inverse=True, return_counts=True)
+    repeated = np.flatnonzero(sizes[group] > 1)
+    used = [places[index] for index in repeated]
+    plans = {shard: _read_plan(folder, order[shard]["shard"]["file"]) for shard in {shard for shard, _ in used}}
+    rows = [plans[shard]["rows"][row] for shard, row in used]
+    splits = np.array([SPLITS.index(row["split"]) for row in rows], int)
+    columns = {name: [row["values"][place] for row in rows] for place, name in enumerate(summaries[0]["columns"])}
+    return duplicates.find(digests[repeated], splits, columns, lambda index: rows[index]["name"])
 
-    def name(index: int) -> str:
-        plan = json.loads(remote.read(remote.join(remote.join(folder, PLANS), f"{files[index]}.json")))
-        return plan["rows"][numbers[index]]["name"]
 
-    return duplicates.find(np.array(digests, np.uint64), np.array(splits), {"label": labels}, name)
+def _read_plan(folder: str, file: str) -> dict[str, Any]:
+    return json.loads(remote.read(remote.join(remote.join(folder, PLANS), f"{file}.json")))

@@ -1,60 +1,75 @@
-"""The images to convert, rows of a CSV or of a tree of class folders, and the plan of the shards they go to."""
+"""The images to convert, rows of a table or of a tree of class folders, and the plan of the shards they go to."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import sys
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import PurePosixPath
 
-import numpy as np
-
 from mtl.config import addresses
+from mtl.config.params import ColumnType
 from mtl.data import remote
 from mtl.errors import UserError, one_line
-from mtl.sources import kinds, split, trees
-from mtl.tasks.columns import SPLITS
+from mtl.records.encoding import RESERVED, Value
+from mtl.sources import kinds, split, tables, trees
+from mtl.sources.loaded import CLASS
+from mtl.tasks import columns
+from mtl.tasks.columns import SPLITS, Split
 from mtl.tasks.grouping import check_class_count
 
-COLUMNS = ("split", "image_uri", "label")
+TABLES = (".csv", ".tsv", ".parquet")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One image: its split (train, validation or test), its name in the input, its path or URI, and its class."""
+    """One image: its split, its name in the input, its path or URI, and its value in each column; None is a gap."""
 
-    split: str
+    split: Split
     name: str
     uri: str
-    label: str
+    values: Sequence[Value]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The images to convert, and the type of each column of theirs."""
+
+    columns: Mapping[str, ColumnType]
+    rows: Sequence[Row]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The file of a shard and the rows that go into it. `classes` holds those of all shards, in label order."""
+    """The file of a shard and the rows that go into it."""
 
     file: str
-    split: str
-    classes: tuple[str, ...]
-    rows: tuple[Row, ...]
+    split: Split
+    columns: Mapping[str, ColumnType]
+    rows: Sequence[Row]
 
 
-def read(source: str) -> list[Row]:
-    """Read the rows of a CSV file, or of a folder of <split>/<class>/<file>.
+def read(
+    source: str, image: str | None = None, missing: Sequence[str] = ("",), types: Mapping[str, ColumnType] | None = None
+) -> Rows:
+    """Read the rows of a table, CSV or Parquet, or of a folder of <split>/<class>/<file>.
 
-    Raises UserError where there are none, where one is invalid, or where there is only one class.
+    Args:
+        source: path or URI.
+        image: the column of a table with the paths or URIs of the images; None: by its name.
+        missing: what stands for a gap in a table.
+        types: of columns of a table, where the inferred one is not right.
+
+    Raises UserError where there are none, where one is invalid, or where a folder has only one class.
     """
     refuse_secret(source)
     if not remote.exists(source):
-        raise UserError(f"{source}: no such file or folder; give a CSV of {','.join(COLUMNS)}, or a folder of images")
-    rows = _from_csv(source) if source.lower().endswith(".csv") else _from_tree(source)
-    check_class_count(source, sorted({row.label for row in rows}))
-    return rows
+        raise UserError(f"{source}: no such file or folder; give a table (.csv or .parquet), or a folder of images")
+    if source.lower().endswith(TABLES):
+        return _from_table(source, image, missing, types or {})
+    return _from_tree(source)
 
 
 def refuse_secret(address: str, prefix: str = "") -> None:
@@ -63,67 +78,37 @@ def refuse_secret(address: str, prefix: str = "") -> None:
         raise UserError(f"{prefix}{fault}")
 
 
-def _from_csv(source: str) -> list[Row]:
-    """Read a row from each line; print on stderr which columns are left out, and which rows are repeated."""
-    first_lines: dict[Row, int] = {}
-    repeated: list[str] = []
-    rows: list[Row] = []
+def _from_table(source: str, image: str | None, missing: Sequence[str], types: Mapping[str, ColumnType]) -> Rows:
+    """Read a row from each row of a table; print on stderr which are repeated."""
     try:
-        lines = csv.reader(io.StringIO(remote.read(source).decode("utf-8-sig"), newline=""))
-        header = next(lines, [])
-        columns = _columns(source, header)
-        for cells in filter(None, lines):
-            prefix = f"{source}: line {lines.line_num}"
-            if any(cells[len(header) :]):
-                raise UserError(
-                    f"{prefix}: {len(cells)} cells for {len(header)} columns; write a text with commas in quotes"
-                )
-            rows.append(_row(source, prefix, [cells[place] if place < len(cells) else "" for place in columns]))
-            first = first_lines.setdefault(rows[-1], lines.line_num)
-            if first != lines.line_num:
-                repeated.append(f"line {lines.line_num} is line {first}")
-    except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{source}: not a CSV file in UTF-8: {one_line(error)}") from None
-    if not rows:
-        raise UserError(f"{source}: no images in it, only the names of the columns")
+        content = remote.read(source)
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read: {one_line(error)}") from None
+    table = tables.read(content, source, image, tuple(missing), types)
+    if table.splits is None:
+        raise UserError(f"{source}: no column `split`; add it, with one of {', '.join(SPLITS).upper()} in each row")
+    reserved = [name for name in table.columns.column_names if name in RESERVED]
+    if reserved:
+        raise UserError(f"{source}: column {reserved[0]!r}: records have a feature of this name already; rename it")
+    if not table.columns.num_columns:
+        raise UserError(f"{source}: no column but the image's and the split; add one, which a task can ask about")
+    folder = remote.absolute(source.rpartition("/")[0] if "/" in source else ".")
+    values = zip(*(column.to_pylist() for column in table.columns.columns), strict=True)
+    first: dict[Row, int] = {}
+    repeated: list[str] = []
+    for number, parts in enumerate(zip(table.splits, table.files, values, strict=True), 1):
+        split, name, cells = parts
+        refuse_secret(name, f"{source}: row {number}: ")
+        address = name if remote.is_remote(name) or name.startswith("/") else remote.join(folder, name)
+        row = Row(split, name, address, cells)
+        if first.setdefault(row, number) != number:
+            repeated.append(f"row {number} is row {first[row]}")
     if repeated:
-        _warn(f"{source}: {len(repeated):,} rows are there again: {kinds.first_few(repeated)}")
-    return rows
+        _warn(f"{source}: {len(repeated):,} rows are there again, and left out: {kinds.first_few(repeated)}")
+    return Rows(columns.types(table.columns), list(first))
 
 
-def _columns(source: str, header: Sequence[str]) -> list[int]:
-    """Return the position of each of COLUMNS, in any case; of two columns of the same name it is the last."""
-    names = [cell.strip().lower() for cell in header]
-    missing = [name for name in COLUMNS if name not in names]
-    if missing:
-        raise UserError(
-            f"{source}: no column {missing[0]!r}; the first line must be {','.join(COLUMNS)}, and is"
-            f" {kinds.first_few(header, 9) or 'empty'}"
-        )
-    other = [cell for cell, name in zip(header, names, strict=True) if name not in COLUMNS]
-    if other:
-        _warn(f"{source}: left out {len(other):,} columns: {kinds.first_few(other)}")
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        examples = kinds.first_few(repeated)
-        _warn(f"{source}: {len(repeated):,} columns are there again, of which the last is read: {examples}")
-    return [len(names) - 1 - names[::-1].index(name) for name in COLUMNS]
-
-
-def _row(source: str, prefix: str, cells: Sequence[str]) -> Row:
-    name, uri, label = (cell.strip() for cell in cells)
-    if name.lower() not in SPLITS:
-        raise UserError(f"{prefix}: split {name!r}: unknown; use one of {', '.join(SPLITS).upper()}")
-    if not uri or not label.isprintable() or not label:
-        raise UserError(f"{prefix}: {'label' if uri else 'image_uri'} is empty or no text")
-    refuse_secret(uri, f"{prefix}: ")
-    folder = source.rpartition("/")[0] if "/" in source else "."
-    is_absolute = remote.is_remote(uri) or uri.startswith("/")
-    address = uri if is_absolute else remote.join(remote.absolute(folder), uri)
-    return Row(name.lower(), uri, address, unicodedata.normalize("NFC", label))
-
-
-def _from_tree(source: str) -> list[Row]:
+def _from_tree(source: str) -> Rows:
     """Read a row from each image at <split>/<class>/<file>, with or without one folder above the splits."""
     rows: list[Row] = []
     others: list[str] = []
@@ -131,7 +116,7 @@ def _from_tree(source: str) -> list[Row]:
     names = trees.Names(source)
     listed = remote.list_files(source)
     if listed == [""]:
-        raise UserError(f"{source}: neither a .csv file nor a folder; give one of them, an archive unpacked")
+        raise UserError(f"{source}: neither a .csv or .parquet file nor a folder; give one of them, archives unpacked")
     for name in listed:
         path = PurePosixPath(name)
         if part := trees.hidden_part(path, is_file=True):
@@ -142,9 +127,10 @@ def _from_tree(source: str) -> list[Row]:
             rows.append(_tree_row(source, path, names))
     hidden_images = kinds.hidden_images(hidden, SPLITS)
     if not rows:
-        raise UserError(f"{source}: {kinds.explain_no_images(others, hidden_images, ', or a CSV')}")
+        raise UserError(f"{source}: {kinds.explain_no_images(others, hidden_images, ', or a table')}")
     kinds.report_left_out(source, others, hidden_images)
-    return rows
+    check_class_count(source, sorted({str(row.values[0]) for row in rows}))
+    return Rows({CLASS: "text"}, rows)
 
 
 def _tree_row(source: str, path: PurePosixPath, names: trees.Names) -> Row:
@@ -155,7 +141,8 @@ def _tree_row(source: str, path: PurePosixPath, names: trees.Names) -> Row:
         )
     names.composed(path)
     label = PurePosixPath(names.composed(path.parent)).name
-    return Row(path.parts[-3].lower(), str(path), remote.join(remote.absolute(source), str(path)), label)
+    split: Split = next(split for split in SPLITS if split == path.parts[-3].lower())
+    return Row(split, str(path), remote.join(remote.absolute(source), str(path)), (label,))
 
 
 def _warn(line: str) -> None:
@@ -163,37 +150,46 @@ def _warn(line: str) -> None:
 
 
 def name_data_set(source: str) -> str:
-    """Return the name of the data set in the file or folder `source`: its own without `.csv`."""
+    """Return the name of the data set in the file or folder `source`: its own without the suffix of a table."""
     name = source.rstrip("/").rpartition("/")[2] or source
-    return name.removesuffix(".csv") or "images"
+    suffix = next((suffix for suffix in TABLES if name.lower().endswith(suffix)), "")
+    return name[: len(name) - len(suffix)] or "images"
 
 
-def hold_out(rows: list[Row], count: int, seed: int, source: str) -> list[Row]:
-    """Move `count` rows of train to validation, stratified by label, as `load_data` holds images out.
+def hold_out(images: Rows, count: int, seed: int, source: str, stratify: str | None = None) -> Rows:
+    """Move `count` rows of train to validation, as `load_data` holds images out.
 
-    Raises UserError where there is a validation split already, or `count` does not fit.
+    They are stratified by the column `stratify`: None is `class`, or the only column. Among several they are at random.
+
+    Raises UserError where there is a validation split already, or `count` or `stratify` does not fit.
     """
+    names = list(images.columns)
+    if stratify is not None and stratify not in names:
+        raise UserError(f"{source}: --stratify: no column {stratify!r}; it has {', '.join(names)}")
     if not count:
-        return rows
-    if any(row.split == "validation" for row in rows):
+        return images
+    if any(row.split == "validation" for row in images.rows):
         raise UserError(f"{source}: has a split VALIDATION already; leave --validation out")
-    train = [index for index, row in enumerate(rows) if row.split == "train"]
-    classes = sorted({row.label for row in rows})
-    labels = np.array([[classes.index(rows[index].label)] for index in train], np.uint8)
-    chosen = {train[position] for position in split.hold_out(labels, count, seed, f"{source}: --validation:")}
-    return [replace(row, split="validation") if index in chosen else row for index, row in enumerate(rows)]
+    column = stratify or (names[0] if len(names) == 1 else CLASS)
+    place = names.index(column) if column in names else None
+    train = [index for index, row in enumerate(images.rows) if row.split == "train"]
+    values = ["" if place is None else repr(images.rows[index].values[place]) for index in train]
+    chosen = {train[position] for position in split.hold_out(values, count, seed, f"{source}: --validation:")}
+    rows = [replace(row, split="validation") if index in chosen else row for index, row in enumerate(images.rows)]
+    return Rows(images.columns, rows)
 
 
-def plan(rows: Sequence[Row], records: int) -> list[Plan]:
-    """Plan shards of up to `records` images, in each split in the order of a hash of the images' names."""
-    classes = tuple(sorted({row.label for row in rows}))
+def plan(images: Rows, records: int, keep_order: bool = False) -> list[Plan]:
+    """Plan shards of up to `records` images, in each split in the order of a hash of their names, or of `images`."""
     plans = []
     for name in SPLITS:
-        shuffled = sorted((row for row in rows if row.split == name), key=_hash)
-        count = math.ceil(len(shuffled) / records)
+        rows = [row for row in images.rows if row.split == name]
+        if not keep_order:
+            rows.sort(key=_hash)
+        count = math.ceil(len(rows) / records)
         for number in range(count):
-            part = shuffled[number * len(shuffled) // count : (number + 1) * len(shuffled) // count]
-            plans.append(Plan(f"{name}-{number:05d}-of-{count:05d}.tfrecord.gz", name, classes, tuple(part)))
+            part = rows[number * len(rows) // count : (number + 1) * len(rows) // count]
+            plans.append(Plan(f"{name}-{number:05d}-of-{count:05d}.tfrecord.gz", name, images.columns, part))
     return plans
 
 

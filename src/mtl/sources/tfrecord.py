@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from mtl.config.params import PATH, Data
 from mtl.data import shards
-from mtl.data.shards import Manifest
+from mtl.data.shards import Manifest, SplitRecords
 from mtl.errors import UserError
 from mtl.sources.loaded import class_column
 from mtl.tasks.columns import SPLITS, Split
-from mtl.tasks.grouping import check_class_count
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,19 +28,16 @@ class Records:
 def load(data: Data) -> Records:
     """Check every shard in `data.path`, a folder or a URI, against its manifest, and read the columns.
 
-    Raises UserError where the manifest is missing, where a shard is missing or differs from the manifest, where a split
-    or class has no images, and where the images are of several sizes without `data.size`.
+    Raises UserError where the manifest is missing, where a shard is missing or differs from the manifest, where
+    train or test has no images, and where the images are of several sizes without `data.size`.
     """
     path = data.path
     manifest = shards.read_manifest(path)
     shape = _shape(path, manifest, data.size)
-    check_class_count(path, manifest.classes)
     for split in ("train", "test"):
-        for name in manifest.classes:
-            if split not in manifest.splits or not manifest.splits[split].classes.get(name):
-                raise UserError(f"{path}: class {name!r} has no images in {split}; add some and convert again")
-    columns = {split: class_column(_labels(path, manifest, split), manifest.classes) for split in SPLITS}
-    return Records(manifest, shape, columns)
+        if split not in manifest.splits or not manifest.splits[split].count:
+            raise UserError(f"{path}: no images in {split}; add some and convert again")
+    return Records(manifest, shape, {split: _columns(path, manifest, split) for split in SPLITS})
 
 
 def _shape(path: str, manifest: Manifest, size: int | None) -> tuple[int, int, int]:
@@ -58,13 +52,20 @@ def _shape(path: str, manifest: Manifest, size: int | None) -> tuple[int, int, i
     return low, narrow, 3
 
 
-def _labels(path: str, manifest: Manifest, name: str) -> np.ndarray:
-    """Read the labels of a split, int64 (N,), in the order of its records."""
-    if name not in manifest.splits:
-        return np.empty(0, np.int64)
-    split = manifest.splits[name]
-    labels = shards.read_labels(shards.check_shards(path, split))
-    counts = {label: int((labels == index).sum()) for index, label in enumerate(manifest.classes)}
-    if len(labels) != split.count or {label: count for label, count in counts.items() if count} != split.classes:
-        raise UserError(f"{path}: the records of {name} are not those that the manifest counts; convert again")
-    return labels
+def _columns(path: str, manifest: Manifest, name: Split) -> pa.Table:
+    """Read the columns of a split, in the order of its records; those of version 1 are the one column `class`."""
+    split = manifest.splits.get(name, SplitRecords(shards=()))
+    files = shards.check_shards(path, split)
+    fault = UserError(f"{path}: the records of {name} are not those that the manifest counts; convert again")
+    if manifest.version == 1:
+        labels = shards.read_columns(files, {"label": "integer"})["label"].to_numpy()
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(manifest.classes):
+            raise fault
+        table = class_column(labels, manifest.classes)
+        known = {}
+    else:
+        table = shards.read_columns(files, manifest.types)
+        known = {column: len(table) - table[column].null_count for column in manifest.types}
+    if len(table) != split.count or any(split.known.get(column, 0) != count for column, count in known.items()):
+        raise fault
+    return table

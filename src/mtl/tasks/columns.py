@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
+from mtl.config.params import ColumnType
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -30,12 +32,12 @@ def of_split(table: pa.Table, split: Split) -> pa.Table:
     return table.filter(pc.field(SPLIT) == split).drop_columns(SPLIT)
 
 
-def types(table: pa.Table) -> dict[str, str]:
+def types(table: pa.Table) -> dict[str, ColumnType]:
     """The type of each column but `split`: text, integer, number or boolean."""
     return {field.name: _type(field.type) for field in table.schema if field.name != SPLIT}
 
 
-def _type(kind: pa.DataType) -> str:
+def _type(kind: pa.DataType) -> ColumnType:
     import pyarrow as pa
 
     if pa.types.is_boolean(kind):

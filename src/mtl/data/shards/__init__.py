@@ -1,10 +1,12 @@
 """Images in TFRecord shards, as `mtl convert` writes them: their manifest, and reading them like an array."""
 
-from mtl.data.shards.images import CHUNK, ENDED, ShardedImages, read_labels
+from mtl.data.shards.images import CHUNK, ENDED, ShardedImages, read_columns
 from mtl.data.shards.manifest import (
     FETCHED,
     MANIFEST,
+    VERSION,
     Access,
+    Column,
     Discarded,
     Duplicates,
     Manifest,
@@ -20,7 +22,9 @@ __all__ = [
     "ENDED",
     "FETCHED",
     "MANIFEST",
+    "VERSION",
     "Access",
+    "Column",
     "Discarded",
     "Duplicates",
     "Manifest",
@@ -28,7 +32,7 @@ __all__ = [
     "ShardedImages",
     "SplitRecords",
     "check_shards",
+    "read_columns",
     "read_images",
-    "read_labels",
     "read_manifest",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +16,10 @@ from mtl.data.shards.manifest import check_content
 from mtl.errors import UserError, describe_os_error, one_line
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import tensorflow as tf
+
+    from mtl.config.params import ColumnType
 
 DECODERS = 2  # threads that decode beside the training; their number does not change what is read
 READ_AHEAD = 1 << 18  # bytes of a shard
@@ -159,18 +162,47 @@ def _decode_pixels(content: tf.Tensor, size: int | None, shape: Sequence[int]) -
     return tf.ensure_shape(image, shape)
 
 
-def read_labels(files: Sequence[Path]) -> np.ndarray:
-    """Read the labels of all records of the shards, int64 (N,). Raises UserError where a shard is broken."""
+def read_columns(files: Sequence[Path], types: Mapping[str, ColumnType]) -> pa.Table:
+    """Read the columns of all records of the shards, a row per record, without the images.
+
+    Raises UserError where a shard is broken or has features of other types.
+    """
+    import pyarrow as pa
+
     tf = _tensorflow()
-    labels = []
+    kinds = {name: tf.int64 if kind in ("integer", "boolean") else tf.string for name, kind in types.items()}
+    features = {name: tf.io.RaggedFeature(kind) for name, kind in kinds.items()}
+    batches = []
     for file in files:
         data = tf.data.TFRecordDataset(str(file), "GZIP", READ_AHEAD).batch(CHUNK)
-        data = data.map(lambda x: tf.io.parse_example(x, {"label": tf.io.FixedLenFeature([], tf.int64)})["label"])
+        data = data.map(lambda x: {key: (row.values, row.row_lengths()) for key, row in _parse(x, features).items()})
         try:
-            labels += list(_own_threads(data).as_numpy_iterator())
+            batches += list(_own_threads(data).as_numpy_iterator())
         except tf.errors.OpError as error:
             raise UserError(f"{file}: not a whole shard of `mtl convert`: {one_line(error)[:200]}") from None
-    return np.concatenate(labels) if labels else np.empty(0, np.int64)
+    try:
+        return pa.table({name: _column([batch[name] for batch in batches], kind) for name, kind in types.items()})
+    except (pa.ArrowInvalid, IndexError) as error:
+        raise UserError(f"{files[0].parent}: its records are not of the manifest's types: {one_line(error)}") from None
+
+
+def _parse(examples: tf.Tensor, features: Mapping[str, Any]) -> Mapping[str, tf.RaggedTensor]:
+    import tensorflow as tf
+
+    return tf.io.parse_example(examples, features)
+
+
+def _column(batches: Sequence[tuple[np.ndarray, np.ndarray]], kind: ColumnType) -> pa.Array:
+    """Join (values, number of values of each record) to a column, null where a record has no value."""
+    import pyarrow as pa
+
+    arrow = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "boolean": pa.bool_()}[kind]
+    if not batches:
+        return pa.array([], arrow)
+    values, lengths = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    array = pa.array(values, pa.int64() if values.dtype == np.int64 else pa.binary())
+    places = pa.array(np.cumsum(lengths) - 1, mask=lengths == 0)
+    return (array.cast(pa.string()) if kind == "number" else array).cast(arrow).take(places)
 
 
 def _own_threads(data: tf.data.Dataset) -> tf.data.Dataset:

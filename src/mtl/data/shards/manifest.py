@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from mtl import files
+from mtl.config.params import ColumnType
 from mtl.config.reading import first_line
 from mtl.config.settings import Settings, like
 from mtl.data import remote
@@ -17,6 +18,7 @@ from mtl.errors import UserError, one_line
 from mtl.tasks.columns import SPLITS
 
 MANIFEST = "manifest.json"
+VERSION = 2
 _MISSING = "this shard of the manifest is missing; copy it there or convert again"
 FETCHED = Path(".shards")  # no DVC out: copies of shards behind URIs, named by their checksum
 
@@ -30,11 +32,19 @@ class Shard(Settings):
     sha256: Annotated[str, like(r"[0-9a-f]{64}", "a sha256 of 64 digits from 0 to f")]
 
 
+class Column(Settings):
+    """A column of the table: its name, which is the key of its feature in each record, and its type."""
+
+    name: Annotated[str, Field(min_length=1)]
+    type: ColumnType
+
+
 class SplitRecords(Settings):
-    """The shards of a split, and the number of records of each class in them."""
+    """The shards of a split, and the number of records that have a value in each column; version 1: of each class."""
 
     shards: tuple[Shard, ...]
-    classes: dict[str, int]
+    known: dict[str, int] = Field(default_factory=dict)
+    classes: dict[str, int] = Field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -64,18 +74,34 @@ class Duplicates(Settings):
 class Manifest(Settings):
     """The content of a folder of shards. `height` and `width` are the smallest and the largest of the images.
 
+    Version 1 has `classes` instead of `columns`: its records have one label, int64, a number of a class.
     `duplicates` is None in a manifest of an earlier version, which did not look for duplicates.
     """
 
-    version: int = Field(default=1, ge=1, le=1)
+    version: int = Field(default=VERSION, ge=1, le=VERSION)
     name: str
-    classes: tuple[str, ...] = Field(min_length=1, max_length=256)
+    columns: tuple[Column, ...] = ()
+    classes: tuple[str, ...] = Field(default=(), max_length=256)
     encoding: str
     height: tuple[int, int]
     width: tuple[int, int]
     splits: dict[str, SplitRecords]
     discarded: Discarded
     duplicates: Duplicates | None = None
+
+    @model_validator(mode="after")
+    def _has_columns(self) -> Self:
+        if not (self.classes if self.version == 1 else self.columns):
+            raise ValueError(f"{'classes' if self.version == 1 else 'columns'}: is missing or empty")
+        names = [column.name for column in self.columns]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"columns: {twice[0]!r} is listed twice")
+        return self
+
+    @property
+    def types(self) -> dict[str, ColumnType]:
+        """The type of each column, in their order."""
+        return {column.name: column.type for column in self.columns}
 
 
 class Access(Settings):
@@ -97,10 +123,9 @@ def parse(content: Any, where: str) -> Manifest:
     except ValidationError as error:
         fault = first_line(error, "it may be of a newer version")
         raise UserError(f"{where}: not a manifest of `mtl convert`: {fault}") from None
-    for name, split in manifest.splits.items():
-        unknown = [label for label in split.classes if label not in manifest.classes]
-        if name not in SPLITS or unknown:
-            raise UserError(f"{where}: splits.{name}: unknown {'class ' + repr(unknown[0]) if unknown else 'split'}")
+    for name in manifest.splits:
+        if name not in SPLITS:
+            raise UserError(f"{where}: splits.{name}: unknown split; they are {', '.join(SPLITS)}")
     return manifest
 
 
