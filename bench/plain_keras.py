@@ -1,4 +1,4 @@
-"""The plain Keras script that people write: `python bench/plain_keras.py TABLE COLUMN SIZE EPOCHS SEED ANSWERS.npy`.
+"""The plain Keras script that people write: `python bench/plain_keras.py TABLE COLUMN SIZE WIDTHS EPOCHS SEED OUT.npy`.
 
 A contender of bench/tables.py, apart from this project's code: one network of as many parameters as `compact`, Adam as
 it is, no augmentation, no schedule, for as many epochs. Writes the probabilities for the test images.
@@ -15,7 +15,7 @@ import numpy as np
 from keras import layers
 from PIL import Image
 
-table, column, size, epochs, seed, answers = sys.argv[1:]
+table, column, size, widths, epochs, seed, answers = sys.argv[1:]
 keras.utils.set_random_seed(int(seed))
 keras.config.set_dtype_policy("mixed_bfloat16")  # as `compact`, so that both take the same time
 
@@ -39,7 +39,7 @@ y_train = np.array([classes.index(value) for value in train_values])
 y_validation = np.array([classes.index(value) for value in validation_values])
 
 model = keras.Sequential([keras.Input((int(size), int(size), 3)), layers.Rescaling(1 / 255)])
-for width in (64, 128, 256):
+for width in map(int, widths.split(",")):
     for pool in (True, False):  # where `compact` pools, so that both cost the same
         model.add(layers.Conv2D(width, 3, padding="same", use_bias=False))
         model.add(layers.BatchNormalization())

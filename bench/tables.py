@@ -113,7 +113,8 @@ def one(folder: Path, table: Path, task: str, seed: int) -> dict[str, Any]:
         recipe, spec, shape = params.read().recipe(task), store.read_task(task), store.read_dataset().shape
         labels = store.read_examples("test", task).labels
         files = {name: str(folder / f"{name}.npy") for name in ("own", "plain")}
-        plain = ("bench/plain_keras.py", table, spec.columns[0], shape[0], recipe.epochs, seed, files["plain"])
+        widths = ",".join(map(str, recipe.options["widths"]))
+        plain = ("bench/plain_keras.py", table, spec.columns[0], shape[0], widths, recipe.epochs, seed, files["plain"])
         children = [
             common.child("bench/train_one.py", task, str(seed), files["own"], cwd=folder),
             common.child(*map(str, plain), cwd=folder),
