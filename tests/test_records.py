@@ -358,29 +358,32 @@ def test_records_of_version_1_have_the_one_column_class(converted, tmp_path):
 
 
 def test_rows_that_are_there_twice_are_counted_and_named(tmp_path, capsys):
-    lines = ["split,image_uri,label", "TRAIN,a.png,cat", "TRAIN,b.png,dog", "train,a.png,cat"]
-    (tmp_path / "x.csv").write_text("\n".join([*lines, "TRAIN,a.png,dog", "TRAIN,b.png,dog"]))
+    lines = ["split,image_uri,label", "TRAIN,a.png,cat", "TRAIN,b.png,dog", "train,a.png,cat", "TEST,a.png,cat"]
+    (tmp_path / "x.csv").write_text("\n".join([*lines, "TRAIN,b.png,dog"]))
     read = rows.read(str(tmp_path / "x.csv"))
-    assert [row.values for row in read.rows] == [("cat",), ("dog",), ("dog",)]
+    assert [(row.split, row.name) for row in read.rows] == [("train", "a.png"), ("train", "b.png"), ("test", "a.png")]
     (twice,) = capsys.readouterr().err.splitlines()
-    assert "2 rows" in twice and "row 3 is row 1" in twice
+    assert "2 rows" in twice
+    (tmp_path / "x.csv").write_text("\n".join([*lines, "TRAIN,a.png,dog"]))
+    with pytest.raises(UserError, match=r"a\.png is in row 1 and, with other values, in row 5"):
+        rows.read(str(tmp_path / "x.csv"))
 
 
 @pytest.mark.parametrize("lead", ["", "my images/"])
 def test_files_of_a_folder_that_are_not_converted_are_named(tmp_path, capsys, lead):
-    others = ("train/cat/a.webp", "train/cat/b.webp", "test/dog/c.txt", "train/.cow/0.png", "train/cat/.x.png")
+    others = ("train/cat/a.heic", "train/cat/b.heic", "test/dog/c.txt", "train/.cow/0.png", "train/cat/.x.png")
     quiet = ("README.md", "train/.DS_Store", "train/cat/._0.png", "Thumbs.db", "__MACOSX/train/cat/0.png", ".git/x.png")
     files = tree() | dict.fromkeys(others + quiet, b"?")
     write_tree(tmp_path, {lead + name: content for name, content in files.items()})
     assert len(rows.read(str(tmp_path)).rows) == len(tree())
     left, hidden = capsys.readouterr().err.splitlines()
-    assert "3 files" in left and "2 .webp, 1 .txt" in left and f"{lead}train/cat/a.webp" in left
+    assert "3 files" in left and "2 .heic, 1 .txt" in left and f"{lead}train/cat/a.heic" in left
     assert "2 hidden" in hidden and f"{lead}train/.cow/, {lead}train/cat/.x.png" in hidden
 
 
 @pytest.mark.parametrize(
     ("files", "named"),
-    [({"train/cat/0.webp": b"?"}, ("no images", "1 .webp")), ({"images.zip": b"?"}, ("no images", "unpack it"))],
+    [({"train/cat/0.heic": b"?"}, ("no images", "1 .heic")), ({"images.zip": b"?"}, ("no images", "unpack it"))],
 )
 def test_what_a_folder_holds_instead_of_images_is_named(tmp_path, files, named):
     with pytest.raises(UserError) as caught:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -19,8 +18,6 @@ from mtl.sources.loaded import CLASS
 from mtl.tasks import columns
 from mtl.tasks.columns import SPLITS, Split
 from mtl.tasks.grouping import check_class_count
-
-TABLES = (".csv", ".tsv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ def read(
     refuse_secret(source)
     if not remote.exists(source):
         raise UserError(f"{source}: no such file or folder; give a table (.csv or .parquet), or a folder of images")
-    if source.lower().endswith(TABLES):
+    if source.lower().endswith(tables.SUFFIXES):
         return _from_table(source, image, missing, types or {})
     return _from_tree(source)
 
@@ -79,7 +76,7 @@ def refuse_secret(address: str, prefix: str = "") -> None:
 
 
 def _from_table(source: str, image: str | None, missing: Sequence[str], types: Mapping[str, ColumnType]) -> Rows:
-    """Read a row from each row of a table; print on stderr which are repeated."""
+    """Read a row from each row of a table."""
     try:
         content = remote.read(source)
     except OSError as error:
@@ -94,18 +91,12 @@ def _from_table(source: str, image: str | None, missing: Sequence[str], types: M
         raise UserError(f"{source}: no column but the image's and the split; add one, which a task can ask about")
     folder = remote.absolute(source.rpartition("/")[0] if "/" in source else ".")
     values = zip(*(column.to_pylist() for column in table.columns.columns), strict=True)
-    first: dict[Row, int] = {}
-    repeated: list[str] = []
-    for number, parts in enumerate(zip(table.splits, table.files, values, strict=True), 1):
-        split, name, cells = parts
+    rows = []
+    for number, (split, name, cells) in enumerate(zip(table.splits, table.files, values, strict=True), 1):
         refuse_secret(name, f"{source}: row {number}: ")
         address = name if remote.is_remote(name) or name.startswith("/") else remote.join(folder, name)
-        row = Row(split, name, address, cells)
-        if first.setdefault(row, number) != number:
-            repeated.append(f"row {number} is row {first[row]}")
-    if repeated:
-        _warn(f"{source}: {len(repeated):,} rows are there again, and left out: {kinds.first_few(repeated)}")
-    return Rows(columns.types(table.columns), list(first))
+        rows.append(Row(split, name, address, cells))
+    return Rows(columns.types(table.columns), rows)
 
 
 def _from_tree(source: str) -> Rows:
@@ -145,14 +136,10 @@ def _tree_row(source: str, path: PurePosixPath, names: trees.Names) -> Row:
     return Row(split, str(path), remote.join(remote.absolute(source), str(path)), (label,))
 
 
-def _warn(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
 def name_data_set(source: str) -> str:
     """Return the name of the data set in the file or folder `source`: its own without the suffix of a table."""
     name = source.rstrip("/").rpartition("/")[2] or source
-    suffix = next((suffix for suffix in TABLES if name.lower().endswith(suffix)), "")
+    suffix = next((suffix for suffix in tables.SUFFIXES if name.lower().endswith(suffix)), "")
     return name[: len(name) - len(suffix)] or "images"
 
 

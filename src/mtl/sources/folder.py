@@ -95,7 +95,10 @@ def decode_all(
 
     Returns an array uint8 (N, H, W, 3) for each split, and the encoding of all: jpeg, png or mixed.
     """
-    positions = {name: (split, index) for split, names in order.items() for index, name in enumerate(names)}
+    positions: dict[str, list[tuple[Split, int]]] = {}  # a table may name an image in two splits
+    for split, names in order.items():
+        for index, name in enumerate(names):
+            positions.setdefault(name, []).append((split, index))
     x: dict[Split, np.ndarray] = {}
     encodings: set[str] = set()
     first, shape = "", (0, 0, 0)
@@ -111,8 +114,8 @@ def decode_all(
                     f"{tree.path}: {first} is {shape[1]}x{shape[0]} pixels and {name}"
                     f" {image.shape[1]}x{image.shape[0]}; make them agree or set data.size, to which all are resized"
                 )
-            split, index = positions[name]
-            x[split][index] = image
+            for split, index in positions[name]:
+                x[split][index] = image
     return x, encodings.pop() if len(encodings) == 1 else "mixed"
 
 

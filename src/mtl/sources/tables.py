@@ -218,18 +218,19 @@ def _distinct(
 
     paths, first, kept = files.cast(pa.string()).to_pylist(), dict[str, int](), []
     splits = None if words is None else _splits(name, split, words)
-    values = [column.to_pylist() for column in columns.values()]
-    rows = list(zip(*values, splits or paths, strict=True))
+    rows = list(zip(paths, *(column.to_pylist() for column in columns.values()), strict=True))
+    seen: set[tuple[str, Split | None]] = set()  # in two splits an image is a duplicate, of which others speak
     for row, path in enumerate(paths):
         if not path or not path.isprintable():
             raise UserError(f"{name}: column {image!r}, row {row + 1}: {path!r} is no path of an image")
         before = first.setdefault(path, row)
-        if before == row:
-            kept.append(row)
-        elif rows[before] != rows[row]:
+        if rows[before] != rows[row]:
             raise UserError(
                 f"{name}: {path} is in row {before + 1} and, with other values, in row {row + 1}; leave one of them"
             )
+        if (key := (path, splits[row] if splits else None)) not in seen:
+            seen.add(key)
+            kept.append(row)
     if repeated := len(paths) - len(kept):
         print(f"{name}: {repeated:,} rows are there again, and are read once", file=sys.stderr)
     return Table(
