@@ -286,15 +286,15 @@ def test_the_way_from_the_lock_to_a_run_is_the_md5_of_its_output(done):
     runs = search(done, f"tags.`out.models/model2.keras` = '{out['md5']}'")
     assert runs.experiment.tolist() == ["model2"]
     (used,) = mlflow.get_run(runs.run_id[0]).inputs.dataset_inputs
-    raw = done.lock()["stages"]["load_data"]["outs"][0]["md5"]
-    assert used.dataset.digest == raw
+    (images,) = [o for o in done.lock()["stages"]["load_data"]["outs"] if o["path"] == "data/raw/images"]
+    assert used.dataset.digest == images["md5"]
 
 
 def test_logged_models_answer_as_the_saved_ones(done, tensorflow):
     runs = search(done).set_index("experiment")
     x = np.load(done.root / "data/raw/images/x_test.npy", allow_pickle=False)[:6]
     task = mlflow.pyfunc.load_model(f"runs:/{runs.loc['model2'].run_id}/model")
-    assert task.metadata.metadata["classes"] == ["animal", "vehicle"]
+    assert task.metadata.metadata["task"]["names"] == ["animal", "vehicle"]
     assert task.metadata.signature.inputs.inputs[0].type == np.dtype("uint8")
     probabilities = task.predict(x)
     joint = mlflow.pyfunc.load_model(f"runs:/{runs.loc['main_evaluate'].run_id}/joint").predict(x)

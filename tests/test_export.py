@@ -17,7 +17,7 @@ from PIL import Image
 
 from mtl import files
 from mtl.commands import export
-from mtl.data import paths, store
+from mtl.data import backend, paths, store
 from mtl.errors import UserError
 from mtl.serving.export.exporter import replacing
 from mtl.sources import decoding
@@ -54,7 +54,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tensorflow) -> Project:
         for task, classes in (("model1", CIFAR10), ("model2", ("animal", "vehicle"))):
             recipe = settings.recipe(task)
             options = {"widths": [8, 8]} if task == "model1" else recipe.options | {"dense": [16]}
-            keras.config.set_dtype_policy(recipe.precision)
+            keras.config.set_dtype_policy(backend.resolve(recipe, []).precision)
             model = catalog.build(recipe.model_copy(update={"options": options}), (24, 24, 3), len(classes), images)
             keras.config.set_dtype_policy("float32")
             saving.write(inference.plain(model), paths.model_path(task), task_spec(task, classes))

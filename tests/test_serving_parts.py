@@ -79,8 +79,8 @@ def png_of(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "limit", "status", "message"),
     [
-        (b"", 100, 400, "not a PNG or JPEG"),
-        (b"GIF89a" + bytes(50), 100, 400, "not a PNG or JPEG"),
+        (b"", 100, 400, "PNG"),
+        (b"GIF89a" + bytes(50), 100, 400, "PNG"),
         (encoded(pixels(0, 64, 64))[:-2000], 10**6, 400, "not a whole image"),
         (encoded(pixels(0, 11, 10)), 100, 413, "10×11 pixels, more than 100"),
         (png_of(17_000, 17_000), 20_000_000, 413, "more than 20,000,000 pixels"),
@@ -231,9 +231,9 @@ def test_feedback_outlives_the_server_and_the_last_word_counts(tmp_path):
         "model1": False,
         "model2": True,
     }
-    assert second.record_truth(identities[1], joint.truth(TASKS, "cat")) == {"model1": True, "model2": True}
+    assert second.record_truth(identities[1], joint.truth(TASKS, {"class": "cat"})) == {"model1": True, "model2": True}
     assert second.accuracy() == {"model1": (0.5, 2), "model2": (1.0, 2)}
-    second.record_truth(identities[0], joint.truth(TASKS, "cat"))
+    second.record_truth(identities[0], joint.truth(TASKS, {"class": "cat"}))
     assert second.accuracy() == {"model1": (1.0, 2), "model2": (1.0, 2)}
     assert second.record_truth("nobody", {"model1": "cat"}) is None
     second.close()

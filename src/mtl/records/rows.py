@@ -92,10 +92,10 @@ def _from_table(source: str, image: str | None, missing: Sequence[str], types: M
     folder = remote.absolute(source.rpartition("/")[0] if "/" in source else ".")
     values = zip(*(column.to_pylist() for column in table.columns.columns), strict=True)
     rows = []
-    for number, (split, name, cells) in enumerate(zip(table.splits, table.files, values, strict=True), 1):
+    for number, (part, name, cells) in enumerate(zip(table.splits, table.files, values, strict=True), 1):
         refuse_secret(name, f"{source}: row {number}: ")
         address = name if remote.is_remote(name) or name.startswith("/") else remote.join(folder, name)
-        rows.append(Row(split, name, address, cells))
+        rows.append(Row(part, name, address, cells))
     return Rows(columns.types(table.columns), rows)
 
 

@@ -111,7 +111,7 @@ def from_file(content: bytes, shape: Shape, limit: int) -> np.ndarray:
         raise Refused(f"the image has more than {limit:,} pixels; make it smaller", 413) from None
     except Exception:
         raise Refused(
-            "the body is not a PNG, JPEG, WebP or BMP image; send the file as it is: curl --data-binary @FILE"
+            "the body is no PNG, JPEG, WebP or BMP; send the file as it is: curl --data-binary @FILE"
         ) from None
     if width * height > limit:
         raise Refused(f"the image has {width}×{height} pixels, more than {limit:,}; make it smaller", 413)

@@ -148,7 +148,7 @@ def _tags(own: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def used_params(experiment: str, settings: Params) -> dict[str, Any]:
     """The parameters that the stage of `experiment` uses, flat: `recipe.optimizer.learning_rate`, …"""
-    tree = settings.model_dump()
+    tree = settings.model_dump() | settings.model_dump(include={"data", "tasks"}, exclude_unset=True)
     if experiment == "load_data":
         used = {key: tree[key] for key in ("seed", "data")}
     elif experiment in settings.tasks:
