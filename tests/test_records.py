@@ -425,7 +425,7 @@ def test_flags_and_folders_that_do_not_do_are_one_line(tmp_path):
         convert("nosuch://bucket/x.csv", tmp_path / "out")
     with pytest.raises(UserError, match=r"x.tar: neither a .csv"):
         convert(write_tar(tmp_path / "x.tar", tree()), tmp_path / "out")
-    rows = write_csv(tmp_path / "x.csv", [("TRAIN", "in/cat/a.png", label) for label in ("cat", "dog")])
+    rows = write_csv(tmp_path / "x.csv", [("TRAIN", "in/cat/a.png", "cat")])
     with pytest.raises(UserError, match="--shrads: neither a flag of `mtl convert` nor of Beam"):
         convert(rows, tmp_path / "out", "--shrads", "3")
     with pytest.raises(UserError, match=r"--direct_num_workers=x .+invalid int value"):
@@ -461,9 +461,7 @@ def test_without_beam_one_line_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     (tmp_path / "a.png").write_bytes(encoded(pixels(0)))
     with pytest.raises(UserError, match=r"needs Apache Beam .+requirements-beam.txt"):
-        convert(
-            write_csv(tmp_path / "x.csv", [("TRAIN", "a.png", label) for label in ("cat", "dog")]), tmp_path / "out"
-        )
+        convert(write_csv(tmp_path / "x.csv", [("TRAIN", "a.png", "cat")]), tmp_path / "out")
 
 
 def test_uris_that_fsspec_opens_are_read_and_written(converted, tmp_path, monkeypatch, tensorflow):
@@ -515,7 +513,7 @@ def test_forced_only_what_is_of_an_earlier_conversion_is_replaced(tmp_path, root
         convert(tmp_path / "in", output, "--force", "--nosuch=1")
     assert "manifest.json" in left(output)
     (tmp_path / "text.png").write_bytes(b"hello")
-    broken = write_csv(tmp_path / "broken.csv", [("TRAIN", "text.png", label) for label in ("cat", "dog")])
+    broken = write_csv(tmp_path / "broken.csv", [("TRAIN", "text.png", "cat")])
     with pytest.raises(UserError, match=r"out: none of the images could be read; see .+discarded-\*.csv"):
         convert(broken, output, "--force")
     assert left(output) - kept == {"train-00000-of-00001.tfrecord.gz", "discarded-train-00000-of-00001.csv"}
