@@ -48,7 +48,7 @@ def read(folder: str, split: str, repeated: int = 1) -> tuple[shards.ShardedImag
 def speed(kind: str, folder: str) -> dict[str, float]:
     """Epochs of STEPS steps, the first (compilation, and the first reading) left out."""
     from mtl.data import streams
-    from mtl.data.feeds import Arrays
+    from mtl.data.feeds import Arrays, Plan
     from mtl.networks import catalog
     from mtl.training import fitting
 
@@ -64,13 +64,14 @@ def speed(kind: str, folder: str) -> dict[str, float]:
     times = []
     with tempfile.TemporaryDirectory() as state:
         none = Arrays(np.empty((0, *fed.shape), np.uint8), labels[:0])
-        fitting.fit(model, recipe, 0, fed, none, Path(state), lambda row: times.append(time.perf_counter()), 0)
+        fitting.fit(model, Plan(recipe, 0), fed, none, Path(state), lambda row: times.append(time.perf_counter()), 0)
     return {"value": (EPOCHS - 1) * STEPS * recipe.batch_size / (times[-1] - times[0])}
 
 
 def memory(folder: str, repeated: str) -> dict[str, float]:
     """Peak resident memory in MiB. A tiny network: what it takes is not what is measured."""
     from mtl.data import streams
+    from mtl.data.feeds import Plan
     from mtl.networks import catalog, inference
     from mtl.training import fitting
 
@@ -87,7 +88,7 @@ def memory(folder: str, repeated: str) -> dict[str, float]:
     model = catalog.build(recipe, train.shape[1:], int(labels.max()) + 1, train)
     with tempfile.TemporaryDirectory() as state:
         fed, shown = streams.feed(train, labels), streams.feed(train[:5000], labels[:5000])
-        fitting.fit(model, recipe, 0, fed, shown, Path(state), verbose=0)
+        fitting.fit(model, Plan(recipe, 0), fed, shown, Path(state), verbose=0)
     answers = inference.predict(model, test)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"value": peak, "trained": len(train), "judged": len(answers)}

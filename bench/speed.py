@@ -31,7 +31,7 @@ def fit(name: str, classes: int, steps: int, change: str) -> float:
     recipe = Recipe.model_validate(settings.recipes[name].model_dump() | json.loads(change) | {"epochs": 3})
     backend.import_tensorflow(recipe.precision)
     recipe = backend.resolve_here(recipe)
-    from mtl.data.feeds import Arrays
+    from mtl.data.feeds import Arrays, Plan
     from mtl.networks import catalog
     from mtl.training import fitting
 
@@ -42,7 +42,7 @@ def fit(name: str, classes: int, steps: int, change: str) -> float:
     times = [time.perf_counter()]
     with tempfile.TemporaryDirectory() as folder:
         train, none = Arrays(IMAGES[:count], labels), Arrays(IMAGES[:0], labels[:0])
-        fitting.fit(model, recipe, 0, train, none, Path(folder), lambda row: times.append(time.perf_counter()), 0)
+        fitting.fit(model, Plan(recipe, 0), train, none, Path(folder), lambda row: times.append(time.perf_counter()), 0)
     return 2 * count / (times[3] - times[1])
 
 

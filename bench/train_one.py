@@ -33,7 +33,7 @@ def main() -> None:
     recipe = Recipe.model_validate(settings.recipe(options.task).model_dump() | options.change)
     backend.import_tensorflow(recipe.precision)
     recipe = backend.resolve_here(recipe)
-    from mtl.data.feeds import Arrays
+    from mtl.data.feeds import Arrays, Plan
     from mtl.networks import catalog, inference
     from mtl.training import fitting
 
@@ -51,7 +51,7 @@ def main() -> None:
         rows.append({"epoch": row["epoch"], "test_acc": row["val_acc"], **spent})
 
     with tempfile.TemporaryDirectory() as folder:
-        fitting.fit(model, recipe, options.seed, Arrays(*train), Arrays(*test), Path(folder), note, verbose=0)
+        fitting.fit(model, Plan(recipe, options.seed), Arrays(*train), Arrays(*test), Path(folder), note, verbose=0)
     probabilities = inference.predict(model, test.images)
     np.save(options.file, probabilities)
     print(json.dumps({"rows": rows, "test_acc": scores.accuracy(probabilities, test.labels)}))

@@ -38,7 +38,7 @@ def fit(threads: int, steps: int) -> float:
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[cluster.of(used).index % len(cores)]})
     backend.import_tensorflow("float32")
-    from mtl.data.feeds import Arrays
+    from mtl.data.feeds import Arrays, Plan
     from mtl.networks import catalog
     from mtl.training import fitting
 
@@ -55,7 +55,7 @@ def fit(threads: int, steps: int) -> float:
         model = catalog.build(recipe, (32, 32, 3), 10, images)
     times: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        fitting.fit(model, recipe, 0, train, none, Path(folder), lambda row: times.append(time.perf_counter()), 0)
+        fitting.fit(model, Plan(recipe, 0), train, none, Path(folder), lambda row: times.append(time.perf_counter()), 0)
     return 2 * steps * recipe.batch_size / (times[2] - times[0])
 
 

@@ -10,7 +10,7 @@ from conftest import task_spec
 from test_training import fresh_model, images, recipe
 
 from mtl.config import recipes
-from mtl.data.feeds import Arrays
+from mtl.data.feeds import Arrays, Plan
 from mtl.networks import inference, saving
 from mtl.tracking import boards
 from mtl.training import fitting
@@ -25,7 +25,7 @@ def trained(tmp_path: Path, name: str, held_out: int = 16, **changes) -> bytes:
     fed, validation = Arrays(*images(48)), Arrays(*images(held_out, seed=1))
     called = boards.callbacks(used, "task", fed, validation, CLASSES)
     model = fresh_model(used, images(48))
-    fitting.fit(model, used, 0, fed, validation, tmp_path / f"{name}-state", verbose=0, callbacks=called)
+    fitting.fit(model, Plan(used, 0), fed, validation, tmp_path / f"{name}-state", verbose=0, callbacks=called)
     saving.write(inference.plain(model), tmp_path / f"{name}.keras", task_spec("task", CLASSES))
     return (tmp_path / f"{name}.keras").read_bytes()
 
@@ -69,6 +69,7 @@ def test_a_board_changes_no_byte_and_has_what_it_promises(tmp_path, monkeypatch)
         assert tuple(shape) == (picture.height, picture.width, picture.colorspace)
 
 
+@pytest.mark.slow
 def test_a_new_training_writes_a_new_board_and_one_that_goes_on_adds_to_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
@@ -88,7 +89,7 @@ def test_a_new_training_writes_a_new_board_and_one_that_goes_on_adds_to_it(tmp_p
         called = boards.callbacks(used, "killed", fed, none, CLASSES)
         model = fresh_model(used, images(48))
         try:
-            fitting.fit(model, used, 0, fed, none, tmp_path / "k", on_epoch, verbose=0, callbacks=called)
+            fitting.fit(model, Plan(used, 0), fed, none, tmp_path / "k", on_epoch, verbose=0, callbacks=called)
         except Killed:
             (tmp_path / "logs/killed/mine").write_text("")
     assert (tmp_path / "logs/killed/mine").exists()
@@ -96,6 +97,7 @@ def test_a_new_training_writes_a_new_board_and_one_that_goes_on_adds_to_it(tmp_p
     assert not (tmp_path / "logs/killed/validation").exists()
 
 
+@pytest.mark.slow
 def test_a_profile_is_written_when_asked(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     trained(tmp_path, "profiled", tensorboard=recipes.Board(profile=(2, 3)))

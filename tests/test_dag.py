@@ -156,6 +156,7 @@ def trainings(project: Project) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.slow
 def test_a_killed_training_leaves_no_orphan_and_ends_the_same(done, tmp_path):
     project = done.copy(tmp_path / "p")
     project.edit(lambda tree: tree["recipes"]["compact"].update(epochs=40))
@@ -200,6 +201,7 @@ def test_what_the_environment_changes_is_set_or_noted(done, tmp_path):
     assert (run.experiment, run["tags.environment.ONEDNN_MAX_CPU_ISA"]) == ("model1", "SSE41")
 
 
+@pytest.mark.slow
 def test_a_stage_killed_before_dvc_recorded_it_does_not_train_again(done, tmp_path):
     project = done.copy(tmp_path / "p")
     project.edit(lambda tree: tree["recipes"]["compact"].update(epochs=3))
@@ -234,6 +236,7 @@ def test_a_loss_of_nan_stops_the_stage_and_the_last_model_is_back(done, tmp_path
     assert project.run("git", "status", "--porcelain", "metrics").stdout == ""
 
 
+@pytest.mark.slow
 def test_an_experiment_in_a_temporary_folder_finds_data_and_store(done, tmp_path):
     """`--temp` has no untracked files: DVC has the images, and the MLflow store is in the parent repository."""
     project = done.copy(tmp_path / "p")

@@ -10,7 +10,7 @@ from test_training import SHAPE, images, recipe
 from mtl.config import params
 from mtl.config.recipes import Recipe
 from mtl.data import backend
-from mtl.data.feeds import Arrays
+from mtl.data.feeds import Arrays, Plan
 from mtl.errors import UserError
 from mtl.networks import catalog, inference
 from mtl.tasks import targets
@@ -79,10 +79,10 @@ def test_a_shared_network_learns_both_tasks_and_goes_on_where_it_was_killed(tmp_
                 raise KeyboardInterrupt
 
         try:
-            fitting.fit(model, used, 0, *fed, folder, stop_after_two, verbose=0, heads=two)
+            fitting.fit(model, Plan(used, 0, tuple(two)), *fed, folder, stop_after_two, verbose=0)
         except KeyboardInterrupt:
             model, _ = shared()
-            history, now = fitting.fit(model, used, 0, *fed, folder, verbose=0, heads=two)
+            history, now = fitting.fit(model, Plan(used, 0, tuple(two)), *fed, folder, verbose=0)
             assert (len(history), now) == (6, 4)
         weights.append(model.get_weights())
     for whole, resumed in zip(*weights, strict=True):

@@ -16,7 +16,7 @@ from test_training import fresh_model, images, recipe
 
 from mtl.config.params import Params
 from mtl.config.reading import first_line, validate
-from mtl.data.feeds import Arrays
+from mtl.data.feeds import Arrays, Plan
 from mtl.errors import UserError
 from mtl.tasks import targets, weights
 from mtl.tasks.spec import TaskSpec
@@ -65,7 +65,7 @@ def test_weights_of_one_change_nothing_and_others_do(tmp_path):
     for name, of_class in {"none": None, "ones": (1.0, 1.0), "rare": (0.1, 5.0)}.items():
         model = fresh_model(used, fed)
         heads = [Head(2, class_weights=of_class)]
-        fitting.fit(model, used, 0, Arrays(*fed), Arrays(*images(8)), tmp_path / name, verbose=0, heads=heads)
+        fitting.fit(model, Plan(used, 0, tuple(heads)), Arrays(*fed), Arrays(*images(8)), tmp_path / name, verbose=0)
         ends[name] = model.get_weights()
     assert losses.summed(keras.losses.CategoricalCrossentropy(), [Head(2)]).name == "categorical_crossentropy"
     for a, b in zip(ends["none"], ends["ones"], strict=True):

@@ -147,12 +147,13 @@ RECIPE = Recipe(
 
 def train(fed, shown, folder: Path, recipe: Recipe = RECIPE, classes: int = 10, validation=None):
     from mtl.data import backend
+    from mtl.data.feeds import Plan
     from mtl.networks import catalog
     from mtl.training import fitting
 
     backend.configure(Hardware(threads=1, strategy="auto"), "float32", seed=0)
     model = catalog.build(recipe, fed.shape, classes, shown)
-    history, _ = fitting.fit(model, recipe, 0, fed, validation or fed, folder, verbose=0)
+    history, _ = fitting.fit(model, Plan(recipe, 0), fed, validation or fed, folder, verbose=0)
     return history, model.get_weights()
 
 
@@ -178,20 +179,21 @@ def test_an_epoch_from_records_is_an_epoch_from_arrays(converted, tmp_path):
 
 @pytest.mark.parametrize("changes", [{}, {"steps_per_epoch": 4}])
 def test_streamed_batches_are_a_function_of_seed_epoch_and_step(converted, changes):
+    from mtl.data.feeds import Plan
     from mtl.data.streams import Streamed
 
     found = images(converted / "shards", "train")
     labels = np.arange(100, dtype=np.uint8)
     used = RECIPE.model_copy(update={"epochs": 4} | changes)
     feed = Streamed(found, labels)
-    whole = list(feed.batches(used, seed=3))
+    whole = list(feed.batches(Plan(used, seed=3)))
     steps = feed.steps(used)
     assert len(whole) == 4 * steps
     seen = np.concatenate([labels for _, labels in whole])
     assert sorted(seen[:100]) == sorted(seen[100:200]) == list(range(100))
     assert (seen[:100] != seen[100:200]).any()
-    rest = list(feed.batches(used, seed=3, first_epoch=2))
-    parts = [list(feed.batches(used, seed=3, worker=worker, workers=2)) for worker in (0, 1)]
+    rest = list(feed.batches(Plan(used, seed=3, first_epoch=2)))
+    parts = [list(feed.batches(Plan(used, seed=3, worker=worker, workers=2))) for worker in (0, 1)]
     for (a, b), (c, d) in zip(whole[2 * steps :], rest, strict=True):
         assert (a == c).all()
         assert (b == d).all()
@@ -203,7 +205,7 @@ def test_streamed_batches_are_a_function_of_seed_epoch_and_step(converted, chang
     plain = used.model_copy(update={"augmentation": Augmentation(flip=True), "steps_per_epoch": None})
     array = np.asarray(found)
     turned = np.zeros((2, 100), bool)
-    shown = list(feed.batches(plain, seed=3))[:14]
+    shown = list(feed.batches(Plan(plain, seed=3)))[:14]
     for number, (batch, told) in enumerate(shown):
         for image, label in zip(batch, told, strict=True):
             turned[number // 7, label] = (image != array[label]).any()
@@ -650,12 +652,13 @@ def test_a_shard_damaged_while_it_is_trained_from_is_named(converted, tmp_path, 
 
 
 def test_a_shard_of_fewer_records_than_the_manifest_counts_is_no_smaller_shard(converted, tmp_path):
+    from mtl.data.feeds import Plan
     from mtl.data.streams import Streamed
 
     path = shutil.copytree(converted / "shards", tmp_path / "shards")
     whole = images(path, "train")
     found = replace(whole, counts=(*whole.counts[:-1], whole.counts[-1] + 1), index=np.arange(101))
-    for read in (np.asarray, lambda found: list(Streamed(found, np.zeros(101, np.uint8)).batches(RECIPE, 0))):
+    for read in (np.asarray, lambda found: list(Streamed(found, np.zeros(101, np.uint8)).batches(Plan(RECIPE, 0)))):
         with pytest.raises(UserError, match="fewer records"):
             read(found)
 

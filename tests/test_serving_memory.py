@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 
+import pytest
 from gateways import SHAPE, TASKS
 
 from mtl.errors import UserError
@@ -33,6 +34,7 @@ def silu() -> dict[str, Loaded]:
     return loading.compile_models({"model2": Model(inputs, outputs)}, TASKS, "1")
 
 
+@pytest.mark.slow
 def test_no_graph_survives_twenty_reloads(tensorflow, monkeypatch):
     """Graphs of replaced models and of refused models are freed, but for the last refused one."""
     monkeypatch.setattr(loading, "SIZES", (1,))

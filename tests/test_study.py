@@ -105,6 +105,7 @@ def test_all_that_a_stage_imports_lies_in_what_it_names(stage):
             assert any(path.is_relative_to(name) for name in named), path
 
 
+@pytest.mark.slow
 def test_bytecode_changes_nothing_that_the_study_names(studied, tmp_path):
     project = studied.copy(tmp_path / "p")
     project.environment = studied.environment | {"PYTHONPATH": str(project.root / "src")}
@@ -136,6 +137,7 @@ def inside(project: Project) -> Project:
     return Project(project.root / "study", project.environment)
 
 
+@pytest.mark.slow
 def test_the_study_ends_in_one_file(studied):
     content = json.loads((studied.root / "metrics/study.json").read_text())
     assert (content["tasks"], content["base"]) == (["flies", "model1", "model2"], "model1")
@@ -154,6 +156,7 @@ def test_the_study_ends_in_one_file(studied):
     assert (studied.root / "study/gains.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_project_does_not_see_the_study_and_nothing_is_left_to_run(studied):
     assert "up to date" in inside(studied).run("dvc", "status").stdout
     assert "study" not in studied.run("dvc", "dag", "--full").stdout
@@ -164,6 +167,7 @@ def test_the_project_does_not_see_the_study_and_nothing_is_left_to_run(studied):
     assert {"study/dvc.lock", "study/runs/shared-3.json", "metrics/study.json"} <= names
 
 
+@pytest.mark.slow
 def test_its_runs_are_in_the_experiment_study_of_the_projects_store(studied):
     runs = search(studied, "tags.stage LIKE 'train@%'")
     assert set(runs.experiment) == {"study"}
@@ -180,6 +184,7 @@ def test_its_runs_are_in_the_experiment_study_of_the_projects_store(studied):
     assert by_arrangement.loc["shared"]["metrics.flies-model1-model2.train_loss"] > 0
 
 
+@pytest.mark.slow
 def test_a_report_on_three_tasks_of_the_study_alone(studied):
     (studied.root / "metrics/main_evaluate.json").unlink()  # that of the committed run, which had two tasks
     done = studied.run("mtl", "report")

@@ -14,7 +14,7 @@ from conftest import ROOT
 from mtl.config import params
 from mtl.config.recipes import Augmentation, Constant, Muon, OneCycle, Recipe, Sgd
 from mtl.data import backend
-from mtl.data.feeds import Arrays
+from mtl.data.feeds import Arrays, Plan
 from mtl.errors import UserError
 from mtl.networks import catalog, inference, saving
 from mtl.tasks import scores
@@ -103,7 +103,7 @@ def test_networks_that_cannot_be_built_are_one_line(changes, message):
 def test_every_image_is_seen_once_an_epoch_with_its_own_label():
     x = np.arange(50, dtype=np.uint8)[:, None, None, None] * np.ones((1, *SHAPE), np.uint8)
     plain = recipe(augmentation=Augmentation())
-    got = list(Arrays(x, np.arange(50)).batches(plain, seed=0))
+    got = list(Arrays(x, np.arange(50)).batches(Plan(plain, seed=0)))
     assert [len(batch) for batch, _ in got[:4]] == [16, 16, 16, 2]
     for epoch in range(3):
         seen = np.concatenate([batch[:, 0, 0, 0] for batch, _ in got[4 * epoch : 4 * epoch + 4]])
@@ -114,8 +114,8 @@ def test_every_image_is_seen_once_an_epoch_with_its_own_label():
 
 def test_batches_from_a_later_epoch_are_those_of_the_whole_training():
     x, y = images(40)
-    whole = list(Arrays(x, y).batches(recipe(), seed=1))
-    rest = list(Arrays(x, y).batches(recipe(), seed=1, first_epoch=2))
+    whole = list(Arrays(x, y).batches(Plan(recipe(), seed=1)))
+    rest = list(Arrays(x, y).batches(Plan(recipe(), seed=1, first_epoch=2)))
     for (a, b), (c, d) in zip(whole[6:], rest, strict=True):
         assert (a == c).all()
         assert (b == d).all()
@@ -126,14 +126,14 @@ def test_virtual_epochs_are_whole_batches_of_an_endless_stream():
     x = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, *SHAPE), np.uint8)
     used = recipe(batch_size=6, steps_per_epoch=2, epochs=5, augmentation=Augmentation(flip=True, translate=2))
     feed = Arrays(x, np.arange(20))
-    got = list(feed.batches(used, seed=0))
+    got = list(feed.batches(Plan(used, seed=0)))
     assert [len(batch) for batch, _ in got] == [6] * 10
     assert feed.steps(used) == 2
     labels = np.concatenate([labels for _, labels in got])
     for number in range(3):
         assert sorted(labels[20 * number : 20 * (number + 1)]) == list(range(20))
-    rest = list(feed.batches(used, seed=0, first_epoch=3))
-    halves = [list(feed.batches(used, seed=0, worker=worker, workers=2)) for worker in (0, 1)]
+    rest = list(feed.batches(Plan(used, seed=0, first_epoch=3)))
+    halves = [list(feed.batches(Plan(used, seed=0, worker=worker, workers=2))) for worker in (0, 1)]
     for (a, b), (c, d) in zip(got[6:], rest, strict=True):
         assert (a == c).all()
         assert (b == d).all()
@@ -143,7 +143,9 @@ def test_virtual_epochs_are_whole_batches_of_an_endless_stream():
     # As many steps as there are images: the same as without.
     whole = recipe(batch_size=5, epochs=2)
     for (a, _), (b, _) in zip(
-        feed.batches(whole, 0), feed.batches(whole.model_copy(update={"steps_per_epoch": 4}), 0), strict=True
+        feed.batches(Plan(whole, 0)),
+        feed.batches(Plan(whole.model_copy(update={"steps_per_epoch": 4}), 0)),
+        strict=True,
     ):
         assert (a == b).all()
 
@@ -154,20 +156,20 @@ def test_several_steps_at_once_train_the_same_and_fit_into_an_epoch(tmp_path):
     for count in (1, 2):
         used = recipe(epochs=2, steps_per_execution=count, steps_per_epoch=4)
         model = fresh_model(used, (train.images, train.labels))
-        history, _ = fitting.fit(model, used, 0, train, none, tmp_path / str(count), verbose=0)
+        history, _ = fitting.fit(model, Plan(used, 0), train, none, tmp_path / str(count), verbose=0)
         assert [row["epoch"] for row in history] == [1, 2]
         weights.append(model.get_weights())
     for a, b in zip(*weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     used = used.model_copy(update={"steps_per_execution": 3})
     with pytest.raises(UserError, match="steps_per_execution: 3 does not divide the 4 steps of an epoch"):
-        fitting.fit(model, used, 0, train, none, tmp_path / "t", verbose=0)
+        fitting.fit(model, Plan(used, 0), train, none, tmp_path / "t", verbose=0)
 
 
 def test_augmentation_moves_and_mirrors_and_no_more():
     """A moved image is the original shifted by at most two pixels, away from the border that reflection fills."""
     x, y = images(64)
-    moved, _ = next(Arrays(x, y).batches(recipe(batch_size=64), seed=0))
+    moved, _ = next(Arrays(x, y).batches(Plan(recipe(batch_size=64), seed=0)))
     assert (moved.dtype, moved.shape) == (np.uint8, (64, *SHAPE))
     order = np.random.default_rng([0, 0]).permutation(64)
     shifts = set()
@@ -203,7 +205,7 @@ def test_a_batch_can_be_learnt_by_heart(tmp_path):
     used = recipe(epochs=30, augmentation=Augmentation(), schedule=Constant(name="constant"))
     model = fresh_model(used, train)
     empty = train[0][:0], train[1][:0]
-    history, _ = fitting.fit(model, used, 0, Arrays(*train), Arrays(*empty), tmp_path / "t", verbose=0)
+    history, _ = fitting.fit(model, Plan(used, 0), Arrays(*train), Arrays(*empty), tmp_path / "t", verbose=0)
     assert history[-1]["acc"] == 1.0
     assert history[-1]["loss"] < history[0]["loss"] / 4
 
@@ -228,7 +230,7 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path, p
             raise Killed
 
     whole = fresh_model(used, train)
-    history, _ = fitting.fit(whole, used, 0, Arrays(*train), Arrays(*validation), tmp_path / "whole", verbose=0)
+    history, _ = fitting.fit(whole, Plan(used, 0), Arrays(*train), Arrays(*validation), tmp_path / "whole", verbose=0)
     with pytest.raises(Killed):
         fitting.fit(
             fresh_model(used, train),
@@ -242,7 +244,7 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path, p
         )
     resumed, rows = fresh_model(used, train), []
     again, epochs = fitting.fit(
-        resumed, used, 0, Arrays(*train), Arrays(*validation), tmp_path / "t", on_epoch=rows.append, verbose=0
+        resumed, Plan(used, 0), Arrays(*train), Arrays(*validation), tmp_path / "t", on_epoch=rows.append, verbose=0
     )
     assert again == history == rows
     assert epochs == 2
@@ -307,7 +309,7 @@ def test_a_training_with_a_damaged_checkpoint_ends_with_the_weights_of_one_that_
     def fit(where, **how):
         model = fresh_model(recipe(), train)
         fed = Arrays(*train), Arrays(*validation)
-        return model, *fitting.fit(model, recipe(), 0, *fed, where, verbose=0, **how)
+        return model, *fitting.fit(model, Plan(recipe(), 0), *fed, where, verbose=0, **how)
 
     whole, history, _ = fit(tmp_path / "whole")
     with pytest.raises(Killed):
@@ -339,11 +341,11 @@ def test_a_state_of_another_training_is_not_taken_up(tmp_path):
     train, validation = images(32), images(16, seed=1)
     for used in (recipe(epochs=1), recipe(epochs=1, batch_size=8)):
         history, _ = fitting.fit(
-            fresh_model(used, train), used, 0, Arrays(*train), Arrays(*validation), tmp_path / "t", verbose=0
+            fresh_model(used, train), Plan(used, 0), Arrays(*train), Arrays(*validation), tmp_path / "t", verbose=0
         )
         assert len(history) == 1
     first, _ = fitting.fit(
-        fresh_model(used, train), used, 0, Arrays(*train), Arrays(*validation), tmp_path / "other", verbose=0
+        fresh_model(used, train), Plan(used, 0), Arrays(*train), Arrays(*validation), tmp_path / "other", verbose=0
     )
     assert history == first
 
@@ -352,7 +354,7 @@ def test_keep_best_is_the_epoch_of_the_smallest_validation_loss(tmp_path):
     train, validation = images(48), images(16, seed=1)
     best, last = recipe(keep="best", epochs=4), recipe(keep="last", epochs=4)
     model = fresh_model(best, train)
-    history, _ = fitting.fit(model, best, 0, Arrays(*train), Arrays(*validation), tmp_path / "t", verbose=0)
+    history, _ = fitting.fit(model, Plan(best, 0), Arrays(*train), Arrays(*validation), tmp_path / "t", verbose=0)
     losses = [row["val_loss"] for row in history]
     kept = scores.loss(inference.predict(model, validation[0]), validation[1], "categorical_crossentropy")
     assert kept == pytest.approx(min(losses), rel=1e-4)
@@ -364,7 +366,9 @@ def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
     train = images(32)
     used = recipe(optimizer=Sgd(name="sgd", learning_rate=1e30), schedule=Constant(name="constant"))
     with pytest.raises(UserError, match=r"(val_)?loss became (nan|inf) in epoch \d: no model is kept"):
-        fitting.fit(fresh_model(used, train), used, 0, Arrays(*train), Arrays(*images(16)), tmp_path / "t", verbose=0)
+        fitting.fit(
+            fresh_model(used, train), Plan(used, 0), Arrays(*train), Arrays(*images(16)), tmp_path / "t", verbose=0
+        )
 
 
 def test_a_saved_model_is_the_same_bytes_and_gives_the_same_answers(tmp_path):

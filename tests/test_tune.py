@@ -43,6 +43,7 @@ def comments(project: Project) -> list[str]:
     return [line.partition("#")[2] for line in lines if "#" in line]
 
 
+@pytest.mark.slow
 def test_killed_run_again_applied_and_reproduced(project: Project):
     killed = subprocess.Popen(
         ["mtl", "tune", "model1"], cwd=project.root, env=project.environment, stderr=subprocess.PIPE, text=True

@@ -14,7 +14,7 @@ from test_training import fresh_model, images, recipe
 from mtl.config.params import Params
 from mtl.config.reading import first_line, validate
 from mtl.data import store
-from mtl.data.feeds import Arrays
+from mtl.data.feeds import Arrays, Plan
 from mtl.data.store import Dataset, Examples
 from mtl.errors import UserError
 from mtl.search import opening, worker
@@ -77,7 +77,7 @@ def test_what_was_judged_before_a_kill_is_still_there(tmp_path):
 
     def train(on_epoch, **more) -> list[dict]:
         model = fresh_model(used, fed)
-        return fitting.fit(model, used, 0, Arrays(*fed), Arrays(*fed), tmp_path, on_epoch, verbose=0, **more)[0]
+        return fitting.fit(model, Plan(used, 0), Arrays(*fed), Arrays(*fed), tmp_path, on_epoch, verbose=0, **more)[0]
 
     with pytest.raises(KeyboardInterrupt):
         train(stop, judge=judge)

@@ -45,7 +45,7 @@ def images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def run(folder: Path, change: dict, seed: int = 0) -> None:
     """Train on 60 images, so that the last batch of an epoch is smaller; with `seed`, on others."""
-    from mtl.data.feeds import Arrays
+    from mtl.data.feeds import Arrays, Plan
     from mtl.networks import catalog, inference
     from mtl.tracking import boards
     from mtl.training import fitting
@@ -61,7 +61,7 @@ def run(folder: Path, change: dict, seed: int = 0) -> None:
     train, validation = Arrays(*fed), Arrays(*held_out)
     called = boards.callbacks(recipe, "task", train, validation, ["dark", "light"]) if chief else []
     history, epochs = fitting.fit(
-        model, recipe, 0, train, validation, folder / "checkpoint", verbose=0, callbacks=called
+        model, Plan(recipe, 0), train, validation, folder / "checkpoint", verbose=0, callbacks=called
     )
     np.savez(folder / "weights.npz", *model.get_weights())
     saving.write(inference.plain(model), folder / "model.keras", task_spec("task", ("dark", "light")))

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -21,6 +22,27 @@ Batch = tuple[np.ndarray, np.ndarray]  # images, uint8 (B, H, W, C), and labels,
 
 
 Pixels = TypeVar("Pixels", np.ndarray, ShardedImages)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training does with its feed.
+
+    Attributes:
+        recipe: how it trains.
+        seed: of the order of the images and their augmentation.
+        heads: the tasks of its network; empty: one task, of as many labels as the network has outputs.
+        first_epoch: epochs before this one are passed over.
+        worker: number of this one of `workers` that share each batch: it gets every `workers`-th image of it.
+        workers: how many share a batch.
+    """
+
+    recipe: Recipe
+    seed: int
+    heads: tuple[Head, ...] = ()
+    first_epoch: int = 0
+    worker: int = 0
+    workers: int = 1
 
 
 class Feed(ABC, Generic[Pixels]):
@@ -39,20 +61,11 @@ class Feed(ABC, Generic[Pixels]):
         return len(self.images)
 
     @abstractmethod
-    def batches(
-        self, recipe: Recipe, seed: int, first_epoch: int = 0, worker: int = 0, workers: int = 1
-    ) -> Iterator[Batch]:
-        """Yield shuffled, augmented batches from `first_epoch` on: a pure function of seed, epoch and step.
+    def batches(self, plan: Plan) -> Iterator[Batch]:
+        """Yield shuffled, augmented batches of this worker: a pure function of seed, epoch and step.
 
         Without `steps_per_epoch` an epoch is every image once, and its last batch may be smaller. With it, the images
         come again and again, shuffled anew each time, and an epoch is so many whole batches of that.
-
-        Args:
-            recipe: its augmentation, batch size, epochs and steps per epoch are used.
-            seed: of order and augmentation.
-            first_epoch: epochs before this one are passed over.
-            worker: number of this one of `workers` that share each batch: it gets every `workers`-th image of it.
-            workers: how many share a batch.
         """
 
     @abstractmethod
@@ -67,17 +80,9 @@ class Feed(ABC, Generic[Pixels]):
         """Steps of an epoch."""
         return recipe.steps_per_epoch or math.ceil(len(self) / recipe.batch_size)
 
-    def stream(
-        self,
-        recipe: Recipe,
-        seed: int,
-        heads: Sequence[Head],
-        first_epoch: int = 0,
-        worker: int = 0,
-        workers: int = 1,
-    ) -> tf.data.Dataset:
+    def stream(self, plan: Plan) -> tf.data.Dataset:
         """`batches` with one-hot targets, float32 (B, K), instead of labels. The next two are prepared ahead."""
-        return self._dataset(lambda: self.batches(recipe, seed, first_epoch, worker, workers), heads)
+        return self._dataset(lambda: self.batches(plan), plan.heads)
 
     def in_order(self, heads: Sequence[Head], batch_size: int = 500) -> tf.data.Dataset:
         """`whole` with one-hot targets, as in `stream`."""
@@ -120,14 +125,12 @@ def readable(*feeds: Feed) -> Iterator[None]:
 class Arrays(Feed[np.ndarray]):
     """Images and labels in memory."""
 
-    def batches(
-        self, recipe: Recipe, seed: int, first_epoch: int = 0, worker: int = 0, workers: int = 1
-    ) -> Iterator[Batch]:
-        augmentation = recipe.augmentation
+    def batches(self, plan: Plan) -> Iterator[Batch]:
+        seed, augmentation = plan.seed, plan.recipe.augmentation
         windows = _windows(self.images, augmentation.translate)
         side = sides(len(self), seed)
         current = -1
-        for parts in passes(len(self), recipe, first_epoch):
+        for parts in passes(len(self), plan.recipe, plan.first_epoch):
             places = []
             for number, part in parts:
                 if number != current:
@@ -136,7 +139,7 @@ class Arrays(Feed[np.ndarray]):
                     shifts = rng.integers(2 * augmentation.translate + 1, size=(2, len(self)))
                 mirrored = (side[order[part]] + number) % 2 == 1
                 places.append(np.stack([order[part], *shifts[:, order[part]], mirrored]))
-            chosen, rows, columns, mirrored = np.concatenate(places, axis=1)[:, worker::workers]
+            chosen, rows, columns, mirrored = np.concatenate(places, axis=1)[:, plan.worker :: plan.workers]
             batch = windows[chosen, rows, columns].transpose(0, 2, 3, 1)
             yield _mirror(batch, mirrored, augmentation), self.labels[chosen]
 

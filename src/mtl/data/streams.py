@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mtl.config.recipes import Recipe
-from mtl.data.feeds import Arrays, Batch, Feed, augment, passes, sides
+from mtl.data.feeds import Arrays, Batch, Feed, Plan, augment, passes, sides
 from mtl.data.shards import CHUNK, ENDED, ShardedImages
 
 SHUFFLED = 64 << 20  # bytes of encoded images among which the next one is drawn
@@ -29,13 +28,12 @@ class Streamed(Feed[ShardedImages]):
     less thorough than an array's shuffle, so `mtl convert` has mixed the images over the shards already.
     """
 
-    def batches(
-        self, recipe: Recipe, seed: int, first_epoch: int = 0, worker: int = 0, workers: int = 1
-    ) -> Iterator[Batch]:
+    def batches(self, plan: Plan) -> Iterator[Batch]:
+        recipe, seed, worker, workers = plan.recipe, plan.seed, plan.worker, plan.workers
         size, pad = recipe.batch_size, recipe.augmentation.translate
         side = sides(len(self), seed)
         reading = -1
-        for parts in passes(len(self), recipe, first_epoch):
+        for parts in passes(len(self), recipe, plan.first_epoch):
             shares = []
             start = 0  # of the part, in the batch
             for number, part in parts:

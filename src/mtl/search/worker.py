@@ -166,6 +166,7 @@ def fit(
     import keras
 
     from mtl.data import streams
+    from mtl.data.feeds import Plan
     from mtl.networks import catalog, inference
     from mtl.tasks import scores, weights
     from mtl.tasks.targets import Head
@@ -192,6 +193,8 @@ def fit(
                 return {}
             return {metric: of_classes(inference.predict(model, images))[metric]}
 
-        fitting.fit(model, recipe, settings.seed, training, validation, folder, on_epoch, heads=heads, judge=judge)
+        fitting.fit(
+            model, Plan(recipe, settings.seed, tuple(heads)), training, validation, folder, on_epoch, judge=judge
+        )
     probabilities = inference.predict(inference.plain(model), images)
     return scores.of_split("val", probabilities, labels, recipe.loss) | of_classes(probabilities)

@@ -21,6 +21,7 @@ def main(task: str) -> None:
     outside = backend.note_settings()
     backend.import_tensorflow(settings.recipe(task).precision)
     from mtl.data import streams
+    from mtl.data.feeds import Plan
     from mtl.networks import catalog, inference
     from mtl.tasks import scores, weights
     from mtl.tasks.targets import Head
@@ -33,7 +34,7 @@ def main(task: str) -> None:
     with checkpoint.exclusive(place) as folder, tracked as run:
         earlier = checkpoint.finished(folder)
         spec, examples = store.read_task(task), {split: store.read_examples(split, task) for split in SPLITS}
-        heads = [Head(len(spec.names), class_weights=weights.of_task(settings, spec))]
+        heads = (Head(len(spec.names), class_weights=weights.of_task(settings, spec)),)
         images, shape = examples["train"].images, examples["train"].images.shape[1:]
         dataset = store.read_dataset()
         run.log_dataset(dataset)
@@ -48,10 +49,8 @@ def main(task: str) -> None:
         saving.check(inference.plain(model))
         training, validation = (streams.feed(*examples[split]) for split in ("train", "validation"))
         board = boards.callbacks(recipe, task, training, validation, spec.names) if ours.chief else []
-        started = time.perf_counter()
-        history, epochs = fitting.fit(
-            model, recipe, settings.seed, training, validation, folder, run.log_epoch, heads=heads, callbacks=board
-        )
+        plan, started = Plan(recipe, settings.seed, heads), time.perf_counter()
+        history, epochs = fitting.fit(model, plan, training, validation, folder, run.log_epoch, callbacks=board)
         seconds = time.perf_counter() - started
         if epochs < recipe.epochs:
             run.log_tags({"resumed_after_epoch": str(recipe.epochs - epochs)})

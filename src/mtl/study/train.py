@@ -24,6 +24,7 @@ def main(arrangement: str, seed: int) -> None:
     outside = backend.note_settings()
     backend.import_tensorflow(study.recipe.precision)
     from mtl.data import streams
+    from mtl.data.feeds import Plan
     from mtl.networks import catalog, inference
     from mtl.tasks.targets import Head, columns
     from mtl.tasks.weights import of_classes
@@ -57,9 +58,8 @@ def main(arrangement: str, seed: int) -> None:
                 training, validation = (streams.feed(*part) for part in examples.values())
                 started = clocks()
                 on_epoch = partial(run.log_epoch, prefix=f"{joined}.")
-                _, epochs = fitting.fit(
-                    model, recipe, seed, training, validation, folder / joined, on_epoch, heads=heads
-                )
+                plan = Plan(recipe, seed, tuple(heads))
+                _, epochs = fitting.fit(model, plan, training, validation, folder / joined, on_epoch)
             # A killed training that went on trained fewer epochs here than the recipe has.
             times.append((clocks() - started) * (recipe.epochs / epochs if epochs else np.nan))
             seen = recipe.epochs * len(training)

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtl.config.recipes import Recipe
-from mtl.data.feeds import Feed
+from mtl.data.feeds import Feed, Plan
 from mtl.evaluation import MOST_IN_CONFUSION, figures, statistics
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Board(keras.callbacks.Callback):
 
     def _samples(self) -> Figure:
         """A figure of the first images that the network trains on."""
-        images, labels = next(self.train.batches(self.recipe, seed=0))
+        images, labels = next(self.train.batches(Plan(self.recipe, seed=0)))
         pictures = [
             figures.Picture(image, self.classes[int(label)], ())
             for image, label in zip(images[:SAMPLES], labels[:SAMPLES], strict=True)

@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from mtl.config.recipes import Recipe
 from mtl.data import backend
-from mtl.data.feeds import Feed, readable
+from mtl.data.feeds import Feed, Plan, readable
 from mtl.errors import UserError
 from mtl.tasks.targets import Head
 from mtl.training import hardware, optimizers
@@ -28,14 +29,12 @@ CODE = ("data", "files.py", "networks", "stages/train.py", "tasks", "training")
 
 def fit(
     model: keras.Model,
-    recipe: Recipe,
-    seed: int,
+    plan: Plan,
     train: Feed,
     validation: Feed,
     folder: Path,
     on_epoch: Callable[[Row], None] = lambda row: None,
     verbose: int = 2,
-    heads: Sequence[Head] = (),
     callbacks: Sequence[keras.callbacks.Callback] = (),
     judge: Callable[[], Mapping[str, float]] = dict,
 ) -> tuple[list[Row], int]:
@@ -43,11 +42,11 @@ def fit(
 
     Args:
         model: as `catalog.build` returns it.
+        plan: recipe, seed and heads; the loss is the heads' weighted sum, `acc` their mean. The rest is decided here.
         train: images and labels; those of several heads are (N, T).
         validation: likewise; may be empty, then rows have no `val_…` and `keep: best` is refused by params.
         folder: where the state of a killed training is; the same training goes on from it.
         on_epoch: called with each row, with those of a resumed training first.
-        heads: of a network for several tasks. The loss is their weighted sum, `acc` their mean.
         callbacks: more of Keras' callbacks; they must not change the model.
         judge: called after each epoch; its figures join the epoch's row, and stay in it where the training goes on.
 
@@ -58,15 +57,15 @@ def fit(
         UserError: the loss became NaN or infinite, the recipe does not fit the images, they cannot be read, or another
             worker is gone.
     """
+    recipe = plan.recipe
     if recipe.keep == "best" and not len(validation):
         raise UserError("keep: 'best' is chosen on the validation images and there are none; add some, or keep: last")
     strategy = model.distribute_strategy
     together = hardware.name(strategy) == "multi_worker"
     chief = not together or cluster.read().chief
-    digest = _digest(model, recipe, seed, heads, train, validation)
+    digest = _digest(model, plan, train, validation)
     checkpoint = Checkpoint(folder, digest, lambda rows: best_epoch(rows, recipe))
-    classes = model.output_shape[-1]
-    heads = heads or [Head(classes)]
+    heads = plan.heads or (Head(model.output_shape[-1]),)
     per_epoch = train.steps(recipe)
     if per_epoch % recipe.steps_per_execution:  # Keras would go on into the next epoch
         raise UserError(
@@ -87,6 +86,7 @@ def fit(
         print(f"goes on after epoch {checkpoint.epoch} of {recipe.epochs}, where it was stopped", flush=True)
         checkpoint.load(model, checkpoint.epoch)
     before = collectives.synchronise(model, checkpoint.epoch, digest) if together else checkpoint.epoch
+    plan = replace(plan, heads=heads, first_epoch=before)
     for row in checkpoint.history:
         on_epoch(row)
 
@@ -108,10 +108,12 @@ def fit(
     called = [keras.callbacks.LambdaCallback(on_epoch_end=end_epoch), *callbacks]
     with readable(train, validation):
         if before < recipe.epochs and together:
-            loop.fit(model, recipe, seed, train, validation, heads, before, called, verbose)
+            ours = cluster.read()
+            share = replace(plan, worker=ours.index, workers=len(ours.workers))
+            loop.fit(model, share, train, validation, called, verbose)
         elif before < recipe.epochs:
             model.fit(
-                train.stream(recipe, seed, heads, before),
+                train.stream(plan),
                 shuffle=False,  # the stream is shuffled already
                 steps_per_epoch=per_epoch,
                 epochs=recipe.epochs,
@@ -141,12 +143,13 @@ def _loss(recipe: Recipe) -> keras.Loss:
     return losses[recipe.loss](label_smoothing=recipe.label_smoothing)
 
 
-def _digest(model: keras.Model, recipe: Recipe, seed: int, heads: Sequence[Head], *feeds: Feed) -> str:
+def _digest(model: keras.Model, plan: Plan, *feeds: Feed) -> str:
     """Digest of all that decides a training's result, so that no other training goes on from its state."""
     digest = hashlib.blake2b(digest_size=16)
     where = tf.config.threading.get_intra_op_parallelism_threads(), model.distribute_strategy.num_replicas_in_sync
     outside = backend.settings(os.environ)
-    for text in (model.to_json(), recipe.model_dump_json(), str(seed), str(where), str(heads), str(outside)):
+    told = plan.recipe.model_dump_json(), str(plan.seed), str(plan.heads)
+    for text in (model.to_json(), *told, str(where), str(outside)):
         digest.update(text.encode())
     package = Path(__file__).parents[1]
     for path in sorted(path for name in CODE for path in (package / name, *(package / name).rglob("*.py"))):

@@ -14,11 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from mtl.config.recipes import Recipe
-from mtl.data.feeds import Feed
+from mtl.data.feeds import Feed, Plan
 from mtl.errors import UserError
 from mtl.tasks.targets import Head
 from mtl.training.losses import mean_categorical_accuracy
-from mtl.training.multiworker import cluster, collectives
+from mtl.training.multiworker import collectives
 
 
 def check(recipe: Recipe, train: Feed, workers: int) -> None:
@@ -33,29 +33,23 @@ def check(recipe: Recipe, train: Feed, workers: int) -> None:
 
 def fit(
     model: keras.Model,
-    recipe: Recipe,
-    seed: int,
+    plan: Plan,
     train: Feed,
     validation: Feed,
-    heads: Sequence[Head],
-    first_epoch: int,
     callbacks: Sequence[keras.callbacks.Callback],
     verbose: int,
 ) -> None:
-    """Train a compiled `model` in place from `first_epoch` on, as `Model.fit` does: the same logs, the same callbacks.
+    """Train a compiled `model` in place, as `Model.fit` does: the same logs, the same callbacks.
 
     Args:
         model: compiled in the strategy's scope; its loss and optimizer are used.
-        recipe: its `steps_per_execution` steps run in one call; it divides an epoch.
-        seed: of the feed.
+        plan: with this worker's share of each batch; `steps_per_execution` steps run in one call.
         train: images and labels; this worker takes its share of each batch.
         validation: likewise; may be empty.
-        heads: as `training.fit` has them.
-        first_epoch: epochs before this one are done.
         callbacks: called at the end of each call of steps and of each epoch.
         verbose: as Keras has it.
     """
-    ours, strategy = cluster.read(), model.distribute_strategy
+    recipe, heads, strategy = plan.recipe, plan.heads, model.distribute_strategy
     per_epoch, at_once = train.steps(recipe), recipe.steps_per_execution
     step, judge = _step(model, heads), _judge(model, heads)
 
@@ -86,16 +80,20 @@ def fit(
         left = recipe.batch_size if recipe.steps_per_epoch else len(train) - number % per_epoch * recipe.batch_size
         return tf.cast(tf.minimum(tf.constant(recipe.batch_size, tf.int64), left), tf.float32)
 
-    stream = train.stream(recipe, seed, heads, first_epoch, ours.index, len(ours.workers))
-    sizes = tf.data.Dataset.range(first_epoch * per_epoch, recipe.epochs * per_epoch).map(size)
+    stream = train.stream(plan)
+    sizes = tf.data.Dataset.range(plan.first_epoch * per_epoch, recipe.epochs * per_epoch).map(size)
     iterator = iter(tf.data.Dataset.zip(stream, sizes).map(lambda pair, count: (*pair, count)).prefetch(2))
     hooks = keras.callbacks.CallbackList(
-        list(callbacks), add_progbar=verbose > 0 and ours.chief, model=model, verbose=verbose, epochs=recipe.epochs,
+        list(callbacks),
+        add_progbar=verbose > 0 and plan.worker == 0,
+        model=model,
+        verbose=verbose,
+        epochs=recipe.epochs,
         steps=per_epoch,
-    )  # fmt: skip
+    )
     with collectives.workers_stay():
         hooks.on_train_begin()
-        for epoch in range(first_epoch, recipe.epochs):
+        for epoch in range(plan.first_epoch, recipe.epochs):
             hooks.on_epoch_begin(epoch)
             sums = np.zeros(3)
             for start in range(0, per_epoch, at_once):
@@ -108,7 +106,7 @@ def fit(
             if len(validation):
                 sums = np.zeros(3)
                 for images, targets in validation.in_order(heads):
-                    share = slice(ours.index, None, len(ours.workers))
+                    share = slice(plan.worker, None, plan.workers)
                     sums += judged(images[share], targets[share]).numpy()
                 logs |= {f"val_{key}": value for key, value in _logs(total(sums).numpy()).items()}
             hooks.on_epoch_end(epoch, logs)
