@@ -234,8 +234,7 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(tmp_path, p
     with pytest.raises(Killed):
         fitting.fit(
             fresh_model(used, train),
-            used,
-            0,
+            Plan(used, 0),
             Arrays(*train),
             Arrays(*validation),
             tmp_path / "t",
