@@ -36,7 +36,7 @@ from ruamel.yaml import YAML
 EXAMPLES = ("omniglot", "clothing")
 BALANCED = "kids"  # judged by balanced accuracy: nine of ten are no kids' clothes
 SAMPLES = 2000
-C = (1e-4, 1e-3, 1e-2, 1e-1)
+C = (1e-3, 1e-2)
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def stage(name: str, folder: Path) -> float:
 
 
 def logistic(folder: Path, task: str) -> np.ndarray:
-    """The answers of logistic regression on the pixels, (N, K); C is the best of four on the validation images."""
+    """The answers of logistic regression on the pixels, (N, K); C is the better of two on the validation images."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
     from sklearn.pipeline import make_pipeline
@@ -68,12 +68,15 @@ def logistic(folder: Path, task: str) -> np.ndarray:
 
     train, validation, test = (store.read_examples(split, task) for split in ("train", "validation", "test"))
 
+    is_grey = all((np.diff(np.asarray(part.images), axis=3) == 0).all() for part in (train, validation, test))
+
     def flat(images: Any) -> np.ndarray:
-        return np.asarray(images).reshape(len(images), -1).astype(np.float32)
+        pixels = np.asarray(images)[..., :1] if is_grey else np.asarray(images)
+        return pixels.reshape(len(images), -1).astype(np.float32)
 
     best, answers = np.inf, np.empty(0)
     for c in C:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=200))
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=100))
         model.fit(flat(train.images), train.labels)
         loss = log_loss(validation.labels, model.predict_proba(flat(validation.images)), labels=model.classes_)
         if loss < best:
