@@ -111,3 +111,35 @@ def test_a_contradiction_is_where_the_base_implies_another_label():
 def test_tasks_of_different_columns_are_not_related():
     fine, other = derive(None, CLASSES, "fine")[0], derive(ANIMALS, CLASSES, "other", column="kind")[0]
     assert relations.find_all({"fine": fine, "other": other}) == {}
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "names"),
+    [
+        (["a", "b"], ["a", "c"], ["c in test alone", "'col'"]),
+        ([None, None], ["a", "b"], ["any train example"]),
+        (["a", "b"], [None], ["any test example"]),
+        (["a", "a"], ["a"], ["one class only", "'a'"]),
+        ([str(number) for number in range(70_000)], ["1"], ["70,000 classes"]),
+    ],
+)
+def test_a_column_that_no_model_can_learn_is_one_line(train, test, names):
+    parts = {"train": train, "validation": [], "test": test}
+    splits = {split: pa.chunked_array([pa.array(part, pa.string())]) for split, part in parts.items()}
+    with pytest.raises(UserError) as caught:
+        grouping.derive("t", task(None), "col", splits)
+    assert all(name in str(caught.value) for name in ("tasks.t", *names)) and "\n" not in str(caught.value)
+
+
+def test_a_thousand_classes_have_labels_of_two_bytes():
+    spec, (labels, _) = derive(None, [f"{number:04}" for number in range(1000)])
+    assert (len(spec.names), labels.dtype, labels.tolist()) == (1000, np.uint16, list(range(1000)))
+
+
+def test_a_column_that_is_not_there_is_answered_by_the_nearest_name():
+    asked = Task(column="labell", recipe="any")
+    with pytest.raises(UserError, match="did you mean 'label'"):
+        grouping.column_of("t", asked, ["kids", "label"])
+    with pytest.raises(UserError, match=r"tasks\.t: .* kids \| label"):
+        grouping.column_of("t", Task(recipe="any"), ["kids", "label"])
+    assert grouping.column_of("t", Task(recipe="any"), ["class"]) == "class"
