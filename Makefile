@@ -35,7 +35,7 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/lint-imports --no-cache --no-logo
 	$(VENV)/bin/mypy
 
-test: lint  ## linter and tests, within 10 minutes on 2 cores
+test: lint  ## linter and tests, within 6 minutes on 2 cores
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not release"
 
 test-all: lint  ## and those that take minutes

@@ -23,6 +23,7 @@ from mtl.config import params
 from mtl.config.recipes import Augmentation, Recipe, Sgd
 from mtl.data import backend, shards
 from mtl.sources import tfrecord
+from mtl.sources.loaded import CLASS
 
 STEPS, EPOCHS = 3, 3
 
@@ -42,7 +43,8 @@ def read(folder: str, split: str, repeated: int = 1) -> tuple[shards.ShardedImag
         cache=0,
         mean_bytes=sum(part.bytes for part in parts) / sum(counts),
     )
-    return images, np.tile(found.labels[split].ravel(), repeated)
+    classes = found.columns[split][CLASS].to_numpy(zero_copy_only=False)
+    return images, np.tile(np.unique(classes, return_inverse=True)[1].astype(np.uint8), repeated)
 
 
 def speed(kind: str, folder: str) -> dict[str, float]:
