@@ -274,6 +274,15 @@ def test_a_stage_that_fails_ends_the_command_with_its_line(here, capfd):
     ]
 
 
+@pytest.mark.slow
+def test_a_training_ends_with_its_metrics(here):
+    done = train("model2", "--params", "p.yaml", "--data", "images", "--output", "out")
+    assert done.exit_code == 0, done.exception
+    metrics = json.loads((here / "out" / "metrics" / "model2.json").read_text())
+    printed = dict(line.split("=", 1) for line in done.output.splitlines() if "=" in line)
+    assert metrics.keys() <= printed.keys()
+
+
 def test_the_report_is_what_the_searching_service_reads(monkeypatch):
     """Keys and types as the package cloudml-hypertune writes them."""
     monkeypatch.setenv("CLOUD_ML_TRIAL_ID", "7")

@@ -64,4 +64,4 @@ def command(
         files.write_bytes(report, running.reported(metrics, settings.recipe(task).epochs).encode())
     click.echo(f"{output / paths.model_path(task)}")
     for name, value in sorted(metrics.items()):
-        click.echo(f"{name}={value:.6g}")
+        click.echo(f"{name}={value}" if isinstance(value, str) else f"{name}={value:.6g}")

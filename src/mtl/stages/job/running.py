@@ -43,7 +43,7 @@ def refuse_without(validation: float) -> None:
         raise UserError("--report: no images are held out for validation; see data.validation in the params file")
 
 
-def train(task: str, work: Path, output: Path | None, reported: bool) -> dict[str, float] | None:
+def train(task: str, work: Path, output: Path | None, reported: bool) -> dict[str, float | str] | None:
     """Run the stages of `task` in the folder `work`; return its metrics, None where the chief has them.
 
     Where there is no MLflow server, the runs stay in `output`; without one, as on other machines than the chief's,
@@ -68,7 +68,7 @@ def train(task: str, work: Path, output: Path | None, reported: bool) -> dict[st
         return files.read_json(metrics) if metrics.exists() else None
 
 
-def reported(metrics: Mapping[str, float], epochs: int) -> str:
+def reported(metrics: Mapping[str, float | str], epochs: int) -> str:
     """The validation metrics as lines of JSON, in the form that the package cloudml-hypertune writes."""
     common = {"timestamp": time.time(), "trial": os.environ.get("CLOUD_ML_TRIAL_ID", "0"), "global_step": str(epochs)}
     found = [{name: str(value)} for name, value in sorted(metrics.items()) if name.startswith("val_")]
