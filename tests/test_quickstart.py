@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, Project, clone, small, write_images
 
-from mtl.commands import run
 from mtl.config import params
+from mtl.config.editing import set_params
 from mtl.errors import UserError
+from mtl.stages import placing
 
 NO_NETWORK = {f"{scheme}_proxy": "http://127.0.0.1:1" for scheme in ("http", "https", "HTTP", "HTTPS")}
 
@@ -29,7 +31,7 @@ def here(tmp_path, monkeypatch):
 
 
 def test_without_a_copy_or_a_network_the_images_are_generated(here):
-    run.choose_images(params.read())
+    placing.choose_images(params.read())
     before, after = ((folder / "params.yaml").read_text() for folder in (ROOT, here))
     assert (params.read().data.source, params.read().data.path) == ("generated", "data/generated")
     assert (ROOT / "data/generated").is_dir()  # load_data depends on it
@@ -46,34 +48,34 @@ def test_a_copy_is_taken_as_files_and_put_under_dvc(fresh: Project, tmp_path, mo
     external = project.root / "data/external"
     shutil.rmtree(external)
     (project.root / "data/external.dvc").unlink()
-    run.set_params({"data.source": "generated", "data.path": "data/generated"})
+    set_params({"data.source": "generated", "data.path": "data/generated"})
     write_images(tmp_path / "copy")
     (external).mkdir()
     (external / "old").symlink_to(tmp_path / "copy")  # as it was done before
     for _ in range(2):
-        run.choose_images_from(tmp_path / "copy", params.read())
+        placing.choose_images_from(tmp_path / "copy", params.read())
         assert [path.name for path in external.iterdir()] == ["copy"]
     assert (params.read().data.source, params.read().data.path) == ("cifar10", "data/external")
     assert not [path for path in external.rglob("*") if path.is_symlink()]
     assert "data/external" in project.run("dvc", "list", ".", "--dvc-only", "-R").stdout
     # DVC has the first copy, so that another takes its place; what nobody else has is not removed.
     write_images(tmp_path / "other", train=13)
-    run.choose_images_from(tmp_path / "other", params.read())
+    placing.choose_images_from(tmp_path / "other", params.read())
     assert [path.name for path in external.iterdir()] == ["other"]
     write_images(tmp_path / "third", train=14)
     with pytest.raises(UserError, match="other is in the way"):
-        run.choose_images_from(tmp_path / "third", params.read())
+        placing.choose_images_from(tmp_path / "third", params.read())
     assert len(list((external / "other/train/cat").iterdir())) == 13
 
 
 def test_a_copy_that_is_not_there_is_one_line(here):
     with pytest.raises(UserError, match=r"CIFAR10_PATH: nowhere.tar does not exist; give an archive or a folder"):
-        run.choose_images_from(run.Path("nowhere.tar"), params.read())
+        placing.choose_images_from(Path("nowhere.tar"), params.read())
 
 
 def test_a_copy_in_data_external_needs_no_network(here):
     write_images(here / "data" / "external")
-    run.choose_images(params.read())
+    placing.choose_images(params.read())
     assert params.read().data.source == "cifar10"
 
 

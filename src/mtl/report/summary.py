@@ -1,0 +1,40 @@
+"""The results of a run in a few lines."""
+
+from __future__ import annotations
+
+from mtl import files
+from mtl.config import params
+from mtl.data import paths, store
+
+
+def summary(settings: params.Params, seconds: float) -> str:
+    """The results as a table, what they were got on, and what to try next."""
+    dataset = store.read_dataset()
+    verdict = files.read_json(paths.METRICS / "main_evaluate.json")
+    official = ", the official archive" if dataset.is_official else ""
+    lines = [
+        f"{dataset.name}{official}: {dataset.train} training, {dataset.validation} validation and {dataset.test} test"
+        " images",
+        "",
+        f"{'task':<16}{'recipe':<22}{'test loss':>10}{'test acc':>10}{'bal. acc':>10}{'skill':>10}",
+    ]
+    for task, got in verdict["tasks"].items():
+        figures = "".join(f"{got[key]:>10.4f}" for key in ("loss", "acc", "balanced_acc", "skill"))
+        lines.append(f"{task:<16}{settings.tasks[task].recipe:<22}{figures}")
+    lines += ["", f"{'sum_loss':<38}{verdict['sum_loss']:>10.4f}", f"{'ave_acc':<38}{verdict['ave_acc']:>20.4f}"]
+    for task, got in verdict.get("derived", {}).items():
+        lines.append(f"{task + ' as ' + got['from'] + ' implies it':<38}{got['acc']:>20.4f}")
+        lines.append(f"{task + ' contradicts ' + got['from']:<38}{got['contradiction_rate']:>20.4f}")
+    for task, got in verdict["tasks"].items():
+        if got["examples"] < dataset.test:
+            lines.append(f"{task}: {got['examples']} of the {dataset.test} test images have a label and are judged")
+        if got["one_class"]:
+            lines.append(f"WARNING: {task} gives one answer for every image; its training collapsed")
+    lines += [
+        "",
+        f"{seconds:.0f} s. Next, after `source .venv/bin/activate`:",
+        "  mlflow ui           every run, with its curves, model and lineage, at http://127.0.0.1:5000",
+        "  dvc plots show      learning curves as a page",
+        "  dvc params diff     what you changed in params.yaml since the last commit",
+    ]
+    return "\n".join(lines)
