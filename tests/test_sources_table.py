@@ -333,6 +333,7 @@ def test_arrays_are_compared_with_the_official_ones(tmp_path, arrays, monkeypatc
         monkeypatch.setitem(official.ARRAYS_MD5, name, official.npy_md5(arrays[name]))
     for name in ("x_test", "y_test"):
         monkeypatch.setitem(official.FIRST_TEST_MD5, name, official.npy_md5(arrays[name]))
+    (tmp_path / "README.md").write_text("where it is from")
     loaded = sources.load(data.model_copy(update={"path": str(tmp_path)}), 0)
     assert loaded.official == {"train": "all", "test": "the first 1,000 of 10,000"}
     assert loaded.name == "CIFAR-10, official training images; test: the first 1,000 of 10,000"

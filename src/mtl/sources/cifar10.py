@@ -57,7 +57,9 @@ def _pick(path: Path) -> Path:
         for name in (official.ARCHIVE, official.UNPACKED):
             if (path / name).exists():
                 return path / name
-        content = [entry for entry in path.iterdir() if not trees.is_junk(entry.name)]
+        content = [
+            entry for entry in path.iterdir() if not trees.is_junk(entry.name) and not trees.is_readme(entry.name)
+        ]
         if len(content) == 1 and content[0].suffix == ARRAYS:
             return content[0]
     return trees.pick(path)
