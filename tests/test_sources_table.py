@@ -98,7 +98,7 @@ def test_parquet_and_an_archive_give_what_csv_gives(tmp_path):
     assert load(tmp_path / "csv/my.csv").columns["test"].to_pydict() == expected.columns["test"].to_pydict()
 
 
-@pytest.mark.parametrize("name", ["a b.png", "ä.png", "🐱.png", "=1.png", "deep/er.png"])
+@pytest.mark.parametrize("name", ["a b.png", "ä.png", "🐱.png", "👩\u200d🔬.png", "=1.png", "a/b/c/d/e/f/g.png"])
 def test_names_are_names_whatever_is_in_them(tmp_path, name):
     write_tree(tmp_path, {"t.csv": f"file,split,kind\n{name},train,=x\nother.png,test,ü 🐱\n".encode()})
     write_tree(tmp_path, {name: encoded(pixels(1)), "other.png": encoded(pixels(2))})
@@ -130,9 +130,32 @@ def test_what_a_gap_is_and_what_a_type_is_can_be_said(tmp_path):
     assert "row 1" in refusal(tmp_path, types={"a": "integer"})
 
 
-def test_mixed_types_are_text(tmp_path):
-    write(tmp_path, "image,split,a\nimages/0.png,train,1\nimages/1.png,test,one\n")
+@pytest.mark.parametrize("other", ["one", "true"])
+def test_mixed_types_are_text(tmp_path, other):
+    write(tmp_path, f"image,split,a\nimages/0.png,train,1\nimages/1.png,test,{other}\n")
     assert load(tmp_path).columns["train"]["a"].to_pylist() == ["1"]
+
+
+def test_what_is_no_number_is_a_gap_and_large_numbers_are_read():
+    file = io.BytesIO()
+    table = {"image": ["a", "a"], "price": [float("nan")] * 2, "count": pa.array([2**64 - 1] * 2, pa.uint64())}
+    pq.write_table(pa.table(table), file)
+    read = tables.read(file.getvalue(), "t.parquet")
+    assert read.columns.to_pydict() == {"price": [None], "count": [float(2**64 - 1)]}
+
+
+def test_a_quoted_header_does_not_decide_the_delimiter():
+    assert tables.read(b'image;"a,b,c"\nx;1\n', "t.csv").columns.to_pydict() == {"a,b,c": [1]}
+
+
+def test_the_order_of_the_files_makes_no_difference(tmp_path):
+    files = {f"images/{i}.png": encoded(pixels(i)) for i in range(12)}
+    table = {"t.csv": unsplit(12, "kind", row="{i}").encode()}
+    one = load(write_tar(tmp_path / "a.tar", table | files), test=0.25, validation=0.25)
+    other = load(write_tar(tmp_path / "b.tar", dict(reversed([*files.items()])) | table), test=0.25, validation=0.25)
+    for part in SPLITS:
+        assert one.images[part].tobytes() == other.images[part].tobytes()
+        assert one.columns[part].equals(other.columns[part])
 
 
 def test_a_repeated_row_is_read_once(tmp_path, capsys):
@@ -148,13 +171,23 @@ def test_a_repeated_row_is_read_once(tmp_path, capsys):
 @given(
     groups=st.lists(st.integers(0, 9), min_size=20, max_size=60).filter(lambda values: len(set(values)) > 4),
     seed=st.integers(0, 100),
+    portion=st.sampled_from([0.3, 0.4, 0.7]),
+    is_stratified=st.booleans(),
 )
-def test_a_group_is_never_on_two_sides_and_portions_are_near(groups, seed):
+def test_a_group_is_never_on_two_sides_and_portions_are_near(groups, seed, portion, is_stratified):
     numbers = split.group_numbers(groups)
-    chosen = split.choose(len(groups), 0.3, seed, "data.test", groups=numbers)
+    strata = np.arange(len(groups)) % 3 if is_stratified else None
+    chosen = split.choose(len(groups), portion, seed, "data.test", strata, numbers)
     assert not set(numbers[chosen]) & set(numbers[~chosen])
-    assert abs(chosen.sum() - 0.3 * len(groups)) <= np.bincount(numbers).max()
-    assert np.array_equal(chosen, split.choose(len(groups), 0.3, seed, "data.test", groups=numbers))
+    assert abs(chosen.sum() - portion * len(groups)) <= np.bincount(numbers).max()
+    assert np.array_equal(chosen, split.choose(len(groups), portion, seed, "data.test", strata, numbers))
+
+
+def test_groups_are_chosen_so_that_a_rare_value_is_on_both_sides():
+    groups, strata = np.repeat(np.arange(40), 5), np.repeat(np.arange(40) % 10 == 0, 5)
+    for seed in range(5):
+        chosen = split.choose(200, 0.5, seed, "data.test", strata, groups)
+        assert chosen.sum() == 100 and strata[chosen].sum() == 10
 
 
 def test_without_a_split_column_portions_are_of_the_whole(tmp_path):
@@ -203,6 +236,7 @@ def test_groups_hold_where_validation_alone_is_held_out(tmp_path):
         ("image,split\nhttp://a/0.png,train\nimages/0.png,test\n", {}, ["row 1", "outside"]),
         ("image,split\n,train\nimages/0.png,test\n", {}, ["row 1"]),
         ("image,split,a\nimages/0.png,train,1\nimages/0.png,train,2\n", {}, ["row 1", "row 2", "images/0.png"]),
+        ("image,a\nimages/0.png,1\n./images/0.png,2\n", {}, ["row 1", "row 2", "images/0.png"]),
         ("image,split\nimages/0.png,dev\n", {}, ["row 1", "'dev'"]),
         ("image,split\nimages/0.png,train\n", {}, ["test"]),
         ("image,kind\nimages/0.png,cat\nimages/1.png,dog\n", {}, ["data.test"]),
@@ -262,6 +296,12 @@ def test_the_same_picture_is_counted_by_split_and_by_column_and_gaps_are_no_conf
     assert "images/0.png (train) and images/3.png (test)" in found.first["splits"]
 
 
+def test_a_conflict_is_found_behind_a_gap_and_names_its_column():
+    columns = {"kind": [None, "cat", "dog"], "drawer": ["x"] * 3}
+    found = duplicates.find(np.array([7] * 3, np.uint64), np.zeros(3), columns, "abc".__getitem__)
+    assert (found.splits, found.classes, found.first) == (0, 1, {"classes": ("b and c: kind",)})
+
+
 def test_five_pairs_are_named_and_all_are_counted():
     digests, splits = np.array([1] * 8, np.uint64), np.array([0, 1, 1, 1, 1, 1, 1, 1])
     found = duplicates.find(digests, splits, {"a": ["x"] * 8}, str)
@@ -293,6 +333,7 @@ def test_arrays_are_compared_with_the_official_ones(tmp_path, arrays, monkeypatc
         monkeypatch.setitem(official.ARRAYS_MD5, name, official.npy_md5(arrays[name]))
     for name in ("x_test", "y_test"):
         monkeypatch.setitem(official.FIRST_TEST_MD5, name, official.npy_md5(arrays[name]))
+    (tmp_path / "README.md").write_text("where it is from")
     loaded = sources.load(data.model_copy(update={"path": str(tmp_path)}), 0)
     assert loaded.official == {"train": "all", "test": "the first 1,000 of 10,000"}
     assert loaded.name == "CIFAR-10, official training images; test: the first 1,000 of 10,000"

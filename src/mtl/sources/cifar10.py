@@ -57,7 +57,9 @@ def _pick(path: Path) -> Path:
         for name in (official.ARCHIVE, official.UNPACKED):
             if (path / name).exists():
                 return path / name
-        content = [entry for entry in path.iterdir() if not trees.is_junk(entry.name)]
+        content = [
+            entry for entry in path.iterdir() if not trees.is_junk(entry.name) and not trees.is_readme(entry.name)
+        ]
         if len(content) == 1 and content[0].suffix == ARRAYS:
             return content[0]
     return trees.pick(path)
@@ -90,9 +92,11 @@ def _from_arrays(arrays: Mapping[str, np.ndarray], size: int | None) -> Loaded:
     images: dict[Split, np.ndarray] = {split: arrays[f"x_{split}"] for split in parts}
     columns: dict[Split, pa.Table] = {split: class_column(arrays[f"y_{split}"], CLASSES) for split in parts}
     which = official.recognise(arrays)
+    name = _name(which)
     if size is not None and size != pickles.SIDE:
-        images, which = {split: _resized(x, size) for split, x in images.items()}, {}
-    return Loaded(_name(which), "raw", images, columns, official=which)
+        images = {split: _resized(x, size) for split, x in images.items()}
+        name, which = f"{name}, resized to {size}x{size}", {}
+    return Loaded(name, "raw", images, columns, official=which)
 
 
 def _name(which: Mapping[str, str]) -> str:

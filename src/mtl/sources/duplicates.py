@@ -26,6 +26,8 @@ def find(
 ) -> Duplicates:
     """Find the duplicates among N images, each compared with the first one of the same pixels.
 
+    In each column it is compared with the first one whose value is known.
+
     Args:
         digests: digests of their pixels, uint64 (N,).
         splits: numbers of their splits (N,).
@@ -33,23 +35,36 @@ def find(
         name: returns the name of an image by its index.
     """
     _, first, group = np.unique(digests, return_index=True, return_inverse=True)
-    originals = first[group]
-    repeated = np.flatnonzero(originals != np.arange(len(digests))).tolist()
-
-    def differs(values: Sequence[object], index: int) -> bool:
-        one, other = values[originals[index]], values[index]
-        return one is not None and other is not None and one != other
-
-    found = {
-        "splits": [index for index in repeated if splits[index] != splits[originals[index]]],
-        "classes": [index for index in repeated if any(differs(values, index) for values in columns.values())],
+    originals, numbers = first[group], np.arange(len(digests))
+    repeated = np.flatnonzero(originals != numbers)
+    # Pairs of an image and the one that it is compared with.
+    in_splits = {
+        index: int(originals[index]) for index in repeated.tolist() if splits[index] != splits[originals[index]]
     }
+    in_classes: dict[int, int] = {}
+    differing: dict[int, list[str]] = {}  # columns by image
+    members = np.flatnonzero(np.isin(originals, originals[repeated])).tolist()
+    for column, values in columns.items():
+        known: dict[int, int] = {}  # the first image of the same pixels with a value
+        for index in members:
+            if values[index] is not None:
+                other = known.setdefault(int(group[index]), index)
+                if values[other] != values[index]:
+                    in_classes.setdefault(index, other)
+                    differing.setdefault(index, []).append(column)
+
+    def names(pairs: Mapping[int, int]) -> list[tuple[int, str]]:
+        return [(index, f"{name(pairs[index])} and {name(index)}") for index in sorted(pairs)[:SHOWN]]
+
     examples = {
-        kind: tuple(f"{name(int(originals[index]))} and {name(int(index))}" for index in indices[:SHOWN])
-        for kind, indices in found.items()
-        if indices
+        "splits": tuple(text for _, text in names(in_splits)),
+        "classes": tuple(
+            text if len(columns) == 1 else f"{text}: {', '.join(differing[index])}" for index, text in names(in_classes)
+        ),
     }
-    return Duplicates(splits=len(found["splits"]), classes=len(found["classes"]), first=examples)
+    return Duplicates(
+        splits=len(in_splits), classes=len(in_classes), first={kind: pairs for kind, pairs in examples.items() if pairs}
+    )
 
 
 def find_loaded(loaded: Loaded) -> Duplicates:

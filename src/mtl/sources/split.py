@@ -96,7 +96,7 @@ def choose(
     Raises:
         UserError: nothing, or everything, would be chosen, or strata are too small.
     """
-    from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+    from sklearn.model_selection import train_test_split
 
     wanted = round(portion * (of or count)) if isinstance(portion, float) else portion
     if not 0 < wanted < count:
@@ -106,15 +106,8 @@ def choose(
             _, chosen = train_test_split(np.arange(count), test_size=wanted, stratify=strata, random_state=seed)
         except ValueError as error:
             raise UserError(f"{place}: cannot share the values of data.stratify out: {one_line(error)}") from None
-    elif strata is None:
-        chosen = _whole_groups(groups, wanted, seed)
     else:
-        folds = max(2, round(count / wanted))
-        try:
-            folding = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-            chosen = next(iter(folding.split(np.empty(count), strata, groups)))[1]
-        except ValueError as error:
-            raise UserError(f"{place}: cannot share the values of data.stratify out: {one_line(error)}") from None
+        chosen = _whole_groups(groups, strata, wanted, seed)
     selected = np.zeros(count, bool)
     selected[chosen] = True
     if selected.all() or not selected.any():
@@ -122,12 +115,23 @@ def choose(
     return selected
 
 
-def _whole_groups(groups: np.ndarray, wanted: int, seed: int) -> np.ndarray:
-    """Indices of the examples of groups, drawn in turn, that come nearest to `wanted` together."""
-    sizes, total = np.bincount(groups), 0
-    chosen: list[int] = []
-    for group in np.random.default_rng(seed).permutation(len(sizes)):
-        if abs(total + sizes[group] - wanted) < abs(total - wanted) and len(chosen) < len(sizes) - 1:
-            chosen.append(int(group))
-            total += sizes[group]
-    return np.flatnonzero(np.isin(groups, chosen))
+def _whole_groups(groups: np.ndarray, strata: np.ndarray | None, wanted: int, seed: int) -> np.ndarray:
+    """Indices of the examples of groups, drawn in turn, that come nearest to `wanted` together.
+
+    A group is taken where that brings both the number of examples and, with `strata`, their shares nearer to what is
+    wanted; then more groups are taken for the number alone. scikit-learn's StratifiedGroupKFold knows only portions of
+    1 / n.
+    """
+    names = np.unique(groups)
+    stratum = np.zeros(len(groups), int) if strata is None else np.unique(strata, return_inverse=True)[1]
+    members = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups)[names])[:-1])
+    aim = np.bincount(stratum) * wanted / len(groups)
+    total, chosen = np.zeros(len(aim)), np.zeros(len(names), bool)
+    for is_last in (False, True):
+        for group in np.random.default_rng(seed).permutation(len(names)):
+            after = total + np.bincount(stratum[members[group]], minlength=len(aim))
+            is_nearer = abs(after.sum() - wanted) < abs(total.sum() - wanted)
+            is_fairer = np.square(after - aim).sum() < np.square(total - aim).sum()
+            if not chosen[group] and is_nearer and (is_last or is_fairer) and chosen.sum() < len(names) - 1:
+                chosen[group], total = True, after
+    return np.flatnonzero(np.isin(groups, names[chosen]))

@@ -16,6 +16,8 @@ from mtl.sources.loaded import Loaded
 from mtl.sources.tables import Table
 from mtl.tasks.columns import SPLITS, Split
 
+_DEPTH = 16  # names in the path of an image; links may form circles
+
 
 def load(data: Data, seed: int) -> Loaded:
     """Load the table in `data.path`: a folder or tar archive that holds it and its images, or the file itself.
@@ -24,7 +26,7 @@ def load(data: Data, seed: int) -> Loaded:
     """
     path = Path(data.path)
     is_table = path.suffix.lower() in tables.SUFFIXES and path.is_file()
-    tree = trees.list_files(path.parent if is_table else trees.pick(path))
+    tree = trees.list_files(path.parent if is_table else trees.pick(path), _DEPTH)
     name = _find(tree, path.name if is_table else data.table)
     ((_, content),) = tree.read([name])
     table = tables.read(content, f"{tree.path}: {name}", data.image, data.missing, data.types)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import difflib
+import re
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from mtl.config.params import ColumnType
@@ -38,7 +40,7 @@ class Table:
 
     Attributes:
         image: the name of the column with the images.
-        files: the path of each row's image, as it is written.
+        files: the path of each row's image, without `./` and `//`, or its URI.
         splits: the split of each row; None where the table has no such column.
         columns: all other columns: text, integers, numbers or booleans, a gap is null.
     """
@@ -86,7 +88,16 @@ def read(
         )
         for column in others
     }
-    return _distinct(name, image, text[image], None if split is None else text[split], split or "", columns)
+    return _distinct(name, image, _paths(text[image]), None if split is None else text[split], split or "", columns)
+
+
+def _paths(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The paths in one spelling each, so that one image is not two; URIs and gaps as they are."""
+    import pyarrow as pa
+
+    paths = column.cast(pa.string()).to_pylist()
+    plain = [path if not path or "://" in path else str(PurePosixPath(path)) for path in paths]
+    return pa.chunked_array([plain], pa.string())
 
 
 def check_column(name: str, available: Sequence[str], column: str) -> None:
@@ -107,7 +118,7 @@ def _from_csv(content: bytes, name: str) -> pa.Table:
     try:
         whole = unicodedata.normalize("NFC", content.decode("utf-8-sig"))
         line = whole.split("\n", 1)[0].rstrip("\r")
-        delimiter = max(DELIMITERS, key=line.count)
+        delimiter = max(DELIMITERS, key=re.sub('"[^"]*"', "", line).count)
         names = [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{name}: not a CSV file in UTF-8: {one_line(error)}") from None
@@ -189,18 +200,22 @@ def _typed(column: pa.ChunkedArray, place: str, wanted: ColumnType | None) -> pa
         "text": pa.string(),
     }
     if wanted is None:
-        if _is_plain(column.type) or column.null_count == len(column):
-            return column.cast(pa.int64()) if pa.types.is_integer(column.type) else column
-        for kind in (pa.int64(), pa.float64(), pa.bool_()):
-            # Arrow takes 0 and 1 for booleans too, but those are integers by then.
+        if column.null_count == len(column):
+            return column
+        if pa.types.is_boolean(column.type) or pa.types.is_floating(column.type):
+            return _without_nan(column)
+        column = column.cast(pa.string())
+        for kind in (pa.int64(), pa.float64()):
             try:
-                return column.cast(kind)
+                return _without_nan(column.cast(kind))
             except pa.ArrowInvalid:
                 continue
-        return column
+        # Arrow takes 0 and 1 for booleans too, but beside true and false they make a column of mixed types.
+        lower = pc.unique(pc.utf8_lower(column)).to_pylist()
+        return column.cast(pa.bool_()) if {*lower} <= {"true", "false", None} else column
     text = column.cast(pa.string())
     try:
-        return text.cast(kinds_of[wanted])
+        return _without_nan(text.cast(kinds_of[wanted]))
     except pa.ArrowInvalid:
         for row, value in enumerate(text):
             try:
@@ -208,6 +223,16 @@ def _typed(column: pa.ChunkedArray, place: str, wanted: ColumnType | None) -> pa
             except pa.ArrowInvalid:
                 raise UserError(f"{place}, row {row + 1}: {value.as_py()!r} is no {wanted}; see data.types") from None
         raise
+
+
+def _without_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column with gaps for what is no number, which no label can be and which differs from itself."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_floating(column.type):
+        return column
+    return pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
 
 
 def _distinct(
@@ -221,7 +246,7 @@ def _distinct(
     rows = list(zip(paths, *(column.to_pylist() for column in columns.values()), strict=True))
     seen: set[tuple[str, Split | None]] = set()  # in two splits an image is a duplicate, of which others speak
     for row, path in enumerate(paths):
-        if not path or not path.isprintable():
+        if not path or any(unicodedata.category(character) == "Cc" for character in path):
             raise UserError(f"{name}: column {image!r}, row {row + 1}: {path!r} is no path of an image")
         before = first.setdefault(path, row)
         if rows[before] != rows[row]:

@@ -160,14 +160,16 @@ def pick(path: Path) -> Path:
     return pick(archives[0]) if archives else path
 
 
-def list_files(path: Path) -> Tree:
-    """List the files of the folder or tar archive `path`. An archive is read once to its end.
+def list_files(path: Path, depth: int = _DEPTH) -> Tree:
+    """List the files of the folder, down to `depth` names in a path, or of the tar archive `path`.
+
+    An archive is read once to its end.
 
     Raises UserError where the archive is truncated, broken, no archive or too large, or where one of its members is a
     link, a device or outside of it.
     """
     if path.is_dir():
-        return _list_folder(path)
+        return _list_folder(path, depth)
     tree = Tree(path)
     try:
         with _open(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
@@ -220,13 +222,13 @@ def _add_member(tree: Tree, member: tarfile.TarInfo) -> None:
         tree.spans[tree.names.composed(path)] = (member.offset_data, member.size)
 
 
-def _list_folder(path: Path) -> Tree:
+def _list_folder(path: Path, depth: int) -> Tree:
     tree = Tree(path)
     for folder, folders, files in os.walk(path, followlinks=True, onerror=_refuse):
         parent = PurePosixPath(Path(folder).relative_to(path))
         tree.hidden.update(f"{parent / name}/" for name in folders if is_junk(name))
         tree.hidden.update(str(parent / name) for name in files if is_junk(name))
-        folders[:] = [name for name in folders if not is_junk(name)] if len(parent.parts) < _DEPTH - 1 else []
+        folders[:] = [name for name in folders if not is_junk(name)] if len(parent.parts) < depth - 1 else []
         tree.folders.update(tree.names.composed(parent / name) for name in folders)
         tree.paths.update(
             (tree.names.composed(parent / name), Path(folder, name)) for name in files if not is_junk(name)
