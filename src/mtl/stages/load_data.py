@@ -10,7 +10,7 @@ from mtl import sources, tracking
 from mtl.config import params
 from mtl.data import paths, shards, store
 from mtl.errors import UserError
-from mtl.sources import duplicates, split, tfrecord, trees
+from mtl.sources import duplicates, split, tables, tfrecord, trees
 from mtl.tasks import columns
 from mtl.tasks.columns import SPLITS, Split
 
@@ -25,6 +25,11 @@ def main() -> None:
         params.refuse_uri(settings.data)
         if settings.data.source != "generated":
             trees.refuse_unhashed(Path(settings.data.path))
+        if settings.data.source == "table" and Path(settings.data.path).suffix.lower() in tables.SUFFIXES:
+            raise UserError(
+                f"{params.PATH}: data.path: {settings.data.path!r} is the table alone, of which DVC would not see a"
+                " changed image; give the folder that holds it and its images, and data.table"
+            )
     with tracking.stage_run("load_data", settings) as run:
         dataset = link(settings) if settings.data.source == "tfrecord" else load(settings)
         run.log_dataset(dataset)
