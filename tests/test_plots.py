@@ -1,4 +1,4 @@
-"""The plots page, the galleries and the figures in MLflow, as a person finds them after a run."""
+"""The plots page, the galleries and the tables in MLflow, as a person finds them after a run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -100,15 +101,18 @@ def test_galleries_are_outs_of_dvc_and_not_in_git(done):
         assert picture.info.keys() <= {"dpi"}  # neither a time nor the version that drew it
 
 
-def test_the_run_in_mlflow_has_the_same_figures(done):
+def test_the_run_in_mlflow_has_the_same_tables_and_galleries(done, tmp_path):
     mlflow.set_tracking_uri(f"sqlite:///{done.root / 'mlflow.db'}")
     client = mlflow.MlflowClient()
     (run,) = client.search_runs([client.get_experiment_by_name("main_evaluate").experiment_id])
     found = {item.path for kind in (*KINDS, "gallery") for item in client.list_artifacts(run.info.run_id, kind)}
-    expected = {f"{kind}/{task}.png" for kind in KINDS for task in ("model1", "model2")}
+    expected = {f"{kind}/{task}.csv" for kind in KINDS for task in ("model1", "model2")}
     galleries = {path.name for path in (done.root / "metrics/plots/gallery").iterdir()}
     assert galleries == {"model1_mistakes.png", "model2_mistakes.png", "model2_contradictions.png"}
     assert found == expected | {f"gallery/{name}" for name in galleries}
+    for name in expected:
+        logged = Path(client.download_artifacts(run.info.run_id, name, str(tmp_path)))
+        assert logged.read_bytes() == (done.root / "metrics/plots" / name).read_bytes()
     metrics = run.data.metrics
     assert metrics["derived.model2.agree.images"] + metrics["derived.model2.contradict.images"] == 40
 
