@@ -91,11 +91,11 @@ class Run(Sender):
 
     def log_model(self, model: keras.Model, about: Mapping[str, Any], images: np.ndarray | Images) -> None:
         """Log a task's model with signature, input example and the metadata `about`, `classes` at least."""
-        self.log_saved("model", "model", lambda folder: save_model(folder, model, about, images))
+        self.log_saved("model", "model", lambda files: save_model(files, model, about, images))
 
     def log_joint_model(self, folder: Path, images: np.ndarray | Images) -> None:
         """Log the models of all tasks as one pyfunc; `folder` holds `<task>.keras` and the JSON that goes with them."""
-        self.log_saved("joint", "joint model", lambda target: save_joint_model(target, folder, images))
+        self.log_saved("joint", "joint model", lambda files: save_joint_model(files, folder, images))
 
     def log_saved(self, name: str, what: str, save: Callable[[Path], object]) -> None:
         """Log the model that `save` writes into an empty folder, in MLflow's format, under `name`."""

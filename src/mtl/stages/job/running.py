@@ -33,7 +33,7 @@ def address_of(data: str | None, settings: params.Data) -> str | None:
 
 
 def is_remote(address: str, settings: params.Data) -> bool:
-    """Tell whether the images must be copied here first; shards of TFRecords are read in place."""
+    """Whether the images must be copied here first; the shards of TFRecords are read from where they are."""
     return "://" in address and settings.source != "tfrecord"
 
 
