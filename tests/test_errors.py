@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -45,14 +44,3 @@ def test_a_command_in_the_wrong_folder_says_so(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(SystemExit) as ended:
         errors.run(lambda: CliRunner().invoke(runs.command, [], catch_exceptions=False))
     assert f"{tmp_path} is no project" in str(ended.value)
-
-
-def test_what_is_wrong_is_named_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`mtl train` writes a params.yaml that nobody sees."""
-    said = "params.yaml: data.size: 300; generated images are drawn at up to 256 pixels"
-    assert errors.as_given(said) == said
-    monkeypatch.setenv(errors.GIVEN, json.dumps({"file": "my/p.yaml", "options": ["seed"]}))
-    assert errors.as_given(said) == f"my/p.yaml: {said.removeprefix('params.yaml: ')}"
-    monkeypatch.setenv(errors.GIVEN, json.dumps({"file": "my/p.yaml", "options": ["data.size"]}))
-    assert errors.as_given(said) == f"--{said.removeprefix('params.yaml: ')}"
-    assert errors.as_given("data/raw: is missing") == "data/raw: is missing"

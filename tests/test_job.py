@@ -125,10 +125,21 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(here):
     assert "give TASK first" in train("--lr=1", "model1", *usual).output
 
 
-def test_what_a_stage_refuses_is_named_as_it_was_given(here, capfd):
+def test_a_stage_names_the_option_that_it_refuses(here, capfd):
     train("model1", "--params", "p.yaml", "--data", "images", "--output", "out", "--data.validation=60000")
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
     assert line.startswith("error: --data.validation: 60000 ")
+
+
+def test_errors_about_params_name_the_file_or_the_option_of_the_command():
+    for message, options, place in (
+        ("params.yaml: data.size: 300", ["seed"], "my/p.yaml: data.size: 300"),
+        ("params.yaml: data.size: 300", ["data.size"], "--data.size: 300"),
+        ("data/raw: no params.yaml: data.size", ["data.size"], "data/raw: no params.yaml: data.size"),
+    ):
+        with pytest.raises(UserError) as error, running.named("my/p.yaml", options):
+            raise UserError(message)
+        assert str(error.value) == place
 
 
 def test_a_folder_with_results_is_left_as_it_is(here):

@@ -89,7 +89,7 @@ def test_params_metrics_and_files_are_logged(server, logged):
             metrics = json.loads((project.root / f"metrics/{name}.json").read_text())
             assert run.data.metrics["test_acc"] == pytest.approx(metrics["test_acc"])
             assert len(client.get_metric_history(run.info.run_id, "val_acc")) == 2
-            assert "learning_curves.png" in {file.path for file in client.list_artifacts(run.info.run_id)}
+            assert f"{name}_history.csv" in {file.path for file in client.list_artifacts(run.info.run_id)}
 
 
 def mlflow_version(server: MLflow2) -> str:

@@ -1,4 +1,4 @@
-"""The plots page, the galleries and the figures in MLflow, as a person finds them after a run."""
+"""The plots page, the galleries and the tables in MLflow, as a person finds them after a run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -20,51 +21,54 @@ from mtl.evaluation import Answers, figures, gallery
 from mtl.networks import saving
 
 KINDS = ("confusion", "per_class", "reliability")
+GALLERIES = {"model1_mistakes", "model2_mistakes", "model2_contradictions"}
 
 
-def page(project: Project) -> str:
-    return (project.root / "dvc_plots" / "index.html").read_text()
+def drawn(project: Project, *arguments: str) -> dict[str, list[dict]]:
+    """The plots of a `dvc plots` command by the path of their file, as DVC gives them in JSON."""
+    done = project.run("dvc", "plots", *arguments, "--json")
+    assert "failed" not in done.stderr.lower()
+    plots = json.loads(done.stdout)
+    assert not plots.get("errors")
+    return plots["data"]
 
 
-def test_the_page_shows_every_figure_with_the_names_of_tasks_and_classes(done, tmp_path):
-    project = done.copy(tmp_path / "p")
-    shown = project.run("dvc", "plots", "show")
-    assert "failed" not in shown.stderr.lower()
-    assert "warning" not in shown.stderr.lower()
-    html = page(project)
-    for task in ("model1", "model2"):
-        assert f'"{task}: learning curves"' in html
-        assert f"{task}_mistakes.png" in html
-        assert html.count(f'"task": "{task}"') > 4
-    for title in ("Confusion matrix on the test images", "Accuracy per class", "Reliability: as right as it is sure"):
-        assert html.count(f'"{title}') == 2
-    assert "model2_contradictions.png" in html
-    for name in (*CIFAR10, "animal", "vehicle"):
-        assert f'"{name}"' in html
-    assert "<DVC_METRIC" not in html  # every placeholder of the templates was filled
+def test_every_table_and_gallery_is_drawn(done, tmp_path):
+    plots = drawn(done.copy(tmp_path / "p"), "show")
+    tables = {f"metrics/plots/{kind}/{task}.csv": task for kind in KINDS for task in ("model1", "model2")}
+    curves = {f"metrics/plots/{task}_history.csv" for task in ("model1", "model2")}
+    galleries = {f"metrics/plots/gallery/{name}.png" for name in GALLERIES}
+    assert set(plots) == {*tables, *curves, *galleries}
+    specs = {path: plot["content"] for path, (plot,) in plots.items() if plot["type"] == "vega"}
+    assert set(specs) == {*tables, *curves}
+    for path, spec in specs.items():
+        assert spec["title"]["text"]
+        assert "<DVC_METRIC" not in json.dumps(spec)  # every placeholder of the template was filled
+        if path in tables:
+            assert {row["task"] for row in spec["data"]["values"]} == {tables[path]}
+    classes = {row["class"] for row in specs["metrics/plots/per_class/model1.csv"]["data"]["values"]}
+    assert classes == set(CIFAR10)
 
 
 @pytest.mark.slow
 def test_diff_lays_two_revisions_over_each_other(done, tmp_path):
     project = done.copy(tmp_path / "p")
     project.run("dvc", "exp", "run", "-q", "-n", "one-epoch", "-S", "recipes.compact.epochs=1")
-    shown = project.run("dvc", "plots", "diff", "HEAD", "one-epoch")
-    assert "failed" not in shown.stderr.lower()
-    html = page(project)
-    specs = [json.loads(spec) for spec in re.findall(r"var spec = (\{.*\});", html)]
+    plots = drawn(project, "diff", "HEAD", "one-epoch")
+    specs = [plot["content"] for entries in plots.values() for plot in entries if plot["type"] == "vega"]
     assert len(specs) == 2 + 2 * len(KINDS)
     for spec in specs:
         assert {row["rev"] for row in spec["data"]["values"]} == {"HEAD", "one-epoch"}
-    assert html.count("<img src=") == 2 * 3
+    pictures = [plot for entries in plots.values() for plot in entries if plot["type"] == "image"]
+    assert len(pictures) == 2 * len(GALLERIES)
 
 
 def test_without_validation_images_the_curves_are_those_of_training(done, tmp_path):
     project = done.copy(tmp_path / "p")
-    history = project.root / "metrics/plots/model1_history.csv"
-    history.write_text("epoch,acc,loss\n1,0.5,1.0\n2,0.6,0.9\n")
-    project.run("dvc", "plots", "show", "metrics/plots/model1_history.csv")
-    (spec,) = [json.loads(spec) for spec in re.findall(r"var spec = (\{.*\});", page(project))]
-    assert [row["acc"] for row in spec["data"]["values"]] == ["0.5", "0.6"]
+    history = "metrics/plots/model1_history.csv"
+    (project.root / history).write_text("epoch,acc,loss\n1,0.5,1.0\n2,0.6,0.9\n")
+    (plot,) = drawn(project, "show", history)[history]
+    assert [row["acc"] for row in plot["content"]["data"]["values"]] == ["0.5", "0.6"]
 
 
 def test_templates_are_those_that_dvc_yaml_names():
@@ -100,15 +104,17 @@ def test_galleries_are_outs_of_dvc_and_not_in_git(done):
         assert picture.info.keys() <= {"dpi"}  # neither a time nor the version that drew it
 
 
-def test_the_run_in_mlflow_has_the_same_figures(done):
+def test_the_run_in_mlflow_has_the_same_tables_and_galleries(done, tmp_path):
     mlflow.set_tracking_uri(f"sqlite:///{done.root / 'mlflow.db'}")
     client = mlflow.MlflowClient()
     (run,) = client.search_runs([client.get_experiment_by_name("main_evaluate").experiment_id])
-    found = {item.path for kind in (*KINDS, "gallery") for item in client.list_artifacts(run.info.run_id, kind)}
-    expected = {f"{kind}/{task}.png" for kind in KINDS for task in ("model1", "model2")}
-    galleries = {path.name for path in (done.root / "metrics/plots/gallery").iterdir()}
-    assert galleries == {"model1_mistakes.png", "model2_mistakes.png", "model2_contradictions.png"}
-    assert found == expected | {f"gallery/{name}" for name in galleries}
+    logged = {item.path for kind in (*KINDS, "gallery") for item in client.list_artifacts(run.info.run_id, kind)}
+    expected = {f"{kind}/{task}.csv" for kind in KINDS for task in ("model1", "model2")}
+    assert {path.stem for path in (done.root / "metrics/plots/gallery").iterdir()} == GALLERIES
+    assert logged == expected | {f"gallery/{name}.png" for name in GALLERIES}
+    for name in expected:
+        table = Path(client.download_artifacts(run.info.run_id, name, str(tmp_path)))
+        assert table.read_bytes() == (done.root / "metrics/plots" / name).read_bytes()
     metrics = run.data.metrics
     assert metrics["derived.model2.agree.images"] + metrics["derived.model2.contradict.images"] == 40
 

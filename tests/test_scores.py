@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtl import evaluation
-from mtl.evaluation import Answers, figures
+from mtl.evaluation import Answers
 from mtl.report import tables
 from mtl.study.results import Verdict
 from mtl.tasks import scores
@@ -73,7 +73,7 @@ def test_the_verdict_has_them_beside_the_others_on_what_is_known():
     assert evaluation.judge({"task": whole})["tasks"]["task"] == task
 
 
-def test_a_thousand_classes_are_judged_and_drawn_without_a_confusion_matrix():
+def test_a_thousand_classes_are_judged_without_a_confusion_matrix():
     names = tuple(f"c{index:04d}" for index in range(1000))
     labels = np.random.default_rng(0).integers(1000, size=3000)
     p = np.full((3000, 1000), 1e-4, np.float32)
@@ -83,9 +83,6 @@ def test_a_thousand_classes_are_judged_and_drawn_without_a_confusion_matrix():
     assert 0.6 < verdict["tasks"]["task"]["balanced_acc"] < 0.7
     assert not drawn["confusion"]
     assert len(drawn["per_class"]["task"]) == 1000
-    assert set(figures.of_tables(drawn)) == {"per_class/task", "reliability/task"}
-    height = figures.per_class("task", drawn["per_class"]["task"]).get_size_inches()[1]
-    assert height < 40
     hundred = {"task": answers(names[:100], p[:9, :100], [1] * 9)}
     assert len(evaluation.tables(hundred)["confusion"]["task"]) == 100**2
 

@@ -289,7 +289,9 @@ def test_a_trial_whose_machine_gives_no_more_sign_is_done_again_and_named(projec
     found = opening.open_study(params.read(), ["model1"], "sqlite:///tune.db", "model1", None, None)
     trial = found.study.ask()
     trial.set_user_attr("owner", ["another machine", 1, 1.0])
-    found.study._storage.record_heartbeat(trial._trial_id)
+    storage = open_storage("sqlite:///tune.db")
+    study_id = storage.get_study_id_from_name("model1")
+    storage.record_heartbeat(storage.get_trial_id_from_study_id_trial_number(study_id, trial.number))
     assert studies.recover(found.study) == []
     study = changed("UPDATE trial_heartbeats SET heartbeat = '2026-01-01 00:00:00'")
     assert [ended.number for ended in studies.recover(study)] == [trial.number]

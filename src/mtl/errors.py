@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-
-GIVEN = "MTL_GIVEN"  # in the environment: {"file": the params file, "options": [dotted names]} of `mtl train`
 
 FULL = re.compile("No space left on device|File too large|Disk quota exceeded")
 
@@ -19,15 +16,15 @@ class UserError(Exception):
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, in one line; its type where it says nothing."""
+    """The message of an error in one line; its type where that is empty."""
     if isinstance(error, UnicodeEncodeError) and (odd := re.search(r"[^\s'\"]*[\ud800-\udfff][^\s'\"]*", error.object)):
-        # How Python holds a file name that is not UTF-8.
+        # Python holds a file name that is not UTF-8 in surrogates.
         return f"the name {os.fsencode(odd[0][-200:]).decode(errors='backslashreplace')} is not UTF-8; rename it"
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def describe_os_error(error: OSError) -> str:
-    """Say what the system refused, in one line (`OSError` of a short write carries no `strerror`)."""
+    """The file and the reason of a system error in one line (`OSError` of a short write carries no `strerror`)."""
     reason = " ".join(error.strerror.split()) if error.strerror else one_line(error)
     if inner := re.search(r"filename = '([^']*)'.*error message = '([^']*)'", reason):  # HDF5's, among its addresses
         return f"{inner[1]}: {inner[2]}"
@@ -56,7 +53,7 @@ def run(main: Callable[[], object], restore: Callable[[str], bool] | None = None
     if stage and not restored:
         message += " (outputs of an earlier run: `dvc checkout`; metrics that were committed: `git restore metrics`)"
     elif not stage and re.search("`dvc (repro|checkout)", message):
-        message += _where_dvc_runs()
+        message += _advice_on_folder()
     if FULL.search(message) and "h5py" in sys.modules:
         # HDF5 cannot close the file that it was writing, and would say so at length at the end, or crash.
         print(f"error: {message}", file=sys.stderr)
@@ -69,33 +66,20 @@ def run(main: Callable[[], object], restore: Callable[[str], bool] | None = None
 def _message(error: BaseException) -> str | None:
     """The line for a person; None for what nobody but a programmer can mend."""
     if isinstance(error, UserError):
-        message = as_given(str(error))
+        message = str(error)
     elif isinstance(error, UnicodeEncodeError):
         message = one_line(error)
     elif isinstance(error, OSError):
         message = describe_os_error(error)
-    elif isinstance(error, RuntimeError) and FULL.search(str(error)):  # what HDF5 says where a file cannot be closed
+    elif isinstance(error, RuntimeError) and FULL.search(str(error)):  # HDF5's, of a file that it cannot close
         message = describe_os_error(OSError(str(error)))
     else:
         return None
     return f"{message}; make room" if FULL.search(message) and "make room" not in message else message
 
 
-def as_given(message: str) -> str:
-    """`message` about params.yaml, which `mtl train` wrote, with the option or file that a person gave in its place.
-
-    They are in the environment, as a stage may be a process of its own.
-    """
-    file, colon, rest = message.partition(": ")
-    if GIVEN not in os.environ or file != "params.yaml":
-        return message
-    given = json.loads(os.environ[GIVEN])
-    key = rest.partition(": ")[0]
-    return f"--{rest}" if key in given["options"] else f"{given['file']}{colon}{rest}"
-
-
-def _where_dvc_runs() -> str:
-    """Say that DVC does nothing in the working directory, where that is so: advice to run it does not help there."""
+def _advice_on_folder() -> str:
+    """The folder to run DVC in, where that is not the working directory; else empty."""
     try:
         here = Path.cwd()
     except FileNotFoundError:

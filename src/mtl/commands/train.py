@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from mtl import errors, files
+from mtl import files
 from mtl.config import params
 from mtl.data import paths
 from mtl.stages.job import folders, running, values
@@ -53,9 +53,8 @@ def command(
         local = folders.fetched(remote, work / "images") if remote is not None else None
         mine = changed | ({"data.path": str(local)} if local else {})
         folders.write_params(source, mine, task, work / params.PATH)
-        given = {errors.GIVEN: json.dumps({"file": str(source), "options": sorted(changed)})}
-        with folders.environment(given):
-            metrics = running.train(task, work, output.absolute() if chief else None, reported=report is not None)
+        kept = output.absolute() if chief else None
+        metrics = running.train(task, work, kept, report is not None, source, sorted(changed))
         if metrics is None:
             return
         folders.write_params(source, changed, task, output.absolute() / params.PATH)

@@ -1,4 +1,4 @@
-"""Reading a file of parameters into types; what is wrong with it in one line.
+"""Reading a file of parameters into types, with its faults in one line.
 
 It is read with the YAML 1.2 rules that DVC uses, so that `yes` is text and `1e-3` a number in both.
 """
@@ -19,7 +19,7 @@ S = TypeVar("S", bound=Settings)
 
 MOST_NODES = 1_000_000  # values of a file; a thousand times as many as a large one has
 NUMBER_LENGTH = 300
-# What pydantic's kinds of errors ask for, by their type.
+# The demand behind each type of pydantic's errors.
 _WANTED = {
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
@@ -75,7 +75,7 @@ def validate(tree: object, kind: type[S]) -> S:
 
 
 def _expanded(path: Path, node: Any, known: dict[int, int]) -> int:
-    """How many values a composed node stands for with its aliases written out; what holds itself counts once.
+    """The number of values of a composed node with its aliases written out; a node within itself counts once.
 
     Raises UserError where one is not to be had in Python or JSON.
     """
@@ -124,7 +124,7 @@ def first_line(error: ValidationError, known: str = "see the comments in params.
 
 
 def _words(error: ErrorDetails, known: str) -> str:
-    """What is wrong with a value and what would be right."""
+    """The fault of a value and what would be right."""
     context = {key: int(x) if isinstance(x, float) and x.is_integer() else x for key, x in error.get("ctx", {}).items()}
     match error["type"]:
         case "value_error":

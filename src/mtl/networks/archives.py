@@ -1,4 +1,4 @@
-"""What a file that should be a Keras archive is, before Keras reads it: sizes are compared, nothing in it is run."""
+"""Checks of a file that should be a Keras archive, before Keras reads it: of sizes; nothing in it is run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def inspect(path: Path) -> None:
 
 
 def _kind(start: bytes) -> str:
-    """What a file is that is no zip archive, from how it begins."""
+    """Describe a file that is no zip archive by its first bytes."""
     if not start:
         return "it is empty"
     if start.startswith(b"\x89HDF"):
@@ -88,21 +88,21 @@ def _build_without_weights(config: bytes) -> int:
 
 
 def cause(error: Exception) -> str:
-    """What made Keras refuse an archive, in one short line without the configuration that it quotes."""
+    """The reason why Keras refused an archive, in one short line without the configuration that it quotes."""
     if isinstance(error, RecursionError):
         return "its config.json is nested too deeply"
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         return "its weights do not fit into memory"
-    said = one_line(error)
-    if unknown := re.search(r"Could not locate (\w+) '([^']*)'", said):
+    message = one_line(error)
+    if unknown := re.search(r"Could not locate (\w+) '([^']*)'", message):
         name = f"{unknown[1]} {unknown[2]!r}"
         return f"the {name} is not known here; import the module that registers it (register_keras_serializable) before"
-    said = said.rpartition("Exception encountered: ")[2]
-    return re.split(r"\s*(?:Full object )?config[:=] ?\{", said)[0][:QUOTED]
+    message = message.rpartition("Exception encountered: ")[2]
+    return re.split(r"\s*(?:Full object )?config[:=] ?\{", message)[0][:QUOTED]
 
 
 def versions(path: Path) -> str:
-    """Which Keras wrote an archive, and which is here."""
+    """The versions of the Keras that wrote an archive and of the one here."""
     import keras
 
     try:

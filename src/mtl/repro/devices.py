@@ -1,4 +1,4 @@
-"""Which GPU a job gets, and how many jobs run where nobody said."""
+"""The GPU of each job, and the number of jobs by default."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ def device_environment(slot: int, devices: Sequence[str]) -> dict[str, str]:
 
 
 def default_jobs() -> int:
-    """Return how many jobs to run where nobody said: one per GPU, or else one per usable core."""
+    """Return the number of jobs by default: one per GPU, or else one per usable core."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return len(gpu_devices(os.environ)) or usable or 1

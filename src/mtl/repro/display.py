@@ -1,4 +1,4 @@
-"""What a person sees of the running stages."""
+"""The display of the running stages."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def progress(running: Mapping[str, Job], width: int) -> Table:
 
 
 def succeeded(name: str, job: Job, console: Console) -> bool:
-    """Say how a stage ended, with the end of its log where it failed."""
+    """Print the end of a stage, with the end of its log where it failed; return whether it succeeded."""
     seconds = f"{time.monotonic() - job.started:.0f} s"
     if job.process.returncode == 0:
         console.print(f"done    {name}  {seconds}")

@@ -1,4 +1,4 @@
-"""What DVC would run, and what each stage waits for."""
+"""The stages that DVC would run, and those that each waits for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mtl.errors import UserError, one_line
 
 
 def plan(targets: Sequence[str], force: bool, done: set[str], allow_missing: bool = False) -> dict[str, set[str]]:
-    """Ask DVC what is to run, but for `done`: each stage, in its order, with what it waits for."""
+    """Ask DVC for the stages to run, but for `done`: each, in its order, with those that it waits for."""
     import networkx as nx
     from dvc.repo import Repo
 
@@ -32,7 +32,7 @@ def plan(targets: Sequence[str], force: bool, done: set[str], allow_missing: boo
 
 
 def refuse_broken_lock(path: Path = Path("dvc.lock")) -> None:
-    """Raise UserError where a dvc.lock is there that no `dvc repro` gets past: what is wrong, and what to do."""
+    """Raise UserError where a dvc.lock exists that no `dvc repro` gets past, with the advice."""
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
@@ -42,9 +42,9 @@ def refuse_broken_lock(path: Path = Path("dvc.lock")) -> None:
         if path.read_bytes():
             COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe", pure=True).load(path))
             return
-        wrong = "is empty, as a full disk leaves it"
+        fault = "is empty, as a full disk leaves it"
     except FileNotFoundError:
         return
     except (YAMLError, Invalid, ValueError) as error:
-        wrong = f"is not what DVC writes ({one_line(error)[:100]})"
-    raise UserError(f"{path} {wrong}: remove it, or `git restore {path}` where git has it; then `dvc repro` writes it")
+        fault = f"is not what DVC writes ({one_line(error)[:100]})"
+    raise UserError(f"{path} {fault}: remove it, or `git restore {path}` where git has it; then `dvc repro` writes it")

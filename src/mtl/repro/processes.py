@@ -60,12 +60,12 @@ def _session(leader: int) -> list[psutil.Process]:
     """Return the live processes of the session that `leader` began, the leader itself first."""
     import psutil
 
-    found = []
+    members = []
     for process in psutil.process_iter(["status"]):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.getsid(process.pid) == leader and process.info["status"] != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return sorted(found, key=lambda process: process.pid != leader)
+                members.append(process)
+    return sorted(members, key=lambda process: process.pid != leader)
 
 
 @contextlib.contextmanager
@@ -93,12 +93,12 @@ def marked(mark: str) -> list[int]:
     """The sessions that were begun with `mark` and whose leaders are alive."""
     import psutil
 
-    found = []
+    leaders = []
     for process in psutil.process_iter(["environ"]):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if (process.info["environ"] or {}).get(MARK) == mark and os.getsid(process.pid) == process.pid:
-                found.append(process.pid)
-    return found
+                leaders.append(process.pid)
+    return leaders
 
 
 def stop(leaders: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -112,9 +112,9 @@ def end(leaders: Sequence[int]) -> None:
     """End every process of the sessions that `leaders` began: SIGTERM, after a grace period SIGKILL."""
     import psutil
 
-    told: set[psutil.Process] = set()
+    terminated: set[psutil.Process] = set()
     deadline = time.monotonic() + GRACE_SECONDS
-    while alive := {leader: found for leader in leaders if (found := _session(leader))}:
+    while alive := {leader: members for leader in leaders if (members := _session(leader))}:
         late = time.monotonic() > deadline
         for leader, processes in alive.items():
             # A DVC without a command may be writing dvc.lock: it is given the time to finish. One
@@ -124,17 +124,17 @@ def end(leaders: Sequence[int]) -> None:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     if late:
                         process.kill()
-                    elif process not in told:
+                    elif process not in terminated:
                         process.terminate()
-                        told.add(process)
+                        terminated.add(process)
         time.sleep(0.05)
 
 
 @contextlib.contextmanager
 def on_signals(handler: Callable[[int, object], object]) -> Iterator[None]:
     """Let `handler` answer the signals that end a program, unless it was started to ignore them."""
-    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, handler) for number in heard}
+    handled = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in handled}
     try:
         yield
     finally:

@@ -179,7 +179,7 @@ def _learn(old: optuna.Study, searched: Space) -> Space:
     new = ranges.changed(
         searched.parameters,
         [values_of(trial, searched.parameters) for trial in ranked],
-        lambda path, value: space.accepts(searched, path, value),
+        lambda path, value: space.refusal(searched, {path: value}) is None,
     )
     edited: dict[str, float] = {}
     for index, (path, parameter) in enumerate(searched.parameters.items()):

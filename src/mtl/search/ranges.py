@@ -64,15 +64,11 @@ def next_range(
         wanted = _value(parameter, unit)
         if 0 <= unit <= 1:
             ends[index] = min(max(wanted, parameter.min), parameter.max)  # rounding may have gone beyond
-        elif _extends(parameter, wanted, accepted):
+        elif (parameter.scale != "log" or wanted > 0) and accepted(wanted):
             ends[index] = wanted
     # Rounding may also have gone past the best value.
     first, last = min(ends[0], best), max(ends[1], best)
     return (first, last) if first < last else (parameter.min, parameter.max)
-
-
-def _extends(parameter: Double | Integer, wanted: float, accepted: Callable[[float], bool]) -> bool:
-    return (parameter.scale != "log" or wanted > 0) and accepted(wanted)
 
 
 def changed(

@@ -127,6 +127,8 @@ def command(space: Space, values: dict[str, Any]) -> str:
 
 def override(value: Any) -> str:
     """A value in the grammar of Hydra, which `dvc exp run -S` reads."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
     if isinstance(value, list | tuple):
         return f"[{','.join(map(override, value))}]"
     if value is None or isinstance(value, bool):
@@ -134,6 +136,4 @@ def override(value: Any) -> str:
     if not isinstance(value, str):
         return repr(value)
     plain = re.fullmatch(r"[A-Za-z_][\w:.-]*", value) and value.lower() not in ("null", "true", "false", "nan", "inf")
-    # A backslash stands for itself, except before a quote.
-    escaped = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), value)
-    return value if plain else f"'{escaped}'"
+    return value if plain else QuotedString(value, Quote.single).with_quotes()

@@ -104,7 +104,7 @@ def read(settings: Params, tasks: Sequence[str]) -> Space:
         if not holds(tree, path):
             section = path.rpartition(".")[0]
             raise UserError(f"{PATH}: tune.parameters: {parameter.name}: {_known(tree, section)}")
-        refused = [reason for value in probes(parameter) if (reason := _refusal(space, {path: value}))]
+        refused = [reason for value in probes(parameter) if (reason := refusal(space, {path: value}))]
         if len(refused) == len(probes(parameter)):
             raise UserError(f"{PATH}: tune.parameters: {parameter.name}: no value is accepted: {refused[0]}")
     smoothed = any(path.endswith((".label_smoothing", ".loss", ".class_weight")) for path in parameters)
@@ -139,17 +139,13 @@ def _known(tree: Any, section: str) -> str:
     return f"unknown path; {known}"
 
 
-def _refusal(space: Space, values: Values) -> str | None:
+def refusal(space: Space, values: Values) -> str | None:
+    """The reason why a recipe refuses `values`, everything else being as it is; None where it takes them."""
     try:
         space.changed(values)
     except UserError as error:
         return str(error)
     return None
-
-
-def accepts(space: Space, path: str, value: Any) -> bool:
-    """Return whether the recipe takes `value` at `path`, everything else being as it is."""
-    return _refusal(space, {path: value}) is None
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -135,17 +135,17 @@ def recover(study: Study, but: Collection[int] = ()) -> list[FrozenTrial]:
         warnings.simplefilter("ignore", ExperimentalWarning)
         fail_stale_trials(study)
     trials = study.get_trials(deepcopy=False)
-    ended = [trial for trial in trials if trial.number in running and _was_ended(study, trial)]
+    ended = [
+        trial
+        for trial in trials
+        if trial.number in running and trial.state == TrialState.FAIL and f"{ENDED}{trial.number}" in study.user_attrs
+    ]
     ours = {(machine(), pid) for pid in but}
     for trial in trials:
         if trial.state == TrialState.RUNNING and owner(trial) not in ours and _is_orphan(trial):
             ended += [trial] if end(study, trial, "its process was gone", again=True) else []
     _queue_lost(study, trials)
     return ended
-
-
-def _was_ended(study: Study, trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.FAIL and f"{ENDED}{trial.number}" in study.user_attrs
 
 
 def _queue_lost(study: Study, trials: Sequence[FrozenTrial]) -> None:

@@ -1,9 +1,14 @@
-"""A stage in a process of its own where src/ is not at hand: `python -m mtl.stages load_data`."""
+"""A stage of `mtl train` in a process of its own: `python -m mtl.stages load_data p.yaml data.path`.
+
+The arguments after the stage are those of `running.named`: the params file and the options of the command.
+"""
 
 import importlib
 import sys
 
 from mtl.stages import process
+from mtl.stages.job import running
 
 if __name__ == "__main__":
-    process.run(importlib.import_module(f"mtl.stages.{sys.argv[1]}").main)
+    stage, file, *options = sys.argv[1:]
+    process.run(running.named(file, options)(importlib.import_module(f"mtl.stages.{stage}").main))

@@ -57,7 +57,10 @@ def main() -> None:
             files.write_bytes(paths.PLOTS / "gallery" / f"{name}.png", figures.png(figure))
 
         run.log_metrics(evaluation.flat(verdict))
-        run.log_figures(figures.of_tables(tables) | {f"gallery/{name}": figure for name, figure in galleries.items()})
+        for kind, of_task in tables.items():
+            for task, rows in of_task.items():
+                run.log_table(f"{kind}/{task}", rows)
+        run.log_figures({f"gallery/{name}": figure for name, figure in galleries.items()})
         imports = catalog.own_modules(settings.recipe(task).network for task in settings.tasks)
         files.write_json(Path(folder) / "imports.json", imports)
         run.log_joint_model(Path(folder), images)

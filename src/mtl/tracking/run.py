@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl import lineage
+from mtl import files, lineage
 from mtl.data.store import Dataset
 from mtl.tasks.spec import TaskSpec
 from mtl.tracking.flavors import save_joint_model, save_model
@@ -49,7 +49,7 @@ class Run(Sender):
 
     def log_folder(self, folder: Path) -> None:
         """Log the files of a folder as artifacts."""
-        self.send(Call("artifacts", folder.name), lambda files: shutil.copytree(folder, files, dirs_exist_ok=True))
+        self.send(Call("artifacts", folder.name), lambda target: shutil.copytree(folder, target, dirs_exist_ok=True))
 
     def end_other(self, run_id: str, reason: str) -> None:
         """End another run, whose process was killed, with the tag `reason`."""
@@ -59,23 +59,25 @@ class Run(Sender):
 
     def log_json(self, content: Any, name: str) -> None:
         """Log JSON as the artifact `name`."""
-        self.send(Call("artifacts", name), lambda files: (files / name).write_text(json.dumps(content, indent=2)))
+        self.send(Call("artifacts", name), lambda folder: (folder / name).write_text(json.dumps(content, indent=2)))
 
     def log_figures(self, figures: Mapping[str, Figure]) -> None:
         """Log each figure as the artifact `<name>.png`."""
 
-        def draw(name: str, figure: Figure, files: Path) -> None:
-            (files / name).parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(files / f"{name}.png")
+        def draw(name: str, figure: Figure, folder: Path) -> None:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(folder / f"{name}.png")
 
         for name, figure in figures.items():
             self.send(Call("artifacts", name), partial(draw, name, figure))
 
-    def log_history(self, task: str, history: Sequence[Mapping[str, float]]) -> None:
-        """Log the learning curves of a training as a figure."""
-        from mtl.evaluation import figures
+    def log_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Log rows as the artifact `<name>.csv`, which MLflow shows as a table."""
+        self.send(Call("artifacts", name), lambda folder: files.write_csv(folder / f"{name}.csv", rows))
 
-        self.log_figures({"learning_curves": figures.learning_curves(task, history)})
+    def log_history(self, task: str, history: Sequence[Mapping[str, float]]) -> None:
+        """Log the history of a training as a table."""
+        self.log_table(f"{task}_history", history)
 
     def log_dataset(self, dataset: Dataset) -> None:
         """Log the data set of the run, with DVC's md5 of data/raw as its digest."""

@@ -52,7 +52,7 @@ class Checkpoint:
             print(f"{folder}: no whole epoch is left; the training begins anew", flush=True)
 
     def _read(self) -> dict[str, Any] | None:
-        """What state.json holds; None where there is none. Raises what a damaged file leads to."""
+        """The content of state.json; None where there is none. Raises ValueError or AttributeError of a damaged one."""
         if not self._state.exists():
             return None
         content = json.loads(self._state.read_text(encoding="utf-8"))
@@ -62,7 +62,7 @@ class Checkpoint:
         return state
 
     def _is_whole(self) -> bool:
-        """Whether the weights of the last epoch, and of the one that is kept, are there as they were written."""
+        """Tell whether the weights of the last epoch, and of the one that is kept, are as they were written."""
         for epoch in sorted({self.epoch, self._kept(self.history)}):
             path = self.weights(epoch)
             if path.name not in self._sums:  # removed when later epochs were written
@@ -73,7 +73,7 @@ class Checkpoint:
         return True
 
     def _fault(self, path: Path) -> str | None:
-        """What is wrong with a file of weights; None where it is as it was written."""
+        """The fault of a file of weights; None where it is as it was written."""
         try:
             return None if _sum_of_file(path) == self._sums[path.name] else "is damaged"
         except OSError as error:
@@ -85,7 +85,7 @@ class Checkpoint:
         return len(self.history)
 
     def weights(self, epoch: int) -> Path:
-        """Where the weights and the optimizer's state after `epoch` epochs are."""
+        """The file of the weights and the optimizer's state after `epoch` epochs."""
         return self.folder / f"{epoch:04d}.weights.h5"
 
     def load(self, model: Any, epoch: int) -> None:
@@ -133,7 +133,7 @@ def finish(folder: Path, written: Path, run_id: str, lock: Path = Path("dvc.lock
         written: the output to know them by.
         run_id: the MLflow run.
         lock: where DVC records it.
-        more: what a second run will want to know.
+        more: more to note for a second run.
     """
     if "DVC_STAGE" not in os.environ:
         clear(folder)
@@ -149,7 +149,7 @@ def finish(folder: Path, written: Path, run_id: str, lock: Path = Path("dvc.lock
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
-    """What `finish` noted of the training of `folder`, which DVC did not record; None where it is not over."""
+    """The note of `finish` on the training of `folder`, which DVC did not record; None where it is not over."""
     try:
         return files.read_json(folder / DONE) if (folder / DONE).exists() else None
     except UserError:  # damaged; the state beside it says what is done

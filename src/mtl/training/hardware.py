@@ -1,4 +1,4 @@
-"""What a training runs on: determinism, threads, precision and the distribution strategy."""
+"""The hardware of a training: determinism, threads, precision and the distribution strategy."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ def strategy(hardware: Hardware, training: str = "") -> tf.distribute.Strategy:
     import tensorflow as tf
 
     if hardware.strategy == "multi_worker":  # first of all: it must be made before TensorFlow looks at its devices
-        made = _multi_worker(hardware, training)
+        chosen = _multi_worker(hardware, training)
     elif hardware.strategy == "tpu" or (hardware.strategy == "auto" and _has_tpu()):
-        made = _tpu()
+        chosen = _tpu()
     else:
         gpus = tf.config.list_logical_devices("GPU")
         if hardware.strategy == "mirrored" or (hardware.strategy == "auto" and len(gpus) > 1):
-            made = tf.distribute.MirroredStrategy()
+            chosen = tf.distribute.MirroredStrategy()
         else:
-            made = tf.distribute.OneDeviceStrategy("GPU:0" if gpus else "CPU:0")
-    if name(made) != "one_device":
-        print(f"hardware.strategy: {name(made)}, each batch is shared by {made.num_replicas_in_sync}", flush=True)
-    return made
+            chosen = tf.distribute.OneDeviceStrategy("GPU:0" if gpus else "CPU:0")
+    if name(chosen) != "one_device":
+        print(f"hardware.strategy: {name(chosen)}, each batch is shared by {chosen.num_replicas_in_sync}", flush=True)
+    return chosen
 
 
-def name(made: tf.distribute.Strategy) -> str:
-    """What params.yaml calls a strategy."""
+def name(strategy: tf.distribute.Strategy) -> str:
+    """The name of a strategy in params.yaml."""
     import tensorflow as tf
 
     names = {
@@ -55,7 +55,7 @@ def name(made: tf.distribute.Strategy) -> str:
         tf.distribute.MirroredStrategy: "mirrored",
         tf.distribute.TPUStrategy: "tpu",
     }
-    return next((called for kind, called in names.items() if isinstance(made, kind)), "one_device")
+    return next((name for kind, name in names.items() if isinstance(strategy, kind)), "one_device")
 
 
 def one_machine(hardware: Hardware, what: str) -> Hardware:
@@ -82,17 +82,17 @@ def _multi_worker(hardware: Hardware, training: str) -> tf.distribute.Strategy:
     with Path(os.devnull).open("w") as nowhere:
         faulthandler.dump_traceback_later(CONNECT_SECONDS, exit=True, file=nowhere)
         try:
-            made = tf.distribute.MultiWorkerMirroredStrategy()
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except (tf.errors.OpError, RuntimeError) as error:
             raise UserError(f"strategy multi_worker: cannot connect the workers: {one_line(error)[:300]}") from None
         finally:
             faulthandler.cancel_dump_traceback_later()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # TensorFlow only takes note of it; `kill` is to end a worker
-    return made
+    return strategy
 
 
 def _has_tpu() -> bool:
-    """Whether this machine is one with a TPU. Asking the resolver elsewhere would search the network."""
+    """Tell whether this machine has a TPU. Asking the resolver elsewhere would search the network."""
     return bool(os.environ.get("TPU_NAME")) or Path("/dev/accel0").exists()
 
 

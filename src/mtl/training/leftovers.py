@@ -1,4 +1,4 @@
-"""What stays behind: the state of a training that is over, until DVC has recorded it; half files of the killed."""
+"""Residue: the state of trainings that are over, until DVC has recorded them, and half files of killed ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mtl.training import checkpoint
 
 
 def clear() -> None:
-    """Remove what nothing needs any more: the state of trainings that DVC has recorded, and half files."""
+    """Remove the state of trainings that DVC has recorded, and half files."""
     for folder in (paths.MODELS, paths.METRICS, paths.PLOTS):
         files.remove_residue(folder)
     _clear_recorded()
@@ -32,7 +32,7 @@ def _clear_recorded() -> None:
 
 
 def _is_recorded(done: dict[str, str]) -> bool:
-    """Whether DVC knows the output that a training wrote."""
+    """Tell whether DVC knows the output that a training wrote."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 

@@ -1,4 +1,4 @@
-"""The folders of a training away from the repository: where it works, and where its results are put at the end."""
+"""The folders of a training away from the repository: one for its work, one for its results at the end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ JOB = Path("job.json")  # in there: what is trained from what
 
 
 def located(data: str) -> str:
-    """Where the images are: an absolute path, or the URI as it is.
+    """The address of the images: an absolute path, or the URI as it is.
 
     Raises UserError where a path is not there, or a URI has a password in it.
     """

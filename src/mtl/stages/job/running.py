@@ -7,11 +7,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import chdir
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
-from mtl import errors, files
+from mtl import files
 from mtl.config import addresses, params
 from mtl.data import paths, store
 from mtl.errors import UserError
@@ -19,7 +19,7 @@ from mtl.stages.job import folders
 
 
 def address_of(data: str | None, settings: params.Data) -> str | None:
-    """Where the images are, as `folders.located` says it; None where they are drawn or downloaded."""
+    """The address of the images, as `folders.located` gives it; None where they are drawn or downloaded."""
     if settings.source == "generated":
         if data:
             raise UserError(
@@ -43,27 +43,54 @@ def refuse_without(validation: float) -> None:
         raise UserError("--report: no images are held out for validation; see data.validation in the params file")
 
 
-def train(task: str, work: Path, output: Path | None, reported: bool) -> dict[str, float | str] | None:
+@contextmanager
+def named(file: str, options: Collection[str]) -> Iterator[None]:
+    """Name the params file or the option of `mtl train` in errors about the params.yaml that it wrote from them.
+
+    Args:
+        file: the params file of the command.
+        options: dotted names of the values that its options changed.
+    """
+    try:
+        yield
+    except UserError as error:
+        before, colon, rest = str(error).partition(f"{params.PATH}: ")
+        if before or not colon:
+            raise
+        key = rest.partition(": ")[0]
+        raise UserError(f"--{rest}" if key in options else f"{file}: {rest}") from error
+
+
+def train(
+    task: str, work: Path, output: Path | None, reported: bool, source: Path, options: Collection[str]
+) -> dict[str, float | str] | None:
     """Run the stages of `task` in the folder `work`; return its metrics, None where the chief has them.
 
-    Where there is no MLflow server, the runs stay in `output`; without one, as on other machines than the chief's,
-    nobody gets them.
+    Args:
+        task: its name.
+        work: the folder, with params.yaml.
+        output: the runs stay there where there is no MLflow server; None, as on other machines than the chief's, drops
+            them.
+        reported: images for validation must be held out.
+        source: the params file of the command.
+        options: dotted names of the values that its options changed.
+
+    Raises:
+        UserError: a stage failed in this process. SystemExit where it failed in its own, which printed the reason.
     """
     where = {"DVC_ROOT": str(output)} if output else {"MLFLOW_TRACKING_URI": f"sqlite:///{work}/mlflow.db"}
     quiet = {"GIT_PYTHON_REFRESH": "quiet"}  # MLflow asks for git, which need not be installed
     with chdir(work), folders.environment(where | quiet):
         for stage in ("load_data", "derive_labels"):  # each a process of its own, which gives its memory back
-            done = subprocess.run([sys.executable, "-m", "mtl.stages", stage])
+            done = subprocess.run([sys.executable, "-m", "mtl.stages", stage, str(source), *options])
             if done.returncode:
                 raise SystemExit(done.returncode)
         if reported:
             refuse_without(store.read_dataset().validation)
         from mtl.stages import train as stage_of
 
-        try:
+        with named(str(source), options):
             stage_of.main(task)
-        except UserError as error:
-            raise UserError(errors.as_given(str(error))) from error
         metrics = paths.METRICS / f"{task}.json"
         return files.read_json(metrics) if metrics.exists() else None
 
@@ -71,5 +98,5 @@ def train(task: str, work: Path, output: Path | None, reported: bool) -> dict[st
 def reported(metrics: Mapping[str, float | str], epochs: int) -> str:
     """The validation metrics as lines of JSON, in the form that the package cloudml-hypertune writes."""
     common = {"timestamp": time.time(), "trial": os.environ.get("CLOUD_ML_TRIAL_ID", "0"), "global_step": str(epochs)}
-    found = [{name: str(value)} for name, value in sorted(metrics.items()) if name.startswith("val_")]
-    return "".join(json.dumps(common | metric, sort_keys=True) + "\n" for metric in found)
+    validation = [{name: str(value)} for name, value in sorted(metrics.items()) if name.startswith("val_")]
+    return "".join(json.dumps(common | metric, sort_keys=True) + "\n" for metric in validation)

@@ -18,30 +18,30 @@ EXAMPLE = "values of the params file are changed by --NAME=VALUE, such as --opti
 
 
 def parse(words: Sequence[str]) -> dict[str, str]:
-    """`--name=value` or `--name value`, each name once. Raises UserError for anything else."""
-    found: dict[str, str] = {}
-    left = iter(words)
-    for word in left:
+    """Parse `--name=value` and `--name value`, each name once. Raises UserError for anything else."""
+    texts: dict[str, str] = {}
+    rest = iter(words)
+    for word in rest:
         name, equals, value = word.partition("=")
         if not name.startswith("--") or name == "--":
             raise UserError(f"{word!r} is not understood; {EXAMPLE}")
         if not equals:
-            value = next(left, "--")
+            value = next(rest, "--")
             if value.startswith("--"):
                 raise UserError(f"{name} has no value; {EXAMPLE}")
-        if name[2:] in found:
+        if name[2:] in texts:
             raise UserError(f"{name} is given twice; give it once")
-        found[name[2:]] = value
-    return found
+        texts[name[2:]] = value
+    return texts
 
 
-def change(settings: Params, task: str, given: dict[str, str], path: Path) -> tuple[Params, dict[str, Any]]:
-    """The settings with the values `given`, and these by their full dotted paths.
+def change(settings: Params, task: str, texts: dict[str, str], path: Path) -> tuple[Params, dict[str, Any]]:
+    """The settings with other values, and these by their full dotted paths.
 
     Args:
-        settings: what the params file says.
+        settings: those of the params file.
         task: the task that is trained; a name that begins with no section is one of its recipe's.
-        given: names and values as text, which is read as YAML.
+        texts: the value of each name, as YAML.
         path: the params file, for what an error says.
 
     Raises:
@@ -51,15 +51,15 @@ def change(settings: Params, task: str, given: dict[str, str], path: Path) -> tu
         raise UserError(f"{path}: there is no task {task!r}; known: {', '.join(settings.tasks)}")
     tree, values = settings.model_dump(mode="json"), {}
     # The recipe itself may be changed by a flag: full names come first.
-    for name in sorted(given, key=lambda name: not _is_full(name)):
+    for name in sorted(texts, key=lambda name: not _is_full(name)):
         full = name if _is_full(name) else f"recipes.{get(tree, f'tasks.{task}.recipe')}.{name}"
         _refuse_unknown(tree, name, full, path)
-        values[full] = _read(name, given[name], get(tree, full) if holds(tree, full) else None)
+        values[full] = _read(name, texts[name], get(tree, full) if holds(tree, full) else None)
         put(tree, full, values[full])
         try:
             validate(tree, Params)
         except ValidationError as error:
-            raise UserError(f"--{name}={addresses.shown(given[name])}: {first_line(error)}") from None
+            raise UserError(f"--{name}={addresses.shown(texts[name])}: {first_line(error)}") from None
     return validate(tree, Params), values
 
 

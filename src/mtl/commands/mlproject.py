@@ -1,4 +1,4 @@
-"""What MLproject starts: the DAG or one task's training, with values of params.yaml changed by `dvc exp run -S`."""
+"""The entry points of MLproject: the DAG or one task's training, with values of params.yaml changed by DVC."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def changes(settings: params.Params, task: str, recipe: str, epochs: int) -> lis
     """The values to change, `recipes.compact.epochs=2`, as `dvc exp run -S` takes them.
 
     Args:
-        settings: what params.yaml says.
+        settings: params.yaml.
         task: the task to train; empty for all.
         recipe: the recipe of that task, or of all; empty as it is.
         epochs: the epochs of the recipes in use; 0 as they are.
@@ -28,9 +28,9 @@ def changes(settings: params.Params, task: str, recipe: str, epochs: int) -> lis
     if recipe and recipe not in settings.recipes:
         raise UserError(f"{params.PATH}: there is no recipe {recipe!r}; known: {', '.join(settings.recipes)}")
     used = dict.fromkeys(recipe or each.recipe for each in tasks.values())
-    found = [f"tasks.{name}.recipe={recipe}" for name, each in tasks.items() if recipe and each.recipe != recipe]
-    return found + [
-        f"recipes.{name}.epochs={epochs}" for name in used if epochs not in (0, settings.recipes[name].epochs)
+    return [
+        *(f"tasks.{name}.recipe={recipe}" for name, each in tasks.items() if recipe and each.recipe != recipe),
+        *(f"recipes.{name}.epochs={epochs}" for name in used if epochs not in (0, settings.recipes[name].epochs)),
     ]
 
 
@@ -42,8 +42,8 @@ def command(task: str, recipe: str, epochs: int) -> None:
     """Run the DAG, or train TASK, with another recipe or number of epochs."""
     settings = params.read()
     params.refuse_uri(settings.data)
-    changed = changes(settings, task, recipe, epochs)
-    dvc = ["exp", "run", *(part for change in changed for part in ("-S", change))] if changed else ["repro"]
+    changed = [part for change in changes(settings, task, recipe, epochs) for part in ("-S", change)]
+    dvc = ["exp", "run", *changed] if changed else ["repro"]
     target = [f"train@{task}"] if task else []
     sys.exit(subprocess.run([sys.executable, "-m", "dvc", *dvc, *target]).returncode)
 

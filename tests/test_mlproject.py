@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import ROOT, Project
 
-from mtl.commands import project
+from mtl.commands import mlproject
 from mtl.config import params
 from mtl.errors import UserError
 
@@ -35,14 +35,14 @@ SETTINGS = params.read(ROOT / "params.yaml")
     ],
 )
 def test_only_what_differs_is_changed(arguments, expected):
-    assert project.changes(SETTINGS, *arguments) == expected
+    assert mlproject.changes(SETTINGS, *arguments) == expected
 
 
 def test_an_unknown_task_or_recipe_is_named_with_those_there_are():
-    with pytest.raises(UserError, match="there is no task 'model9'; known: model1, model2"):
-        project.changes(SETTINGS, "model9", "", 0)
-    with pytest.raises(UserError, match="there is no recipe 'huge'; known: compact, "):
-        project.changes(SETTINGS, "", "huge", 0)
+    with pytest.raises(UserError, match=r"model9.*model1, model2"):
+        mlproject.changes(SETTINGS, "model9", "", 0)
+    with pytest.raises(UserError, match=r"huge.*compact"):
+        mlproject.changes(SETTINGS, "", "huge", 0)
 
 
 def test_the_files_that_the_environment_names_exist():
@@ -56,7 +56,8 @@ def test_a_bad_parameter_ends_the_run_in_one_line(done: Project, tmp_path):
     copy = done.copy(tmp_path / "p")
     failed = copy.run("mlflow", "run", ".", "--env-manager", "local", "-P", "recipe=huge", check=False)
     assert failed.returncode != 0
-    assert "error: params.yaml: there is no recipe 'huge'; known: compact" in failed.stderr
+    (line,) = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
+    assert "huge" in line and "compact" in line
 
 
 @pytest.mark.slow
