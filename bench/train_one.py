@@ -17,7 +17,8 @@ import numpy as np
 from mtl.config import params
 from mtl.config.recipes import Recipe
 from mtl.data import backend, store
-from mtl.tasks import scores
+from mtl.tasks import scores, weights
+from mtl.tasks.targets import Head
 
 
 def main() -> None:
@@ -42,8 +43,9 @@ def main() -> None:
     if options.images:
         chosen = np.random.default_rng(options.seed).permutation(len(train[0]))[: options.images]
         train = store.Examples(train.images[chosen], train.labels[chosen])
-    outputs = len(store.read_task(options.task).names)
-    model = catalog.build(recipe, train.images.shape[1:], outputs, train.images)
+    spec = store.read_task(options.task)
+    heads = (Head(len(spec.names), class_weights=weights.of_task(settings, spec)),)
+    model = catalog.build(recipe, train.images.shape[1:], len(spec.names), train.images)
     started, wall, rows = time.process_time(), time.perf_counter(), []
 
     def note(row: fitting.Row) -> None:
@@ -51,7 +53,9 @@ def main() -> None:
         rows.append({"epoch": row["epoch"], "test_acc": row["val_acc"], **spent})
 
     with tempfile.TemporaryDirectory() as folder:
-        fitting.fit(model, Plan(recipe, options.seed), Arrays(*train), Arrays(*test), Path(folder), note, verbose=0)
+        fitting.fit(
+            model, Plan(recipe, options.seed, heads), Arrays(*train), Arrays(*test), Path(folder), note, verbose=0
+        )
     probabilities = inference.predict(model, test.images)
     np.save(options.file, probabilities)
     print(json.dumps({"rows": rows, "test_acc": scores.accuracy(probabilities, test.labels)}))
