@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from conftest import ROOT
 from ruamel.yaml import YAML
 
-from mtl.commands import project, run
+from mtl.commands import mlproject, run
 from mtl.config import editing, params
 from mtl.errors import UserError
 from mtl.stages import load_data
@@ -134,7 +134,7 @@ def test_a_uri_is_refused_where_dvc_runs_the_stage(tmp_path, monkeypatch):
         CliRunner().invoke(run.command, catch_exceptions=False)
     assert "`mtl train <task> --params params.yaml --data gs://bucket/records --output out`" in str(caught.value)
     with pytest.raises(UserError, match=said):
-        CliRunner().invoke(project.command, catch_exceptions=False)
+        CliRunner().invoke(mlproject.command, catch_exceptions=False)
     monkeypatch.setenv("DVC_STAGE", "load_data")
     with pytest.raises(UserError, match=said):
         load_data.main()

@@ -16,11 +16,14 @@ from images import encoded
 
 import mtl
 from mtl import files, tracking
+from mtl.config import params
 from mtl.data import paths, store
 from mtl.errors import UserError
 from mtl.networks import catalog, saving
+from mtl.release import judging
 from mtl.serving import loading, registry
 from mtl.tracking import bundles, code
+from mtl.tracking.registry import champion
 
 OWN = """
 import keras
@@ -119,16 +122,23 @@ def test_one_tasks_model_brings_its_groups_and_its_name(logged, elsewhere):
     assert mtl.load(logged[1]["model"]).tasks == {"model1": TASKS["model1"].names}
 
 
-def test_models_that_an_earlier_version_logged_are_refused(tensorflow, tmp_path, monkeypatch):
-    """They had the names of their answers in JSON files beside them."""
-    folder = write_project(tmp_path)
-    log(folder, monkeypatch)
-    for path in (folder / "artifacts").rglob("*.keras"):
-        saving.write(saving.read(path), path)
-    with pytest.raises(UserError, match="dvc repro"):
-        registry.load("models:/joint/1")
-    with pytest.raises(UserError, match="dvc repro"):
-        mtl.load("models:/joint@champion")
+def test_a_model_that_an_earlier_version_logged_is_refused_and_blocks_no_promotion(tensorflow, tmp_path, monkeypatch):
+    """It had the names of its answers in JSON files beside it."""
+    log(write_project(tmp_path), monkeypatch)
+    names = {name: task.names for name, task in TASKS.items()}
+    for path in (tmp_path / "artifacts").rglob("*.keras"):
+        saving.write(saving.read(path), path)  # without its task
+        files.write_json(path.parent / "classes.json", names)
+    for uri in ("models:/joint@champion", "models:/model1/1"):
+        for ask in (registry.load, mtl.load):
+            with pytest.raises(UserError, match="dvc repro") as refused:
+                ask(uri)
+            assert "\n" not in str(refused.value)
+    lines: list[str] = []
+    settings, images = params.Params.model_construct(), store.read_images("test")
+    answers, _ = judging.champion_answers(champion(), settings, images, lines.append)
+    assert answers == {}  # nothing to compare with
+    assert "joint version 1" in lines[-1]
 
 
 @pytest.mark.parametrize(
