@@ -42,11 +42,6 @@ class TaskSpec(Settings):
     groups: dict[str, str]
     frequencies: tuple[float, ...]
 
-    def index(self) -> dict[str, int]:
-        """The label of each value of the column."""
-        label_of = {name: label for label, name in enumerate(self.names)}
-        return {value: label_of[name] for value, name in self.groups.items()}
-
     def differs(self, other: TaskSpec) -> str:
         """The difference of another task's answers from these, in words; empty where they mean the same."""
         if (self.kind, self.names) == (other.kind, other.names):
