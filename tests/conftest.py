@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import dvc  # noqa: F401, binds its log handlers to the session's output here, not to that of the first test with capsys
 import numpy as np
 import pytest
 from hypothesis import settings
