@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from mtl.config.settings import Settings
+from mtl.config.settings import Settings, like
 
 Proportion = Annotated[float, Field(ge=0, le=1)]
-# Of the verdict on a task, all better the larger they are; the last two of tasks of two classes alone.
-ScoreName = Literal["acc", "balanced_acc", "macro_f1", "skill", "auc", "average_precision"]
-
-Minima = Annotated[dict[ScoreName, Proportion], Field(min_length=1)]
+# Of the verdict on a task, better the larger it is: acc, balanced_acc, macro_f1, skill, map, r2, …; see its kind.
+ScoreName = Annotated[str, like(r"[a-z][a-z0-9_]*", "a score, such as acc, skill or r2")]
+Minima = Annotated[dict[ScoreName, Annotated[float, Field(le=1)]], Field(min_length=1)]
 
 
 class Gate(Settings):
@@ -22,8 +21,9 @@ class Gate(Settings):
         minimum: for each task named, the least value of each score named.
         accuracy: a short form of `minimum` with `acc` alone, {task: value}. One of the two is there.
         contradictions: the largest fraction of images on which the models may contradict each other.
-        significance: level of McNemar's exact test, one-sided, for each task that the champion answers too: below it
-            the champion is better. None: no comparison with the champion.
+        significance: level of a one-sided paired test (McNemar's exact one, of other kinds than `classes` a permutation
+            test) for each task that the champion answers too: below it the champion is better. None: no comparison with
+            the champion.
     """
 
     minimum: Annotated[dict[str, Minima], Field(min_length=1)] | None = None

@@ -7,7 +7,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from mtl.config import addresses
 from mtl.config.gate import Gate
@@ -71,6 +80,7 @@ Portion = Annotated[
     ),
 ]
 ColumnType = Literal["text", "integer", "number", "boolean"]
+ColumnName = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, like(r"[a-z][a-z0-9_]*", "a name of small letters, digits and _, a letter first")]
 
 
@@ -106,8 +116,8 @@ class Data(Settings):
     cache: Annotated[int, Field(ge=0)] = 256  # of tfrecord: up to so many MiB of images in memory, more are streamed
 
 
-class Task(Settings):
-    """One independent model: a column of the data set, groups of its values, and the recipe that trains it.
+class Classes(Settings):
+    """A task of the kind `classes`, one of several: a column of the data set, and groups of its values.
 
     Attributes:
         column: None: the only column of the data set.
@@ -115,7 +125,8 @@ class Task(Settings):
         recipe: a name under `recipes`.
     """
 
-    column: Annotated[str, Field(min_length=1)] | None = None
+    kind: Literal["classes"] = "classes"
+    column: ColumnName | None = None
     labels: dict[Annotated[str, Field(min_length=1)], tuple[str, ...]] | None = None
     recipe: str
 
@@ -134,6 +145,84 @@ class Task(Settings):
             groups = [group for group, classes in labels.items() if twice[0] in classes]
             raise ValueError(f"class {twice[0]!r} is listed twice (in {', '.join(groups)}); list it once")
         return labels
+
+
+class Multilabel(Settings):
+    """A task of the kind `multilabel`, any of several: columns that are each true or false, or one column of names.
+
+    Attributes:
+        columns: a column for each label; 0 and 1, or true and false.
+        column: instead of `columns`: a column with the names of the labels that are true.
+        delimiter: what stands between the names in `column`.
+        recipe: a name under `recipes`.
+    """
+
+    kind: Literal["multilabel"]
+    columns: Annotated[tuple[ColumnName, ...], Field(min_length=1)] | None = None
+    column: ColumnName | None = None
+    delimiter: Annotated[str, Field(min_length=1)] | None = None
+    recipe: str
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Multilabel:
+        if (self.columns is None) == (self.column is None):
+            raise ValueError("give either columns: [a, b], each true or false, or column: and delimiter:")
+        if (self.column is None) != (self.delimiter is None):
+            raise ValueError("column: of names needs delimiter:, what stands between them, and columns: has none")
+        if self.columns is not None and len(set(self.columns)) < len(self.columns):
+            raise ValueError("columns: one of them is listed twice; list it once")
+        return self
+
+
+class Value(Settings):
+    """A task of the kind `value`: a column of numbers.
+
+    Attributes:
+        column: None: the only column of the data set.
+        transform: log: the network learns the natural logarithm, for numbers above 0 with a long tail.
+        unit: of the column, for people.
+        recipe: a name under `recipes`.
+    """
+
+    kind: Literal["value"]
+    column: ColumnName | None = None
+    transform: Literal["log"] | None = None
+    unit: Annotated[str, Field(min_length=1, max_length=20)] | None = None
+    recipe: str
+
+
+class OwnKind(Settings):
+    """A task of a person's own kind, `module:object`: its columns, and whatever else the kind asks for.
+
+    Attributes:
+        columns: of the data set.
+        options: what the kind makes of them.
+        recipe: a name under `recipes`.
+    """
+
+    kind: Annotated[str, like(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", "a kind, or your own as module:object")]
+    columns: Annotated[tuple[ColumnName, ...], Field(min_length=1)]
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+    recipe: str
+
+
+def _kind(task: object) -> str:
+    """The tag of a task's type."""
+    kind = task.get("kind", "classes") if isinstance(task, dict) else getattr(task, "kind", "classes")
+    return "own" if ":" in str(kind) else str(kind)
+
+
+Task = Annotated[
+    Annotated[Classes, Tag("classes")]
+    | Annotated[Multilabel, Tag("multilabel")]
+    | Annotated[Value, Tag("value")]
+    | Annotated[OwnKind, Tag("own")],
+    Discriminator(
+        _kind,
+        custom_error_type="kind",
+        custom_error_message="unknown kind; use classes, multilabel, value, or your own as module:object",
+    ),
+]
 
 
 class Hardware(Settings):
@@ -195,7 +284,8 @@ class Params(Settings):
 
     def group_order(self) -> dict[str, list[str] | None]:
         """The names of the groups of each task in label order: DVC compares mappings without regard to order."""
-        return {name: None if task.labels is None else list(task.labels) for name, task in self.tasks.items()}
+        groups = {name: task.labels for name, task in self.tasks.items() if isinstance(task, Classes)}
+        return {name: list(groups[name] or ()) or None if name in groups else None for name in self.tasks}
 
 
 def refuse_uri(data: Data) -> None:

@@ -115,9 +115,10 @@ def first_line(error: ValidationError, known: str = "see the comments in params.
     # Pydantic puts the tag of a union ('sgd') into the path, behind the key (or the index) that holds the union, and
     # `[key]` behind a key that is itself wrong.
     parts = [str(part) for part in first["loc"] if part != "[key]"]
+    task = ["tasks", *parts[1:2]]
     tagged = [
-        before in ("optimizer", "schedule", "tensorboard", "class_weight") or before.isdigit()
-        for before in ["", *parts]
+        before in ("optimizer", "schedule", "tensorboard", "class_weight") or before.isdigit() or parts[:i] == task
+        for i, before in enumerate(["", *parts])
     ]
     place = ".".join(part or "''" for part, tag in zip(parts, tagged, strict=False) if not tag)
     return (f"{place}: " if place else "") + _words(first, known) + (f" (and {len(more)} more)" if more else "")
@@ -129,6 +130,8 @@ def _words(error: ErrorDetails, known: str) -> str:
     match error["type"]:
         case "value_error":
             return error["msg"].removeprefix("Value error, ")
+        case "kind":
+            return error["msg"]
         case "missing":
             return "is missing; add it"
         case "extra_forbidden":

@@ -10,7 +10,7 @@ from mtl.config.settings import Settings, like
 
 Rate = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-LossName = Literal["categorical_crossentropy", "binary_crossentropy"]
+LossName = Literal["categorical_crossentropy", "binary_crossentropy", "mse", "mae", "huber"]
 ClassWeight = Annotated[
     Annotated[Literal["balanced"], Tag("rule")]
     | Annotated[dict[Annotated[str, Field(min_length=1)], Rate], Field(min_length=1), Tag("mapping")],
@@ -83,7 +83,7 @@ class Recipe(Settings):
     network: Annotated[str, like(r"[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?", "a network's name, or module:function")]
     options: dict[str, JsonValue] = Field(default_factory=dict)
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "float32"  # auto: bfloat16 where the machine has it
-    loss: LossName = "categorical_crossentropy"
+    loss: LossName | Literal["auto"] = "auto"  # auto: that of the task's kind
     label_smoothing: Fraction = 0.0
     class_weight: ClassWeight | None = None  # of an image's loss, by its class: rare classes count for more
     optimizer: Annotated[Sgd | Adam | Muon, Field(discriminator="name")]

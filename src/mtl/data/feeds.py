@@ -16,9 +16,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from mtl.config.recipes import Augmentation, Recipe
 from mtl.data.shards import ShardedImages
 from mtl.errors import UserError
-from mtl.tasks.targets import Head, one_hot
+from mtl.tasks.heads import encode, target_columns
+from mtl.tasks.targets import Head
 
-Batch = tuple[np.ndarray, np.ndarray]  # images, uint8 (B, H, W, C), and labels, uint8 (B,), or (B, T) of T heads
+Batch = tuple[np.ndarray, np.ndarray]  # images, uint8 (B, H, W, C), and labels, (B,), or (B, ·) side by side
 
 
 Pixels = TypeVar("Pixels", np.ndarray, ShardedImages)
@@ -46,7 +47,7 @@ class Plan:
 
 
 class Feed(ABC, Generic[Pixels]):
-    """Images, uint8 (N, H, W, C), with their labels, uint8 (N,), or (N, T) for T heads, yielded in batches.
+    """Images, uint8 (N, H, W, C), with their labels, as `heads.encode` takes them, yielded in batches.
 
     `shape` is that of an image: height, width, channels.
     """
@@ -81,22 +82,22 @@ class Feed(ABC, Generic[Pixels]):
         return recipe.steps_per_epoch or math.ceil(len(self) / recipe.batch_size)
 
     def stream(self, plan: Plan) -> tf.data.Dataset:
-        """`batches` with one-hot targets, float32 (B, K), instead of labels. The next two are prepared ahead."""
+        """`batches` with the targets of the heads, float32 (B, ·), instead of labels. Two are prepared ahead."""
         return self._dataset(lambda: self.batches(plan), plan.heads)
 
     def in_order(self, heads: Sequence[Head], batch_size: int = 500) -> tf.data.Dataset:
-        """`whole` with one-hot targets, as in `stream`."""
+        """`whole` with targets, as in `stream`."""
         batches = self._dataset(lambda: self.whole(batch_size), heads)
         # Keras warns of a stream that ends without having stated its length.
         return batches.apply(tf.data.experimental.assert_cardinality(math.ceil(len(self) / batch_size)))
 
     def _dataset(self, generate: Callable[[], Iterator[Batch]], heads: Sequence[Head]) -> tf.data.Dataset:
-        targets = sum(head.labels for head in heads)
+        targets = target_columns(heads)[-1].stop
 
         def each() -> Iterator[Batch]:
             try:
                 for images, labels in generate():
-                    yield images, one_hot(labels, heads)
+                    yield images, encode(labels, heads)
             except UserError as error:
                 self.failure = error
                 raise

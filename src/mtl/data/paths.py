@@ -13,6 +13,14 @@ TASK = "task.json"  # in data/labels/<task>: its TaskSpec
 MODELS = Path("models")
 METRICS = Path("metrics")
 PLOTS = METRICS / "plots"
+# The tables of the verdict that dvc.yaml draws, a folder each, and their columns.
+TABLES = {
+    "confusion": "task,actual,predicted,images,share",
+    "per_class": "task,class,images,acc,acc_low,acc_high",
+    "per_label": "task,label,examples,true,average_precision,f1,threshold",
+    "reliability": "task,low,high,images,confidence,acc",
+    "values": "task,actual,predicted",
+}
 SHARDS = "shards.json"  # in data/raw/images, where the images are in TFRecord shards: the paths of those
 CHECKPOINTS = Path(".checkpoints")  # no DVC out: the state that a killed training goes on from
 

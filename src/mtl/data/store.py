@@ -58,10 +58,24 @@ class Dataset:
 
 
 class Examples(NamedTuple):
-    """Images, uint8 (N, H, W, 3), and their labels, (N,), or (N, T) of several tasks."""
+    """Images, uint8 (N, H, W, 3), and the labels of a task, of which each has some that are known."""
 
     images: Images
-    labels: np.ndarray
+    targets: Targets
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels, as `Targets` has them."""
+        return self.targets.labels
+
+    @property
+    def known(self) -> np.ndarray:
+        """Which of the labels are known."""
+        return self.targets.known
+
+    def at(self, examples: np.ndarray) -> Examples:
+        """Those at some indices, int (M,)."""
+        return Examples(self.images[examples], Targets(*(part[examples] for part in self.targets)))
 
 
 def write_raw(
@@ -125,7 +139,7 @@ def read_images(split: Split) -> Images:
 def write_targets(task: TaskSpec, targets: Mapping[Split, Targets]) -> None:
     """Write data/labels/<task>: `task.json`, `y_<split>.npy`, and `known_<split>.npy` where a label is missing."""
     folder = paths.LABELS / task.name
-    files.write_json(folder / paths.TASK, task.model_dump())
+    files.write_json(folder / paths.TASK, task.document())
     for split, (labels, known) in targets.items():
         files.write_array(folder / f"y_{split}.npy", labels)
         gaps = folder / f"known_{split}.npy"
@@ -153,21 +167,19 @@ def read_targets(task: str, split: Split) -> Targets:
     folder = paths.LABELS / task
     labels = files.read_array(folder / f"y_{split}.npy")
     gaps = folder / f"known_{split}.npy"
-    return Targets(labels, files.read_array(gaps) if gaps.exists() else np.ones(len(labels), bool))
+    return Targets(labels, files.read_array(gaps) if gaps.exists() else np.ones(labels.shape, bool))
 
 
-def read_examples(split: Split, *tasks: str) -> Examples:
-    """Read the images of a split whose labels are known for each of `tasks`, and these labels.
+def read_examples(split: Split, task: str) -> Examples:
+    """Read the images of a split of which a label of `task` is known, and these labels.
 
     Raises UserError where images and labels are not of the same examples.
     """
-    images, targets = read_images(split), [read_targets(task, split) for task in tasks]
-    for task, (labels, _) in zip(tasks, targets, strict=True):
-        if len(labels) != len(images):
-            raise UserError(
-                f"{paths.LABELS / task} has {len(labels)} {split} labels and {paths.IMAGES} {len(images)} images;"
-                " `dvc repro` derives them anew"
-            )
-    known = np.all([known for _, known in targets], axis=0)
-    joined = targets[0].labels if len(tasks) == 1 else np.stack([labels for labels, _ in targets], axis=1)
-    return Examples(images, joined) if known.all() else Examples(images[known.nonzero()[0]], joined[known])
+    images, targets = read_images(split), read_targets(task, split)
+    if len(targets.labels) != len(images):
+        raise UserError(
+            f"{paths.LABELS / task} has {len(targets.labels)} {split} labels and {paths.IMAGES} {len(images)} images;"
+            " `dvc repro` derives them anew"
+        )
+    known = targets.any_known
+    return Examples(images, targets) if known.all() else Examples(images, targets).at(known.nonzero()[0])

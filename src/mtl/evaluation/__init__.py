@@ -1,6 +1,5 @@
-"""The joint verdict: pure functions of labels and probabilities."""
+"""The joint verdict: pure functions of labels and outputs."""
 
-from mtl.evaluation.answers import Answers, contradictions, relate
-from mtl.evaluation.verdict import MOST_IN_CONFUSION, flat, judge, tables
+from mtl.evaluation.verdict import contradictions, flat, judge, relate, tables
 
-__all__ = ["MOST_IN_CONFUSION", "Answers", "contradictions", "flat", "judge", "relate", "tables"]
+__all__ = ["contradictions", "flat", "judge", "relate", "tables"]

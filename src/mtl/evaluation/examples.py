@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtl.evaluation.answers import Answers
+from mtl.tasks import kinds
+from mtl.tasks.answers import Answers
 
 
 def mistakes(answers: Answers, most: int) -> np.ndarray:
-    """The examples whose wrong answer the model is surest of, int (≤ most,)."""
-    return _surest(answers.is_known & ~answers.right, answers.confidence, most)
+    """The examples with the worst answers, of equally bad ones first those the model is surest of: int (≤ most,)."""
+    kind = kinds.find(answers.task.kind)
+    utility = kind.utility(answers)
+    order = np.lexsort((-kind.confidence(answers.outputs), utility))
+    return order[utility[order] < 1][:most]
 
 
 def contradictions(base: Answers, answers: Answers, contradicted: np.ndarray, most: int) -> np.ndarray:
@@ -17,9 +21,6 @@ def contradictions(base: Answers, answers: Answers, contradicted: np.ndarray, mo
 
     First those where the less sure of the two models is surest.
     """
-    return _surest(contradicted, np.minimum(base.confidence, answers.confidence), most)
-
-
-def _surest(selected: np.ndarray, confidence: np.ndarray, most: int) -> np.ndarray:
-    order = np.argsort(-confidence, kind="stable")
-    return order[selected[order]][:most]
+    sure = [kinds.find(a.task.kind).confidence(a.outputs) for a in (base, answers)]
+    order = np.argsort(-np.minimum(*sure), kind="stable")
+    return order[contradicted[order]][:most]

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mtl.data.shards import ShardedImages
-from mtl.evaluation import Answers, contradictions, examples, figures, relate
+from mtl.evaluation import contradictions, examples, figures, relate
+from mtl.tasks import kinds
+from mtl.tasks.answers import Answers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST = 24  # pictures of a gallery
+WORST = {"classes": "the mistakes it was surest of"}
+WORST_OF_ALL = "its worst answers"
 
 
 def draw(answers: Mapping[str, Answers], images: np.ndarray | ShardedImages, truth: Sequence[str]) -> dict[str, Figure]:
@@ -30,7 +34,7 @@ def draw(answers: Mapping[str, Answers], images: np.ndarray | ShardedImages, tru
 
     galleries, related, contradicted = {}, relate(answers), contradictions(answers)
     for name, own in answers.items():
-        title = f"{name}: the mistakes it was surest of"
+        title = f"{name}: {WORST.get(own.task.kind, WORST_OF_ALL)}"
         galleries[f"{name}_mistakes"] = figures.gallery(title, pictures(examples.mistakes(own, MOST)))
         if name in related:
             base = related[name].base
@@ -41,9 +45,10 @@ def draw(answers: Mapping[str, Answers], images: np.ndarray | ShardedImages, tru
 
 
 def _captions(answers: Mapping[str, Answers], index: int) -> list[tuple[str, bool | None]]:
-    """Each task's answer as `model1: cat 98 %`, and whether it is right (None: unknown)."""
+    """Each task's answer as `model1: cat 98 %`, and whether it is right (None: unknown, or neither right nor wrong)."""
     lines = []
     for name, a in answers.items():
-        answer = f"{name}: {a.task.names[a.predicted[index]]} {a.confidence[index]:.0%}"
-        lines.append((answer, bool(a.right[index]) if a.is_known[index] else None))
+        kind, one = kinds.find(a.task.kind), a.at(np.array([index]))
+        answer = kind.caption(a.task, kind.decode(a.task, one.outputs)[0])
+        lines.append((f"{name}: {answer}", {1.0: True, 0.0: False}.get(float(kind.utility(one)[0]))))
     return lines

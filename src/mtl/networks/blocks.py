@@ -74,10 +74,12 @@ def trunk(inputs: keras.KerasTensor, widths: Sequence[int]) -> keras.KerasTensor
     return x
 
 
-def head(features: keras.KerasTensor, classes: int) -> keras.KerasTensor:
-    """Probabilities, float32 (N, classes), of the features (N, h, w, C) of a trunk."""
-    x = layers.Dense(classes, use_bias=False)(layers.GlobalAveragePooling2D()(features))
-    return layers.Softmax(dtype="float32")(x)
+def head(features: keras.KerasTensor, outputs: int, activation: str = "softmax") -> keras.KerasTensor:
+    """Answers, float32 (N, outputs), of the features (N, h, w, C) of a trunk."""
+    x = layers.GlobalAveragePooling2D()(features)
+    if activation == "softmax":  # which a bias for each class helps little
+        return layers.Softmax(dtype="float32")(layers.Dense(outputs, use_bias=False)(x))
+    return layers.Activation(activation, dtype="float32")(layers.Dense(outputs)(x))
 
 
 def whitening_kernel(images: np.ndarray, size: int = 2, epsilon: float = 5e-4) -> np.ndarray:

@@ -1,13 +1,10 @@
-"""Keras networks by name, from uint8 images to float32 probabilities, with preprocessing inside the network."""
+"""Keras networks by name, from uint8 images to float32 outputs, with preprocessing inside the network."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,6 +14,7 @@ from mtl.config.recipes import Recipe
 from mtl.data.shards import ShardedImages
 from mtl.errors import UserError, one_line
 from mtl.networks import blocks
+from mtl.tasks import kinds, own
 
 Shape = tuple[int, int, int]
 
@@ -28,7 +26,7 @@ def article(shape: Shape, classes: int, dense: Sequence[int], head: str) -> kera
         shape: height, width and channels of the images.
         classes: number of outputs.
         dense: units of the dense layers before the output.
-        head: activation of the output, `softmax` or `sigmoid`.
+        head: activation of the output, `softmax`, `sigmoid` or, for numbers, `linear`.
     """
     inputs = keras.Input(shape, dtype="uint8")
     x = layers.Rescaling(1.0)(inputs)
@@ -44,7 +42,13 @@ def article(shape: Shape, classes: int, dense: Sequence[int], head: str) -> kera
     return keras.Model(inputs, outputs, name="article")
 
 
-def compact(shape: Shape, classes: int, widths: Sequence[int], heads: Sequence[int] | None = None) -> keras.Model:
+def compact(
+    shape: Shape,
+    classes: int,
+    widths: Sequence[int],
+    heads: Sequence[int] | None = None,
+    activation: str | Sequence[str] = "softmax",
+) -> keras.Model:
     """A small all-convolutional network for images of any size, after Keller Jordan's airbench (arXiv:2404.00498).
 
     A fixed layer that whitens 2×2 patches, then a block per width: conv, pool, BN, SiLU, conv, BN, SiLU. It differs
@@ -54,8 +58,9 @@ def compact(shape: Shape, classes: int, widths: Sequence[int], heads: Sequence[i
         shape: height, width and channels of the images.
         classes: number of outputs.
         widths: channels of each block.
-        heads: outputs of each of several tasks that share all blocks (hard parameter sharing, Caruana 1997); their
-            probabilities stand side by side in the output, whose size is the sum. None: one task.
+        heads: outputs of each of several tasks that share all blocks (hard parameter sharing, Caruana 1997); they
+            stand side by side in the output, whose size is the sum. None: one task.
+        activation: of the output, `softmax`, `sigmoid` or `linear`; for each head, or one for all.
 
     Raises:
         ValueError: `heads` do not add up to `classes`.
@@ -65,7 +70,8 @@ def compact(shape: Shape, classes: int, widths: Sequence[int], heads: Sequence[i
         raise ValueError(f"heads of {sizes} outputs do not add up to {classes}")
     inputs = keras.Input(shape, dtype="uint8")
     features = blocks.trunk(inputs, widths)
-    outputs = [blocks.head(features, size) for size in sizes]
+    activations = [activation] * len(sizes) if isinstance(activation, str) else activation
+    outputs = [blocks.head(features, size, last) for size, last in zip(sizes, activations, strict=True)]
     joined = outputs[0] if len(outputs) == 1 else layers.Concatenate(dtype="float32")(outputs)
     return keras.Model(inputs, joined, name="compact")
 
@@ -84,7 +90,7 @@ def find(name: str) -> Callable[..., keras.Model]:
     if not colon:
         raise UserError(f"network {name!r}: unknown; use one of {', '.join(NETWORKS)}, or your own as module:function")
     try:
-        return getattr(_import_from_here(module), function)
+        return getattr(own.import_from_here(module), function)
     except (ImportError, AttributeError) as error:
         raise UserError(f"network {name!r}: {error}; it must be module:function, importable from here") from error
 
@@ -97,7 +103,7 @@ def own_modules(names: Iterable[str]) -> list[str]:
 def import_own(module: str) -> None:
     """Import a person's own module, which registers the layers of a network; raises UserError where it fails."""
     try:
-        _import_from_here(module)
+        own.import_from_here(module)
     except Exception as error:  # it is the person's code, which may raise anything
         raise UserError(
             f"cannot import {module!r}: {type(error).__name__}: {one_line(error)};"
@@ -105,29 +111,34 @@ def import_own(module: str) -> None:
         ) from error
 
 
-def _import_from_here(module: str) -> ModuleType:
-    """Import a module, which may be in the working directory too."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    return importlib.import_module(module)
-
-
-def build(recipe: Recipe, shape: Shape, classes: int, images: np.ndarray | ShardedImages) -> keras.Model:
+def build(
+    recipe: Recipe,
+    shape: Shape,
+    classes: int,
+    images: np.ndarray | ShardedImages,
+    of_kinds: Sequence[str] = ("classes",),
+) -> keras.Model:
     """Build the network of `recipe`, untrained, from the global seed.
 
     Args:
         recipe: names the network and its options.
         shape: height, width and channels of the images.
-        classes: number of labels of the task.
+        classes: number of outputs, of all heads.
         images: training images, uint8 (N, H, W, C), of which a network may look at the first.
+        of_kinds: the kind of each head. A network that takes `activation` gets that of the kind; any other is a full
+            model, and its last activation must fit.
 
     Raises:
         UserError: unknown network, options that it does not take, or images too small for it.
     """
-    network = find(recipe.network)
+    network, options = find(recipe.network), dict[str, Any](recipe.options)
     try:
-        inspect.signature(network).bind(shape, classes, **recipe.options)
-        model = network(shape, classes, **recipe.options)
+        signature = inspect.signature(network)
+        activations = [kinds.find(kind).ACTIVATIONS[0] for kind in of_kinds]
+        if "activation" in signature.parameters and set(activations) != {"softmax"}:
+            options.setdefault("activation", activations[0] if len(activations) == 1 else activations)
+        signature.bind(shape, classes, **options)
+        model = network(shape, classes, **options)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"network {recipe.network!r} with {recipe.options} on images {shape}: {one_line(error)}"
@@ -135,6 +146,13 @@ def build(recipe: Recipe, shape: Shape, classes: int, images: np.ndarray | Shard
     output = getattr(model, "output_shape", type(model).__name__)
     if output != (None, classes):
         raise UserError(f"network {recipe.network!r} gives {output}; the task needs a model with (None, {classes})")
+    last = getattr(getattr(model.layers[-1], "activation", None), "__name__", "")
+    for kind in of_kinds if len(of_kinds) == 1 else ():
+        fitting, other = kinds.find(kind).ACTIVATIONS, {"softmax", "sigmoid", "relu", "tanh"}
+        if last in other - {*fitting}:
+            raise UserError(
+                f"network {recipe.network!r} ends in {last}; a task of the kind {kind} needs {' or '.join(fitting)}"
+            )
     for layer in model.layers:
         if layer.name == blocks.WHITENING:
             layer.set_weights([blocks.whitening_kernel(np.asarray(images[: blocks.WHITENED]))])

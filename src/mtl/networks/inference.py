@@ -33,10 +33,12 @@ def plain(model: keras.Model) -> keras.Model:
 
 
 def predict(model: keras.Model, images: np.ndarray | ShardedImages, batch_size: int = 500) -> np.ndarray:
-    """Probabilities, float32 (N, K), of `images`, uint8 (N, H, W, C); those in shards are read batch by batch."""
+    """Outputs, float32 (N, K), of `images`, uint8 (N, H, W, C); those in shards are read batch by batch."""
+    if not len(images):
+        return np.empty((0, *model.output_shape[1:]), np.float32)
     if not isinstance(images, np.ndarray):
         batches = [model.predict_on_batch(batch) for batch in images.batches(batch_size)]
-        return np.concatenate(batches) if batches else np.empty((0, *model.output_shape[1:]), np.float32)
+        return np.concatenate(batches)
     return model.predict(images, batch_size=batch_size, verbose=0)
 
 

@@ -43,7 +43,7 @@ def _without_times(archive: Path, task: TaskSpec | None) -> bytes:
             if name == "metadata.json":
                 metadata = json.loads(member) | {"date_saved": ""}
                 if task is not None:
-                    metadata[spec.KEY] = task.model_dump(mode="json")
+                    metadata[spec.KEY] = task.document()
                 member = json.dumps(metadata, sort_keys=True).encode()
             if name == "config.json":
                 member = _numbered(member.decode()).encode()

@@ -10,7 +10,8 @@ import numpy as np
 from mtl import evaluation
 from mtl.config.gate import Gate
 from mtl.errors import UserError
-from mtl.evaluation import Answers
+from mtl.tasks import kinds, statistics
+from mtl.tasks.answers import Answers
 
 
 @dataclass(frozen=True)
@@ -19,29 +20,26 @@ class Required:
 
     name: str
     value: float | None
-    minimum: float
+    minimum: float | None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One task of the candidate. None: no minimum is set, or the champion is not compared.
+    """One task of the candidate. None: the champion is not compared.
 
     Attributes:
-        accuracy: of the candidate, on all validation images whose label is known.
+        scores: the primary one, with a minimum of None where none is required, and the others that are required; on
+            all validation images of which a label is known.
         examples: how many these are.
-        minimum: accuracy that the gate requires.
-        others: the other scores that it requires.
         images: number of images on which candidate and champion are compared.
-        candidate: accuracy of the candidate on those.
-        champion: accuracy of the champion on those.
-        p_value: `loss_p_value` on those.
+        candidate: mean utility of the candidate on those: of `classes` the accuracy.
+        champion: mean utility of the champion on those.
+        p_value: `statistics.p_value_of_loss` on those.
     """
 
     task: str
-    accuracy: float
+    scores: tuple[Required, ...]
     examples: int
-    minimum: float | None = None
-    others: tuple[Required, ...] = ()
     images: int | None = None
     candidate: float | None = None
     champion: float | None = None
@@ -60,24 +58,6 @@ class Decision:
     def passed(self) -> bool:
         """Tell whether there is no reason to refuse the candidate."""
         return not self.reasons
-
-
-def loss_p_value(candidate: np.ndarray, champion: np.ndarray) -> float:
-    """The p-value of McNemar's exact one-sided test that the champion is better than the candidate.
-
-    Args:
-        candidate: images that the candidate labels correctly, bool (N,).
-        champion: the same of the champion, on the same images, bool (N,).
-
-    Returns:
-        P(X >= b) for X binomial with n = b + c and 1/2, where the champion alone is correct on b images and the
-        candidate alone on c (McNemar, Psychometrika 12, 1947, with the exact distribution); 1 where they never differ.
-    """
-    from scipy.stats import binomtest
-
-    champion_alone, candidate_alone = int((champion & ~candidate).sum()), int((candidate & ~champion).sum())
-    discordant = champion_alone + candidate_alone
-    return float(binomtest(champion_alone, discordant, alternative="greater").pvalue) if discordant else 1.0
 
 
 def decide(
@@ -100,21 +80,20 @@ def decide(
     verdict, minima = evaluation.judge(candidate), gate.minima
     rows, reasons = [], []
     for task, answers in candidate.items():
-        scores, least = verdict["tasks"][task], dict(minima.get(task, {}))
-        accuracy, minimum = scores["acc"], least.pop("acc", None)
-        others = tuple(Required(name, scores[name], value) for name, value in least.items())
-        row = Comparison(task, accuracy, scores["examples"], minimum, others)
-        if minimum is not None and accuracy < minimum:
-            reasons.append(f"{task}: accuracy {accuracy:.4f} is below {minimum:g}")
-        for score in others:
-            if score.value is None:
+        kind, judged = kinds.find(answers.task.kind), verdict["tasks"][task]
+        names = dict.fromkeys([next(iter(kind.SCORES)), *minima.get(task, {})])
+        scores = tuple(Required(name, judged.get(name), minima.get(task, {}).get(name)) for name in names)
+        row = Comparison(task, scores, judged["examples"])
+        for score in scores:
+            if score.minimum is not None and score.value is None:
                 reasons.append(f"{task}: {score.name} is undefined, as all known labels are the same")
-            elif score.value < score.minimum:
-                reasons.append(f"{task}: {score.name} {score.value:.4f} is below {score.minimum:g}")
-        known = champion[task].is_known if task in champion else np.zeros(0, bool)
-        if known.any() and gate.significance is not None:
-            own, other = answers.right[compared][known], champion[task].right[known]
-            p_value = loss_p_value(own, other)
+            elif score.minimum is not None and score.value is not None and score.value < score.minimum:
+                called = "accuracy" if score.name == "acc" else score.name
+                reasons.append(f"{task}: {called} {score.value:.4f} is below {score.minimum:g}")
+        if task in champion and champion[task].is_known.any() and gate.significance is not None:
+            known = champion[task].has_label
+            own, other = kind.utility(answers)[compared][known], kind.utility(champion[task])[known]
+            p_value = statistics.p_value_of_loss(own, other)
             ours, theirs = float(own.mean()), float(other.mean())
             row = replace(row, images=len(own), candidate=ours, champion=theirs, p_value=p_value)
             if p_value < gate.significance:

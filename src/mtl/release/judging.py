@@ -14,8 +14,8 @@ from mtl.config.params import Params
 from mtl.data import store
 from mtl.data.shards import ShardedImages
 from mtl.errors import UserError
-from mtl.evaluation import Answers
 from mtl.networks import saving
+from mtl.tasks.answers import Answers
 from mtl.tasks.spec import TaskSpec
 from mtl.tracking import artifacts, bundles, registry
 from mtl.tracking.bundles import Bundle
@@ -59,8 +59,8 @@ def validation_answers(
 ) -> dict[str, Answers]:
     """The answers of the models in `bundle` to the validation images `images`, or to those at `indices` alone.
 
-    Tasks that params.yaml does not have, or has with other class names, are left out. The labels, and the order of
-    the probabilities' columns, are those of data/labels.
+    Tasks that params.yaml does not have, or has with another kind or other names, are left out. The labels, and the
+    order of the outputs, are those of data/labels.
 
     Raises UserError where a model does not load in safe mode or takes images of another shape.
     """
@@ -74,19 +74,21 @@ def validation_answers(
         if model.input_shape[1:] != images.shape[1:]:
             raise UserError(f"{task} takes images of shape {model.input_shape[1:]}, these are {images.shape[1:]}")
         labels, known = store.read_targets(task, "validation")
-        probabilities = inference.predict(model, images[indices])[:, order]
-        loss = settings.recipe(task).loss
-        answers[task] = Answers(store.read_task(task), labels[indices], probabilities, loss, known[indices])
+        found = inference.predict(model, images[indices])[:, order]
+        thresholds = bundle.tasks[task].thresholds
+        decided = {} if thresholds is None else {"thresholds": tuple(thresholds[k] for k in order)}
+        spec = store.read_task(task).model_copy(update=decided)
+        answers[task] = Answers(spec, labels[indices], found, settings.recipe(task).loss, known[indices])
     return answers
 
 
 def outputs(specs: Mapping[str, TaskSpec], settings: Params) -> dict[str, list[int]]:
-    """The model's output for each name of data/labels, for the tasks with the same names in both."""
-    current = {task: store.read_task(task).names for task in settings.tasks if task in specs}
+    """The model's output for each name of data/labels, for the tasks with the same kind and names in both."""
+    current = {task: store.read_task(task) for task in settings.tasks if task in specs}
     return {
-        task: [specs[task].names.index(name) for name in names]
-        for task, names in current.items()
-        if sorted(names) == sorted(specs[task].names)
+        task: [specs[task].names.index(name) for name in spec.names]
+        for task, spec in current.items()
+        if spec.kind == specs[task].kind and sorted(spec.names) == sorted(specs[task].names)
     }
 
 

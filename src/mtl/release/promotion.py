@@ -15,13 +15,13 @@ from mtl.config import params
 from mtl.config.gate import Gate
 from mtl.data import backend, store
 from mtl.errors import UserError
-from mtl.evaluation import Answers
 from mtl.release import candidate, judging
 from mtl.release.decision import Decision, decide
-from mtl.tasks import scores
+from mtl.tasks import kinds
+from mtl.tasks.answers import Answers
 from mtl.tracking import artifacts, registry
 
-HEAD = ("accuracy", "required", "this *", "champion *", "p *", "test")
+HEAD = ("score", "required", "this *", "champion *", "p *", "test")
 
 
 @contextmanager
@@ -107,13 +107,10 @@ def _gate(settings: params.Params) -> Gate:
 def _check_scores(gate: Gate) -> None:
     """Raise UserError where the gate asks for a score that a task does not have."""
     for task, minima in gate.minima.items():
-        classes = len(store.read_task(task).names)
-        wrong = [score for score in minima if score in scores.OF_TWO_CLASSES]
-        if wrong and classes != 2:
-            raise UserError(
-                f"{params.PATH}: promote.minimum.{task}.{wrong[0]}: this score is of tasks of two classes, and {task}"
-                f" has {classes}; take balanced_acc, macro_f1 or skill"
-            )
+        spec = store.read_task(task)
+        for score in minima:
+            if fault := kinds.fault_of_score(spec, score, "maximize"):
+                raise UserError(f"{params.PATH}: promote.minimum.{task}.{score}: {fault}")
 
 
 def _register(models: candidate.Candidate) -> registry.Version:
@@ -159,11 +156,10 @@ def table(decision: Decision, gate: Gate, metrics: dict[str, float], count: int)
 
     lines = [f"{'validation images':<18}" + "".join(f"{name:>10}" for name in HEAD)]
     for row in decision.tasks:
-        test = metrics.get(f"tasks.{row.task}.acc")
-        lines.append(line(row.task, row.accuracy, row.minimum, row.candidate, row.champion, row.p_value, test))
-        for score in row.others:
-            test = metrics.get(f"tasks.{row.task}.{score.name}")
-            lines.append(line(f" {score.name}", score.value, score.minimum, None, None, None, test))
+        compared = [row.candidate, row.champion, row.p_value]
+        for number, score in enumerate(row.scores):
+            name, test = f" {score.name}" if number else row.task, metrics.get(f"tasks.{row.task}.{score.name}")
+            lines.append(line(name, score.value, score.minimum, *([None] * 3 if number else compared), test))
     if decision.contradictions is not None:
         test = metrics.get("contradiction_rate")
         lines.append(line("contradictions", decision.contradictions, gate.contradictions, None, None, None, test))

@@ -24,7 +24,7 @@ from mtl.search.display import best
 from mtl.search.drawing import Values, carried, contains, grid, values_of
 from mtl.search.space import Space
 from mtl.search.storage import create, load, open_storage, shown, whole
-from mtl.tasks import scores
+from mtl.tasks import kinds, scores
 from mtl.training import hardware
 
 SETUP_SECONDS = 120.0  # for another process to queue the first trials of a study
@@ -75,14 +75,17 @@ def _check_metric(task: str, tune: Tune | None) -> None:
     labels, known = store.read_targets(task, "validation")
     if not known.any():
         raise UserError(f"{task}: the label of no validation image is known, and trials are judged on those")
-    if tune is None or tune.metric.removeprefix("val_") not in scores.OF_TWO_CLASSES:
+    if tune is None:
         return
-    classes, there = len(store.read_task(task).names), len(np.unique(labels[known]))
-    if classes != 2 or there != 2:
-        has = f"{task} has {classes}" if classes != 2 else f"the validation images of {task} have labels of one"
-        raise UserError(
-            f"{PATH}: tune.metric: {tune.metric} is of two classes, and {has}; take val_balanced_acc or val_macro_f1"
-        )
+    spec, score = store.read_task(task), tune.metric.removeprefix("val_")
+    if score == "loss":
+        fault = "" if tune.goal == "minimize" else "maximize makes the loss worse; goal: minimize"
+    else:
+        fault = kinds.fault_of_score(spec, score, tune.goal)
+    if not fault and score in scores.OF_TWO_CLASSES and len(np.unique(labels[known])) != 2:
+        fault = f"the validation images of {task} have labels of one class; take val_balanced_acc or val_macro_f1"
+    if fault:
+        raise UserError(f"{PATH}: tune.metric: {tune.metric}: {fault}")
 
 
 def open_study(

@@ -10,12 +10,11 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 
@@ -168,33 +167,35 @@ def fit(
     from mtl.data import streams
     from mtl.data.feeds import Plan
     from mtl.networks import catalog, inference
-    from mtl.tasks import scores, weights
-    from mtl.tasks.targets import Head
+    from mtl.tasks import heads, kinds
+    from mtl.tasks.answers import Answers
     from mtl.training import fitting
 
-    recipe = settings.recipe(task)
+    recipe, spec = settings.recipe(task), store.read_task(task)
+    kind, metric = kinds.find(spec.kind), settings.tune.metric if settings.tune else "val_loss"
     keras.backend.clear_session()
     backend.configure(settings.hardware, recipe.precision, settings.seed)
-    images, labels = splits["validation"]
+    train, validation = splits["train"], splits["validation"]
 
-    def of_classes(probabilities: np.ndarray) -> dict[str, float]:
-        found = scores.of_classes(probabilities, labels, spec.frequencies)
-        return {f"val_{name}": value for name, value in found.items() if value is not None}
+    def figures(answering: keras.Model) -> dict[str, float]:
+        outputs = inference.predict(answering, validation.images)
+        answers = Answers(spec, validation.labels, outputs, recipe.loss, validation.known)
+        answers = replace(answers, task=kind.settle(spec, lambda: answers))
+        scores = {"loss": kind.loss_of(answers), **kind.judge(answers)}
+        return {f"val_{name}": value for name, value in scores.items() if value is not None}
 
     with hardware.strategy(settings.hardware).scope():
-        spec = store.read_task(task)
-        model = catalog.build(recipe, images.shape[1:], len(spec.names), splits["train"].images)
-        training, validation = streams.feed(*splits["train"]), streams.feed(images, labels)
-        heads = [Head(len(spec.names), class_weights=weights.of_task(settings, spec))]
+        model = catalog.build(recipe, train.images.shape[1:], len(spec.names), train.images, [spec.kind])
+        answering = kind.finish(model, spec)
+        head = heads.of_task(settings, spec, train.targets, validation.targets)
+        first, second = (
+            streams.feed(part.images, heads.carried(spec, part.targets, head)) for part in (train, validation)
+        )
 
         def judge() -> dict[str, float]:
-            metric = settings.tune.metric if settings.tune else "val_acc"
-            if metric in ("val_acc", "val_loss"):  # Keras measures them
-                return {}
-            return {metric: of_classes(inference.predict(model, images))[metric]}
+            measured = metric in ("val_acc", "val_loss")  # by Keras
+            return {} if measured else {metric: figures(answering)[metric]}
 
-        fitting.fit(
-            model, Plan(recipe, settings.seed, tuple(heads)), training, validation, folder, on_epoch, judge=judge
-        )
-    probabilities = inference.predict(inference.plain(model), images)
-    return scores.of_split("val", probabilities, labels, recipe.loss) | of_classes(probabilities)
+        plan = Plan(recipe, settings.seed, (head,))
+        fitting.fit(model, plan, first, second, folder, on_epoch, judge=judge)
+    return figures(kind.finish(inference.plain(model), spec))

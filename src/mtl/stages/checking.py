@@ -8,7 +8,6 @@ from mtl import lineage
 from mtl.config import params
 from mtl.data import paths, store
 from mtl.errors import UserError
-from mtl.tasks import columns
 
 STAGE = Path("src/check_params.py")  # where this is, the parameters are those of this project
 
@@ -48,14 +47,13 @@ def _compare(settings: params.Params) -> None:
         return
     from mtl.sources import split
     from mtl.sources.loaded import CLASS
-    from mtl.tasks import grouping, weights
+    from mtl.tasks import columns, heads, kinds
 
     dataset, table = store.read_dataset(), store.read_columns()
+    tables = {part: columns.of_split(table, part) for part in columns.SPLITS}
     for name, task in settings.tasks.items():
-        column = grouping.column_of(name, task, list(dataset.columns))
-        groups = grouping.group_values(name, task, columns.distinct(table[column]))
-        place = f"{params.PATH}: recipes.{task.recipe}.class_weight"
-        weights.check(settings.recipe(name).class_weight, name, list(dict.fromkeys(groups.values())), place)
+        spec, _ = kinds.find(task.kind).derive(name, task, tables)
+        heads.of_task(settings, spec)
     if dataset.source not in ("table", "tfrecord"):
         classes = table[CLASS].to_pylist()[: dataset.train + dataset.validation]
         split.hold_out(classes, settings.data.validation, settings.seed)

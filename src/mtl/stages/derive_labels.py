@@ -1,15 +1,16 @@
 """Derive the labels of every task into data/labels: `python src/derive_labels.py`."""
 
 import shutil
+from typing import Any
 
 import numpy as np
 
 from mtl import tracking
 from mtl.config import params
 from mtl.data import paths, store
-from mtl.tasks import grouping
+from mtl.tasks import kinds
 from mtl.tasks.columns import SPLITS
-from mtl.tasks.spec import TaskSpec
+from mtl.tasks.spec import TaskSpec, shorten
 from mtl.tasks.targets import Targets
 
 
@@ -22,16 +23,30 @@ def main() -> None:
         tables = {split: store.read_columns(split) for split in SPLITS}
         derived = {}
         for name, task in settings.tasks.items():
-            column = grouping.column_of(name, task, list(dataset.columns))
-            derived[name] = grouping.derive(name, task, column, {split: tables[split][column] for split in SPLITS})
+            derived[name] = kinds.find(task.kind).derive(name, task, tables)
         shutil.rmtree(paths.LABELS, ignore_errors=True)  # run by hand, the labels of a former task would stay
         for name, (spec, targets) in derived.items():
             store.write_targets(spec, targets)
-            run.log_json({split: _counts(spec, part) for split, part in targets.items()}, f"{name}.json")
-            print(f"{name}: " + ", ".join(f"{index} = {label}" for index, label in enumerate(spec.names)))
+            run.log_json({split: describe(spec, part) for split, part in targets.items()}, f"{name}.json")
+            print(f"{name}: " + _meaning(spec))
 
 
-def _counts(task: TaskSpec, targets: Targets) -> dict[str, int]:
-    """The number of examples of each name."""
-    counts = np.bincount(targets.labels[targets.known], minlength=len(task.names))
-    return dict(zip(task.names, counts.tolist(), strict=True))
+def _meaning(task: TaskSpec) -> str:
+    """What the outputs stand for, in a line."""
+    if task.kind == "classes":
+        return ", ".join(f"{index} = {label}" for index, label in enumerate(task.names))
+    return f"{task.kind} of {shorten(task.names)}" + (f" in {task.unit}" if task.unit else "")
+
+
+def describe(task: TaskSpec, targets: Targets) -> dict[str, Any]:
+    """The number of examples of each name; of numbers their mean and range."""
+    labels = targets.labels[targets.known]
+    if task.kind == "classes":
+        counts = np.bincount(labels, minlength=len(task.names)).tolist()
+        return dict(zip(task.names, counts, strict=True))
+    if targets.labels.ndim == 2:
+        return dict(zip(task.names, ((targets.labels > 0) & targets.known).sum(axis=0).tolist(), strict=True))
+    some = len(labels) > 0
+    return {"examples": len(labels)} | (
+        {"mean": float(labels.mean()), "least": float(labels.min()), "most": float(labels.max())} if some else {}
+    )

@@ -10,6 +10,8 @@ from mtl.data import backend, paths, store
 from mtl.evaluation import figures, gallery
 from mtl.networks import saving
 from mtl.tasks import columns
+from mtl.tasks.answers import Answers
+from mtl.tasks.spec import read_from_model
 
 
 def main() -> None:
@@ -26,10 +28,11 @@ def main() -> None:
         run.log_tags(outside)
         answers = {}
         for task in settings.tasks:
-            spec, (labels, known) = store.read_task(task), store.read_targets(task, "test")
-            catalog.find(settings.recipe(task).network)  # a person's own module may register its layers
-            probabilities = inference.predict(saving.read_for(spec, dataset.shape, paths.model_path(task)), images)
-            answers[task] = evaluation.Answers(spec, labels, probabilities, settings.recipe(task).loss, known)
+            recipe, (labels, known) = settings.recipe(task), store.read_targets(task, "test")
+            catalog.find(recipe.network)  # a person's own module may register its layers
+            model = saving.read_for(store.read_task(task), dataset.shape, paths.model_path(task))
+            spec = read_from_model(paths.model_path(task))  # with what training decided
+            answers[task] = Answers(spec, labels, inference.predict(model, images), recipe.loss, known)
             shutil.copy(paths.model_path(task), folder)
         gone = sorted({path.stem for path in paths.MODELS.glob("*.keras")} - set(settings.tasks))
         if gone:
@@ -40,26 +43,28 @@ def main() -> None:
         if alone:
             print(f"no derived answer, as no other task's labels imply theirs: {', '.join(alone)}")
         truth = columns.describe(store.read_columns("test"))
-        large = [task for task, a in answers.items() if len(a.task.names) > evaluation.MOST_IN_CONFUSION]
-        if large:
-            print(f"no confusion matrix, more than {evaluation.MOST_IN_CONFUSION} classes: {', '.join(large)}")
         tables, galleries = evaluation.tables(answers), gallery.draw(answers, images, truth)
+        large = [
+            task for task, a in answers.items() if a.task.kind == "classes" and task not in tables.get("confusion", {})
+        ]
+        if large:
+            print(f"no confusion matrix, too many classes: {', '.join(large)}")
 
         files.write_json(paths.METRICS / "main_evaluate.json", verdict)
-        for kind in (*tables, "gallery"):
-            shutil.rmtree(paths.PLOTS / kind, ignore_errors=True)  # run by hand, those of a former task would stay
-        for kind, of_task in tables.items():
-            for task, rows in of_task.items():
-                files.write_csv(paths.PLOTS / kind / f"{task}.csv", rows)
-        for task in large:  # git, and so a clone, has no folder without a file
-            files.write_bytes(paths.PLOTS / "confusion" / f"{task}.csv", b"task,actual,predicted,images,share\n")
+        for name in (*paths.TABLES, "gallery"):
+            shutil.rmtree(paths.PLOTS / name, ignore_errors=True)  # run by hand, those of a former task would stay
+        for name, header in paths.TABLES.items():
+            for task, rows in tables.get(name, {}).items():
+                files.write_csv(paths.PLOTS / name / f"{task}.csv", rows)
+            if name not in tables:  # git, and so a clone, has no folder without a file
+                files.write_bytes(paths.PLOTS / name / "empty.csv", f"{header}\n".encode())
         for name, figure in galleries.items():
             files.write_bytes(paths.PLOTS / "gallery" / f"{name}.png", figures.png(figure))
 
         run.log_metrics(evaluation.flat(verdict))
-        for kind, of_task in tables.items():
+        for name, of_task in tables.items():
             for task, rows in of_task.items():
-                run.log_table(f"{kind}/{task}", rows)
+                run.log_table(f"{name}/{task}", rows)
         run.log_figures({f"gallery/{name}": figure for name, figure in galleries.items()})
         imports = catalog.own_modules(settings.recipe(task).network for task in settings.tasks)
         files.write_json(Path(folder) / "imports.json", imports)
@@ -67,4 +72,5 @@ def main() -> None:
         for task, got in verdict["tasks"].items():
             if got["examples"] < len(images):
                 print(f"{task}: judged on {got['examples']} of {len(images)} test images, whose labels are known")
-        print(f"sum_loss {verdict['sum_loss']:.4f}, ave_acc {verdict['ave_acc']:.4f}")
+        means = [f"{key} {verdict[key]:.4f}" for key in ("sum_loss", "ave_acc", "ave_skill") if key in verdict]
+        print(", ".join(means))

@@ -1,16 +1,21 @@
 """Train the model of one task: `python src/train.py model1`."""
 
-import time
+from __future__ import annotations
 
-import numpy as np
+import time
+from typing import TYPE_CHECKING
 
 from mtl import files, tracking
 from mtl.config import params
 from mtl.data import backend, paths, store
 from mtl.networks import saving
-from mtl.tasks.columns import SPLITS
+from mtl.tasks.columns import SPLITS, Split
+from mtl.tasks.spec import TaskSpec
 from mtl.training import checkpoint, hardware
 from mtl.training.multiworker import cluster
+
+if TYPE_CHECKING:
+    import keras
 
 PREFIX = {"train": "train", "validation": "val", "test": "test"}  # of the metrics, as Keras names them
 
@@ -23,8 +28,8 @@ def main(task: str) -> None:
     from mtl.data import streams
     from mtl.data.feeds import Plan
     from mtl.networks import catalog, inference
-    from mtl.tasks import scores, weights
-    from mtl.tasks.targets import Head
+    from mtl.tasks import heads, kinds
+    from mtl.tasks.answers import Answers
     from mtl.tracking import boards
     from mtl.training import fitting
 
@@ -34,7 +39,8 @@ def main(task: str) -> None:
     with checkpoint.exclusive(place) as folder, tracked as run:
         earlier = checkpoint.finished(folder)
         spec, examples = store.read_task(task), {split: store.read_examples(split, task) for split in SPLITS}
-        heads = (Head(len(spec.names), class_weights=weights.of_task(settings, spec)),)
+        kind, learned = kinds.find(spec.kind), (examples["train"], examples["validation"])
+        head = heads.of_task(settings, spec, *(part.targets for part in learned))
         images, shape = examples["train"].images, examples["train"].images.shape[1:]
         dataset = store.read_dataset()
         run.log_dataset(dataset)
@@ -45,11 +51,16 @@ def main(task: str) -> None:
         strategy = hardware.strategy(settings.hardware, f"{task} in {recipe.precision}")
         run.log_tags({"strategy": hardware.name(strategy)})
         with strategy.scope():
-            model = catalog.build(recipe, shape, len(spec.names), images)
-        saving.check(inference.plain(model))
-        training, validation = (streams.feed(*examples[split]) for split in ("train", "validation"))
-        board = boards.callbacks(recipe, task, training, validation, spec.names) if ours.chief else []
-        plan, started = Plan(recipe, settings.seed, heads), time.perf_counter()
+            model = catalog.build(recipe, shape, len(spec.names), images, [spec.kind])
+        saving.check(kind.finish(inference.plain(model), spec))
+        training, validation = (streams.feed(part.images, heads.carried(spec, part.targets, head)) for part in learned)
+        board = boards.callbacks(recipe, spec, training, validation) if ours.chief else []
+
+        def answers_to(model: keras.Model, spec: TaskSpec, split: Split) -> Answers:
+            part = examples[split]
+            return Answers(spec, part.labels, inference.predict(model, part.images), recipe.loss, part.known)
+
+        plan, started = Plan(recipe, settings.seed, (head,)), time.perf_counter()
         history, epochs = fitting.fit(model, plan, training, validation, folder, run.log_epoch, callbacks=board)
         seconds = time.perf_counter() - started
         if epochs < recipe.epochs:
@@ -64,25 +75,27 @@ def main(task: str) -> None:
             print(f"{task}: trained; worker 0, the chief, has the model and judges it")
             return
 
-        saving.write(inference.plain(model), paths.model_path(task), spec)
+        model = kind.finish(inference.plain(model), spec)
+        spec = kind.settle(spec, lambda: answers_to(model, spec, "validation"))
+        saving.write(model, paths.model_path(task), spec)
         model = saving.read(paths.model_path(task))  # what is judged is what was saved
         metrics: dict[str, float] = {}
-        probabilities: dict[str, np.ndarray] = {}
-        for split, part in examples.items():
-            if len(part.images):
-                probabilities[split] = inference.predict(model, part.images)
-                metrics |= scores.of_split(PREFIX[split], probabilities[split], part.labels, recipe.loss)
+        for split in SPLITS:
+            if len(examples[split].images):
+                answers = answers_to(model, spec, split)
+                metrics |= {f"{PREFIX[split]}_{name}": value for name, value in kinds.summary(answers).items()}
+        collapsed = kind.one_answer(answers.outputs)
         files.write_json(paths.METRICS / f"{task}.json", metrics | {"precision": recipe.precision})
         files.write_csv(paths.PLOTS / f"{task}_history.csv", history)
 
         run.log_metrics({name: value for name, value in metrics.items() if name.startswith("test_")})
         run.log_history(task, history)
         run.log_model(model, spec, catalog.own_modules([recipe.network]), examples["test"].images)
-        answers = np.unique(probabilities["test"].argmax(axis=1))
-        run.log_tags({"one_class": str(len(answers) == 1).lower()})
+        run.log_tags({"one_class": str(collapsed).lower()})
         known, every = len(examples["test"].images), dataset.test
         of = f" on {known} of {every} test images, whose labels are known" if known < every else ""
-        print(f"{task}: test loss {metrics['test_loss']:.4f}, test accuracy {metrics['test_acc']:.4f}{of}")
-        if len(answers) == 1:
-            print(f"WARNING: {task} answers {spec.names[answers[0]]!r} for every test image: its training collapsed")
+        print(f"{task}: " + ", ".join(f"{name} {metrics[name]:.4f}" for name in metrics if "test_" in name) + of)
+        if collapsed:
+            said = kind.caption(spec, kind.decode(spec, answers.outputs[:1])[0])
+            print(f"WARNING: {task} answers {said!r} for every test image: its training collapsed")
         checkpoint.finish(folder, paths.model_path(task), run.identity.run_id or "")  # last of all

@@ -15,8 +15,8 @@ from mtl.config.recipes import Recipe
 from mtl.config.settings import Settings
 from mtl.data import store
 from mtl.errors import UserError
-from mtl.evaluation import Answers
 from mtl.tasks import relations, scores
+from mtl.tasks.answers import Answers
 
 Arrangement = Literal["independent", "shared", "derived"]
 

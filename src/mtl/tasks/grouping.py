@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mtl.config.params import MAX_CLASSES, PATH, Task
+from mtl.config.params import MAX_CLASSES, PATH, Classes
 from mtl.errors import UserError
 from mtl.tasks import columns
 from mtl.tasks.columns import Split
@@ -27,25 +27,32 @@ def check_class_count(place: str, classes: Sequence[str]) -> None:
         raise UserError(f"{place}: {len(classes):,} classes; up to {MAX_CLASSES:,} can be told apart")
 
 
-def column_of(name: str, task: Task, available: Sequence[str]) -> str:
-    """The column that a task asks about.
+def column_of(name: str, column: str | None, available: Sequence[str]) -> str:
+    """The column that a task asks about; where it names none, the only one.
 
     Raises UserError where the data set does not have it, or where the task names none and there are several.
     """
-    if task.column is None:
+    if column is None:
         if len(available) == 1:
             return available[0]
         raise UserError(f"{PATH}: tasks.{name}: the data set has several columns; add column: {' | '.join(available)}")
-    if task.column not in available:
-        near = difflib.get_close_matches(task.column, available, n=1, cutoff=0)
+    if column not in available:
+        near = difflib.get_close_matches(column, available, n=1, cutoff=0)
         raise UserError(
-            f"{PATH}: tasks.{name}.column: the data set has no column {task.column!r}; did you mean {near[0]!r}?"
+            f"{PATH}: tasks.{name}.column: the data set has no column {column!r}; did you mean {near[0]!r}?"
             f" It has {', '.join(available)}"
         )
-    return task.column
+    return column
 
 
-def group_values(name: str, task: Task, values: Sequence[str]) -> dict[str, str]:
+def check_known(place: str, targets: Mapping[Split, Targets]) -> None:
+    """Raise UserError, whose message begins with `place`, where no training or no test example is known."""
+    for split in ("train", "test"):
+        if not targets[split].known.any():
+            raise UserError(f"{place} has no value for any {split} example; a task needs some there")
+
+
+def group_values(name: str, task: Classes, values: Sequence[str]) -> dict[str, str]:
     """Map each value of the task's column to its group, in the order of `values`.
 
     Raises UserError where the task names a value that is not there, or leaves one out.
@@ -69,7 +76,7 @@ def group_values(name: str, task: Task, values: Sequence[str]) -> dict[str, str]
 
 
 def derive(
-    name: str, task: Task, column: str, splits: Mapping[Split, pa.ChunkedArray]
+    name: str, task: Classes, column: str, splits: Mapping[Split, pa.ChunkedArray]
 ) -> tuple[TaskSpec, dict[Split, Targets]]:
     """Derive a task and its labels from a column, given by split.
 

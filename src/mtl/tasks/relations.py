@@ -27,6 +27,8 @@ def relate(base: TaskSpec, target: TaskSpec) -> Relation | None:
     None where some label of `base` says nothing certain about `target`, where the two distinguish the same things, and
     where they are about different columns or values.
     """
+    if base.kind != "classes" or target.kind != "classes":
+        return None
     if base.columns != target.columns or base.groups.keys() != target.groups.keys():
         return None
     pairs = {(name, target.groups[value]) for value, name in base.groups.items()}

@@ -17,11 +17,6 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(probabilities.argmax(axis=1) == labels))
 
 
-def of_split(split: str, probabilities: np.ndarray, labels: np.ndarray, name: LossName) -> dict[str, float]:
-    """`<split>_loss` and `<split>_acc`: `loss` by its `name`, and `accuracy`."""
-    return {f"{split}_loss": loss(probabilities, labels, name), f"{split}_acc": accuracy(probabilities, labels)}
-
-
 def normalise(probabilities: np.ndarray) -> np.ndarray:
     """Rows of `probabilities` (N, K) scaled to sum to one, float64. A row of zeros becomes 1 / K each."""
     positive = probabilities.astype(np.float64).clip(1e-30)

@@ -6,10 +6,10 @@ import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from mtl import files
 from mtl.config.reading import first_line
@@ -28,24 +28,45 @@ class TaskSpec(Settings):
 
     Attributes:
         name: the task.
-        kind: what an answer is; `classes`: one of `names`.
-        columns: the columns of the data set that its labels are derived from; of `classes` one.
-        names: the names of the outputs, in their order.
-        groups: for each value of the column the name that stands for it.
-        frequencies: the share of each name among the training labels that are known, float64 (K,), sum 1.
+        kind: what an answer is: `classes`, one of `names`; `multilabel`, any of `names`; `value`, a number; or a
+            person's own, `module:object`.
+        columns: the columns of the data set that its labels are derived from; of `classes` and `value` one.
+        names: the names of the outputs, in their order; of `value` its column.
+        groups: of `classes`: for each value of the column the name that stands for it.
+        frequencies: the share of each name among the training labels that are known, float64 (K,): of `classes` their
+            sum is 1; of `multilabel` the share of the examples for which it is true; of `value` empty.
+        thresholds: of `multilabel`, in a model: the probability from which on each name is taken for true, (K,).
+        delimiter: of `multilabel`: what stands between the names in its one column.
+        unit: of `value`, for people.
+        transform: of `value`: `log`, where the network learns the natural logarithm.
+        mean, deviation: of `value`: of the training labels that are known, transformed.
+        options: of a person's own kind, whatever it keeps.
     """
 
     name: str
-    kind: Annotated[str, Field(pattern="^classes$")] = "classes"
+    kind: Annotated[str, Field(min_length=1)] = "classes"
     columns: Annotated[tuple[str, ...], Field(min_length=1)]
-    names: Annotated[tuple[str, ...], Field(min_length=2)]
-    groups: dict[str, str]
-    frequencies: tuple[float, ...]
+    names: Annotated[tuple[str, ...], Field(min_length=1)]
+    groups: dict[str, str] = Field(default_factory=dict)
+    frequencies: tuple[float, ...] = ()
+    thresholds: tuple[float, ...] | None = None
+    delimiter: str | None = None
+    unit: str | None = None
+    transform: Literal["log"] | None = None
+    mean: float | None = None
+    deviation: float | None = None
+    options: dict[str, JsonValue] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """The task as JSON, without what its kind does not have."""
+        return self.model_dump(mode="json", exclude_none=True)
 
     def differs(self, other: TaskSpec) -> str:
         """The difference of another task's answers from these, in words; empty where they mean the same."""
-        if (self.kind, self.names) == (other.kind, other.names):
+        if (self.kind, self.names, self.transform) == (other.kind, other.names, other.transform):
             return ""
+        if self.kind != other.kind:
+            return f"answers a task of the kind {other.kind} and the labels are {self.kind}"
         return f"tells {shorten(other.names)} apart and the labels are {shorten(self.names)}"
 
 

@@ -6,7 +6,7 @@ TensorFlow alone writes them, as the protocol buffers that TensorBoard reads. Te
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,10 @@ import tensorflow as tf
 
 from mtl.config.recipes import Recipe
 from mtl.data.feeds import Feed, Plan
-from mtl.evaluation import MOST_IN_CONFUSION, figures, statistics
+from mtl.evaluation import figures
+from mtl.tasks import statistics
+from mtl.tasks.kinds.classes import MOST_IN_CONFUSION
+from mtl.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,22 +29,19 @@ SAMPLES = 24  # images of the first batch that are shown
 BUCKETS = 30  # of a histogram
 
 
-def callbacks(
-    recipe: Recipe, task: str, train: Feed, validation: Feed, classes: Sequence[str]
-) -> list[keras.callbacks.Callback]:
+def callbacks(recipe: Recipe, task: TaskSpec, train: Feed, validation: Feed) -> list[keras.callbacks.Callback]:
     """The callback for the recipe's `tensorboard`; none where that is false.
 
     Args:
         recipe: its `tensorboard` may name the steps of a profile.
-        task: its folder in `logs` is written, and emptied before unless a killed training resumes.
+        task: the folder of its name in `logs` is written, and emptied before unless a killed training resumes.
         train: training images, of whose first batch, augmented, some are shown.
-        validation: images of the confusion matrix, which is left out where there are none.
-        classes: names in label order.
+        validation: images of the confusion matrix, which tasks of up to MOST_IN_CONFUSION classes have.
     """
     if not recipe.tensorboard:
         return []
     profile = None if recipe.tensorboard is True else recipe.tensorboard.profile
-    return [Board(LOGS / task, task, recipe, train, validation, classes, profile)]
+    return [Board(LOGS / task.name, task, recipe, train, validation, profile)]
 
 
 class Board(keras.callbacks.Callback):
@@ -50,15 +50,14 @@ class Board(keras.callbacks.Callback):
     def __init__(
         self,
         folder: Path,
-        task: str,
+        task: TaskSpec,
         recipe: Recipe,
         train: Feed,
         validation: Feed,
-        classes: Sequence[str],
         profile: tuple[int, ...] | None,
     ) -> None:
         super().__init__()
-        self.folder, self.task, self.recipe, self.classes = folder, task, recipe, classes
+        self.folder, self.task, self.recipe = folder, task, recipe
         self.train, self.validation, self.profile = train, validation, profile
         self.writers: dict[str, Any] = {}
         self.steps = 0  # done by this process
@@ -98,8 +97,9 @@ class Board(keras.callbacks.Callback):
         for variable in self.model.variables:
             values = variable.numpy().astype(np.float64)
             self._write("train", variable.path, epoch + 1, histo=_histogram(values))
-        if len(self.validation) and len(self.classes) <= MOST_IN_CONFUSION:
-            figure = figures.confusion(self.task, self._confusion())
+        is_drawn = self.task.kind == "classes" and len(self.task.names) <= MOST_IN_CONFUSION
+        if len(self.validation) and is_drawn:
+            figure = figures.confusion(self.task.name, self._confusion())
             self._write("validation", "confusion", epoch + 1, image=_image(figure))
         for writer in self.writers.values():
             writer.flush()
@@ -126,17 +126,21 @@ class Board(keras.callbacks.Callback):
         """A figure of the first images that the network trains on."""
         images, labels = next(self.train.batches(Plan(self.recipe, seed=0)))
         pictures = [
-            figures.Picture(image, self.classes[int(label)], ())
+            figures.Picture(image, self._caption(label), ())
             for image, label in zip(images[:SAMPLES], labels[:SAMPLES], strict=True)
         ]
-        return figures.gallery(f"{self.task}: images as the network receives them", pictures)
+        return figures.gallery(f"{self.task.name}: images as the network receives them", pictures)
+
+    def _caption(self, label: np.ndarray) -> str:
+        """A label as the feed carries it: the name of a class, else the numbers."""
+        return self.task.names[int(label)] if self.task.kind == "classes" else np.array2string(label, precision=2)
 
     def _confusion(self) -> list[statistics.Row]:
         actual, predicted = [], []
         for images, labels in self.validation.whole(500):
             actual.append(labels)
             predicted.append(np.argmax(self.forward(tf.constant(images)), axis=1))
-        return statistics.confusion(np.concatenate(actual), np.concatenate(predicted), self.classes)
+        return statistics.confusion(np.concatenate(actual), np.concatenate(predicted), self.task.names)
 
 
 def _image(figure: Figure) -> tf.compat.v1.Summary.Image:

@@ -93,6 +93,6 @@ def read(bundle: Bundle) -> dict[str, keras.Model]:
         if networks[task].output_shape != (None, len(names)):
             raise UserError(
                 f"{bundle.uri}: the model of {task} gives {networks[task].output_shape};"
-                f" its {len(names)} classes need one output each"
+                f" its {len(names)} names need one output each"
             )
     return networks

@@ -77,8 +77,8 @@ def fit(
     with strategy.scope():
         model.compile(
             optimizer=optimizers.build(recipe, per_epoch * recipe.epochs),
-            loss=summed(_loss(recipe), heads),
-            metrics=[accuracy(heads)],
+            loss=summed(recipe, heads),
+            metrics=accuracy(heads),
             steps_per_execution=recipe.steps_per_execution,
         )
         model.optimizer.build(model.trainable_variables)
@@ -133,14 +133,6 @@ def best_epoch(history: Sequence[Row], recipe: Recipe) -> int:
     if recipe.keep == "last":
         return len(history)
     return min(history, key=lambda row: row["val_loss"])["epoch"]
-
-
-def _loss(recipe: Recipe) -> keras.Loss:
-    losses = {
-        "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
-        "binary_crossentropy": keras.losses.BinaryCrossentropy,
-    }
-    return losses[recipe.loss](label_smoothing=recipe.label_smoothing)
 
 
 def _digest(model: keras.Model, plan: Plan, *feeds: Feed) -> str:

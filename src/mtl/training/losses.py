@@ -1,57 +1,57 @@
-"""Several tasks in one network: targets, loss and accuracy of heads whose probabilities stand side by side."""
+"""Several tasks in one network: loss and accuracy of heads whose outputs stand side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
 from keras import KerasTensor, ops
 
-from mtl.tasks import targets
+from mtl.config.recipes import Recipe
+from mtl.tasks import heads as of_heads
+from mtl.tasks import kinds, targets
+from mtl.tasks.kinds import PerExample
 
 
-def summed(loss: keras.Loss, heads: Sequence[targets.Head]) -> keras.Loss:
-    """The weighted sum of `loss` over the heads, or `loss` itself for one head of weight 1 without class weights.
+def summed(recipe: Recipe, heads: Sequence[targets.Head]) -> keras.Loss:
+    """The weighted sum of the heads' losses; of one head of weight 1 its own.
 
     A class weight multiplies the loss of an image, on training and validation images alike; the mean stays one over
     the number of images.
     """
-    if len(heads) == 1 and heads[0].weight == 1 and heads[0].class_weights is None:
-        return loss
-    return _Summed(loss, heads)
+    losses = [of_heads.loss(recipe, head) for head in heads]
+    return losses[0] if len(heads) == 1 and heads[0].weight == 1 else _Summed(losses, heads)
 
 
 class _Summed(keras.Loss):
-    def __init__(self, loss: keras.Loss, heads: Sequence[targets.Head]) -> None:
+    def __init__(self, losses: Sequence[keras.Loss], heads: Sequence[targets.Head]) -> None:
         super().__init__(name="summed")
-        self.loss, self.heads = loss, heads
+        self.losses, self.heads = losses, heads
+        self.parts = list(zip(of_heads.target_columns(heads), targets.columns(heads), strict=True))
 
     def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-        parts = zip(self.heads, targets.columns(self.heads), strict=True)
-        return sum(self._of_head(head, y_true[:, part], y_pred[:, part]) for head, part in parts)
-
-    def _of_head(self, head: targets.Head, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-        losses = head.weight * self.loss.call(y_true, y_pred)
-        if head.class_weights is None:
-            return losses
-        # The targets are one-hot here: the loss itself smooths them.
-        return losses * ops.sum(y_true * ops.convert_to_tensor(head.class_weights, y_true.dtype), axis=-1)
+        each = zip(self.heads, self.losses, self.parts, strict=True)
+        return sum(head.weight * loss.call(y_true[:, t], y_pred[:, p]) for head, loss, (t, p) in each)
 
 
-def accuracy(heads: Sequence[targets.Head]) -> keras.Metric:
-    """The metric `acc`: the accuracy, of several heads the mean of their accuracies."""
-    if len(heads) == 1:
-        return keras.metrics.CategoricalAccuracy(name="acc")
-    return keras.metrics.MeanMetricWrapper(mean_categorical_accuracy(heads), name="acc")
+def accuracy(heads: Sequence[targets.Head]) -> list[keras.Metric]:
+    """The metric `acc`: the mean accuracy of the heads that have one; none where no head has."""
+    of_examples = mean_accuracy(heads)
+    if of_examples is None:
+        return []
+    if len(heads) == 1 and heads[0].kind == "classes":
+        return [keras.metrics.CategoricalAccuracy(name="acc")]
+    return [keras.metrics.MeanMetricWrapper(of_examples, name="acc")]
 
 
-def mean_categorical_accuracy(heads: Sequence[targets.Head]) -> Callable[[KerasTensor, KerasTensor], KerasTensor]:
-    """A function of targets and probabilities, both (N, K): the fraction (N,) of the heads that are right per image."""
+def mean_accuracy(heads: Sequence[targets.Head]) -> PerExample | None:
+    """A function of targets and outputs, both (N, ·): the mean (N,) of the accuracies of each example; None if none."""
+    parts = zip(heads, of_heads.target_columns(heads), targets.columns(heads), strict=True)
+    measured = [
+        (measure, t, p) for head, t, p in parts if (measure := kinds.find(head.kind).accuracy(head)) is not None
+    ]
 
-    def of_images(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-        parts = [
-            keras.metrics.categorical_accuracy(y_true[:, part], y_pred[:, part]) for part in targets.columns(heads)
-        ]
-        return ops.mean(ops.stack(parts), axis=0)
+    def of_examples(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
+        return ops.mean(ops.stack([measure(y_true[:, t], y_pred[:, p]) for measure, t, p in measured]), axis=0)
 
-    return of_images
+    return of_examples if measured else None

@@ -16,8 +16,9 @@ import tensorflow as tf
 from mtl.config.recipes import Recipe
 from mtl.data.feeds import Feed, Plan
 from mtl.errors import UserError
+from mtl.tasks.kinds import PerExample
 from mtl.tasks.targets import Head
-from mtl.training.losses import mean_categorical_accuracy
+from mtl.training.losses import mean_accuracy
 from mtl.training.multiworker import collectives
 
 
@@ -102,20 +103,20 @@ def fit(
                 hooks.on_train_batch_end(start + at_once - 1)
             for variable, value in zip(averages, means(), strict=True):
                 variable.assign(value)
-            logs = _logs(total(sums).numpy())
+            logs = _logs(total(sums).numpy(), heads)
             if len(validation):
                 sums = np.zeros(3)
                 for images, targets in validation.in_order(heads):
                     share = slice(plan.worker, None, plan.workers)
                     sums += judged(images[share], targets[share]).numpy()
-                logs |= {f"val_{key}": value for key, value in _logs(total(sums).numpy()).items()}
+                logs |= {f"val_{key}": value for key, value in _logs(total(sums).numpy(), heads).items()}
             hooks.on_epoch_end(epoch, logs)
         hooks.on_train_end()
 
 
 def _step(model: keras.Model, heads: Sequence[Head]) -> Callable[..., tf.Tensor]:
     """A training step on this worker's share: sums of losses and of accuracies, and the number of images."""
-    replicas, correct = model.distribute_strategy.num_replicas_in_sync, mean_categorical_accuracy(heads)
+    replicas, correct = model.distribute_strategy.num_replicas_in_sync, _correct(heads)
 
     def step(images: tf.Tensor, targets: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
@@ -134,7 +135,7 @@ def _step(model: keras.Model, heads: Sequence[Head]) -> Callable[..., tf.Tensor]
 
 def _judge(model: keras.Model, heads: Sequence[Head]) -> Callable[..., tf.Tensor]:
     """The same sums of validation images."""
-    correct = mean_categorical_accuracy(heads)
+    correct = _correct(heads)
 
     def judge(images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         outputs = tf.cast(model(images, training=False), tf.float32)
@@ -146,7 +147,12 @@ def _judge(model: keras.Model, heads: Sequence[Head]) -> Callable[..., tf.Tensor
     return judge
 
 
-def _logs(sums: np.ndarray) -> dict[str, float]:
-    """Loss and accuracy from the sums of all workers."""
+def _correct(heads: Sequence[Head]) -> PerExample:
+    """The accuracy of each example; 0 where no head has one."""
+    return mean_accuracy(heads) or (lambda targets, outputs: tf.zeros(tf.shape(outputs)[0]))
+
+
+def _logs(sums: np.ndarray, heads: Sequence[Head]) -> dict[str, float]:
+    """Loss and, where a head has one, accuracy from the sums of all workers."""
     loss, acc, count = sums
-    return {"acc": acc / count, "loss": loss / count}
+    return {"loss": loss / count} | ({} if mean_accuracy(heads) is None else {"acc": acc / count})

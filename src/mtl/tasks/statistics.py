@@ -1,9 +1,9 @@
-"""Statistics of one task's answers, and of two models' answers to the same images."""
+"""Statistics of one task's answers, and of two models' answers to the same examples."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from scipy.stats import binomtest, entropy, norm
 from sklearn.metrics import confusion_matrix
 
 BINS = 15  # as Guo et al. count them
+SAMPLES = 500  # of a bootstrap
+FLIPS = 9_999  # of a permutation test
 Row = dict[str, Any]
 
 
@@ -114,3 +116,35 @@ def paired(own: np.ndarray, other: np.ndarray) -> Row:
         "only_own": only_own,
         "only_derived": only_other,
     }
+
+
+def bootstrap(count: int, score: Callable[[np.ndarray], float | None]) -> tuple[float, float]:
+    """The 95 % percentile interval of a score over SAMPLES bootstrap samples of examples, always the same ones.
+
+    Args:
+        count: the number of examples.
+        score: of the examples at some indices, int (count,); samples in which it is undefined (None) are left out.
+    """
+    rng = np.random.default_rng(0)
+    drawn = (score(rng.integers(count, size=count)) for _ in range(SAMPLES))
+    low, high = np.quantile([value for value in drawn if value is not None] or [np.nan], [0.025, 0.975])
+    return float(low), float(high)
+
+
+def p_value_of_loss(own: np.ndarray, other: np.ndarray) -> float:
+    """The p-value of the one-sided paired test that `other` is better than `own`, utilities float64 (N,).
+
+    Where each is 0 or 1, McNemar's exact test: P(X >= b) for X binomial with n = b + c and 1/2, where the other alone
+    is right on b examples and the own one alone on c (McNemar, Psychometrika 12, 1947, with the exact distribution).
+    Else the sign-flip permutation test of the mean difference, with FLIPS seeded flips. 1 where they never differ.
+    """
+    differences = other - own
+    differences = differences[differences != 0]
+    if not len(differences):
+        return 1.0
+    if (np.abs(differences) == 1).all():
+        better = int((differences > 0).sum())
+        return float(binomtest(better, len(differences), alternative="greater").pvalue)
+    rng, observed = np.random.default_rng(0), differences.sum()
+    flipped = (rng.choice((-1.0, 1.0), size=len(differences)) @ differences for _ in range(FLIPS))
+    return (1 + sum(total >= observed - 1e-9 for total in flipped)) / (1 + FLIPS)

@@ -1,0 +1,240 @@
+"""The kind `value`: a number. The network learns it standardised and answers in its unit; outputs are (N, 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mtl.config.params import PATH, Value
+from mtl.config.recipes import LossName
+from mtl.errors import UserError
+from mtl.tasks import grouping, statistics
+from mtl.tasks.answers import Answers
+from mtl.tasks.columns import Split
+from mtl.tasks.kinds import Goal, PerExample, Rows
+from mtl.tasks.spec import TaskSpec
+from mtl.tasks.targets import Head, Targets
+
+if TYPE_CHECKING:
+    import keras
+    import pyarrow as pa
+
+LOSSES: tuple[LossName, ...] = ("mse", "mae", "huber")
+SCORES: Mapping[str, Goal] = {
+    "r2": "maximize",
+    "skill": "maximize",
+    "spearman": "maximize",
+    "mae": "minimize",
+    "rmse": "minimize",
+}
+ACTIVATIONS: tuple[str, ...] = ("linear",)
+OUTPUT: str = "values"
+
+MOST_POINTS = 1000  # of a scatter plot
+
+
+def derive(name: str, task: Value, tables: Mapping[Split, pa.Table]) -> tuple[TaskSpec, dict[Split, Targets]]:
+    """Labels are the numbers of a column, with the mean and the deviation of the training ones, transformed.
+
+    Raises UserError where a value is no finite number or, with `transform: log`, not above 0; where no example of a
+    split that needs one is known; where all training values are the same.
+    """
+    column = grouping.column_of(name, task.column, tables["train"].column_names)
+    place = f"{PATH}: tasks.{name}: column {column!r}"
+    targets = {split: _numbers(table[column], task, f"{place}, {split}") for split, table in tables.items()}
+    grouping.check_known(place, targets)
+    spec = TaskSpec(
+        name=name, kind="value", columns=(column,), names=(column,), transform=task.transform, unit=task.unit
+    )
+    numbers = transformed(spec, targets["train"].labels[targets["train"].known])
+    if np.ptp(numbers) == 0:
+        raise UserError(f"{place} is {targets['train'].labels.max():g} for every training example: nothing to learn")
+    statistics_of = {"mean": float(numbers.mean()), "deviation": float(numbers.std())}
+    return spec.model_copy(update=statistics_of), targets
+
+
+def _numbers(column: pa.ChunkedArray, task: Value, place: str) -> Targets:
+    """The values of a column, float64. Raises UserError, whose message begins with `place` and the row."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        value = next((value for value in column.to_pylist() if value is not None), None)
+        raise UserError(
+            f"{place}: holds {column.type}, such as {value!r:.40}, and a value is a number; what stands for a gap goes"
+            " into data.missing"
+        )
+    known = pc.is_valid(column).to_numpy()
+    numbers = pc.fill_null(column.cast(pa.float64()), 0.0).to_numpy()
+    wrong = known & ~np.isfinite(numbers)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise UserError(f"{place}, row {row + 1}: {numbers[row]} is no finite number; make it a gap (data.missing)")
+    if task.transform == "log" and (low := known & (numbers <= 0)).any():
+        row = int(low.argmax())
+        raise UserError(
+            f"{place}, row {row + 1}: {numbers[row]:g} has no logarithm; make it a gap, or leave transform out"
+        )
+    return Targets(numbers, known)
+
+
+def transformed(spec: TaskSpec, numbers: np.ndarray) -> np.ndarray:
+    """Numbers in the unit as the network learns them, before they are standardised."""
+    return np.log(np.maximum(numbers, np.finfo(np.float32).tiny)) if spec.transform == "log" else numbers
+
+
+def standardised(spec: TaskSpec, numbers: np.ndarray) -> np.ndarray:
+    """Numbers in the unit, transformed, with the training labels' mean at 0 and their deviation 1."""
+    assert spec.mean is not None and spec.deviation is not None  # `derive` sets them
+    return (transformed(spec, numbers.astype(np.float64)) - spec.mean) / spec.deviation
+
+
+def carried(spec: TaskSpec, targets: Targets, gaps: bool) -> np.ndarray:
+    """The standardised labels, float32 (N,); with `gaps` (N, 2)."""
+    numbers = np.where(targets.known, standardised(spec, targets.labels), 0).astype(np.float32)
+    return np.stack([numbers, targets.known], axis=1) if gaps else numbers
+
+
+def width(head: Head) -> int:
+    """The value, and with gaps whether it is known."""
+    return 1 + head.gaps
+
+
+def encode(labels: np.ndarray, head: Head) -> np.ndarray:
+    """The labels themselves."""
+    return labels.astype(np.float32, copy=False)
+
+
+def loss(name: LossName, label_smoothing: float, head: Head) -> keras.Loss:
+    """A loss of Keras, on standardised values, 0 where the label is unknown; there is no smoothing."""
+    import keras
+
+    losses = {
+        "mse": keras.losses.MeanSquaredError,
+        "mae": keras.losses.MeanAbsoluteError,
+        "huber": keras.losses.Huber,
+    }
+    plain = losses[name]()
+    if not head.gaps:
+        return plain
+
+    class Known(keras.Loss):
+        def call(self, y_true: Any, y_pred: Any) -> Any:
+            return plain.call(y_true[:, :1], y_pred) * y_true[:, 1]
+
+    return Known(name="known")
+
+
+def accuracy(head: Head) -> PerExample | None:
+    """There is none."""
+    return None
+
+
+def finish(model: keras.Model, spec: TaskSpec) -> keras.Model:
+    """The model with what takes its outputs back into the unit: scaled, moved and, with `log`, raised to the power."""
+    import keras
+
+    answers = keras.layers.Rescaling(spec.deviation, offset=spec.mean, dtype="float32", name="unit")(model.outputs[0])
+    if spec.transform == "log":
+        answers = keras.layers.Activation("exponential", dtype="float32", name="exponential")(answers)
+    return keras.Model(model.inputs, answers, name=model.name)
+
+
+def settle(spec: TaskSpec, on_validation: Callable[[], Answers]) -> TaskSpec:
+    """Nothing is decided."""
+    return spec
+
+
+def fault(outputs: np.ndarray) -> str:
+    """Outputs must be finite."""
+    return "" if np.isfinite(outputs).all() else "the model's outputs are not all finite; try a smaller learning_rate"
+
+
+def one_answer(outputs: np.ndarray) -> bool:
+    """Whether the model gives the same number for every example."""
+    return len(outputs) > 1 and bool(np.ptp(outputs) <= 1e-6 * np.abs(outputs).max())
+
+
+def _errors(a: Answers) -> np.ndarray:
+    """The differences of answers from labels, standardised, (N,)."""
+    return standardised(a.task, a.outputs[:, 0]) - standardised(a.task, a.labels)
+
+
+def loss_of(answers: Answers) -> float:
+    """The mean loss of the standardised values."""
+    size = np.abs(_errors(answers))
+    if answers.loss == "mae":
+        return float(size.mean())
+    if answers.loss == "huber":  # Keras' with delta 1
+        return float(np.where(size <= 1, size**2 / 2, size - 0.5).mean())
+    return float((size**2).mean())
+
+
+def _r2(a: Answers) -> float | None:
+    labels = standardised(a.task, a.labels)
+    spread = float(((labels - labels.mean()) ** 2).sum())
+    return 1 - float((_errors(a) ** 2).sum()) / spread if spread > 0 else None
+
+
+def judge(answers: Answers) -> dict[str, Any]:
+    """The figures of judged answers.
+
+    Returns:
+        `r2`: 1 - squared errors / squared distances of these labels from their mean, both of the transformed value
+        (None where they are all the same). `skill`: the same with the distances from the mean of the training labels:
+        0 knows nothing, 1 is perfect. `mae` and `rmse`: the mean absolute error and the root of the mean squared one,
+        in the unit. `spearman`: the rank correlation (None where it is undefined).
+    """
+    from scipy.stats import spearmanr
+
+    a, own = answers, answers.outputs[:, 0].astype(np.float64)
+    of_constant = float((standardised(a.task, a.labels) ** 2).mean())
+    differ = np.ptp(own) > 0 and np.ptp(a.labels) > 0
+    return {
+        "r2": _r2(a),
+        "skill": 1 - float((_errors(a) ** 2).mean()) / of_constant if of_constant > 0 else None,
+        "mae": float(np.abs(own - a.labels).mean()),
+        "rmse": float(np.sqrt(((own - a.labels) ** 2).mean())),
+        "spearman": float(spearmanr(own, a.labels).statistic) if differ else None,
+    }
+
+
+def interval(answers: Answers) -> tuple[float, float]:
+    """The bootstrap interval of `r2`."""
+    return statistics.bootstrap(len(answers.labels), lambda examples: _r2(answers.at(examples)))
+
+
+def utility(answers: Answers) -> np.ndarray:
+    """Minus the squared standardised error."""
+    return np.where(answers.is_known, -(_errors(answers) ** 2), np.nan)
+
+
+def confidence(outputs: np.ndarray) -> np.ndarray:
+    """Nothing is known of it: 0."""
+    return np.zeros(len(outputs))
+
+
+def tables(answers: Answers) -> dict[str, Rows]:
+    """`values`: label and answer of the first MOST_POINTS examples."""
+    pairs = zip(answers.labels[:MOST_POINTS].tolist(), answers.outputs[:MOST_POINTS, 0].tolist(), strict=True)
+    return {"values": [{"actual": actual, "predicted": predicted} for actual, predicted in pairs]}
+
+
+def decode(spec: TaskSpec, outputs: np.ndarray) -> list[dict[str, Any]]:
+    """`value`, and its `unit` where it has one."""
+    unit = {} if spec.unit is None else {"unit": spec.unit}
+    return [{"value": value, **unit} for value in outputs[:, 0].tolist()]
+
+
+def caption(spec: TaskSpec, answer: Mapping[str, Any]) -> str:
+    """`12.3 ms`."""
+    return f"{answer['value']:.4g}" + (f" {spec.unit}" if spec.unit else "")
+
+
+def truth(spec: TaskSpec, label: Any) -> float:
+    """A finite number."""
+    if isinstance(label, bool) or not isinstance(label, int | float) or not np.isfinite(label):
+        raise ValueError(f"{spec.name} is a value, a finite number, and not {label!r:.80}")
+    return float(label)
