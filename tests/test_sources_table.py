@@ -136,12 +136,32 @@ def test_mixed_types_are_text(tmp_path, other):
     assert load(tmp_path).columns["train"]["a"].to_pylist() == ["1"]
 
 
-def test_what_is_no_number_is_a_gap_and_large_numbers_are_read():
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["7", "-8"], [7, -8]),
+        (["-9223372036854775808", "9223372036854775807"], [-(2**63), 2**63 - 1]),
+        (["12345678901234567890", "12345678901234567891"], None),
+        (["12345678901234567890", "1"], None),
+        (["007", "12"], None),
+        (["0x1F", "12"], None),
+        (["-00.5", "12"], None),
+        (["0", "-0.5"], [0.0, -0.5]),
+        (["12345678901234567890", "0.5"], [12345678901234567890.0, 0.5]),
+    ],
+)
+def test_digits_are_numbers_unless_something_of_them_would_be_lost(values, expected):
+    rows = "".join(f"{row}.png,{value}\n" for row, value in enumerate([*values, ""]))
+    column = tables.read(f"image,code\n{rows}".encode(), "t.csv").columns["code"].to_pylist()
+    assert column == [*(expected or values), None]
+
+
+def test_what_is_no_number_is_a_gap_and_all_numbers_of_parquet_are_read():
     file = io.BytesIO()
     table = {"image": ["a", "a"], "price": [float("nan")] * 2, "count": pa.array([2**64 - 1] * 2, pa.uint64())}
-    pq.write_table(pa.table(table), file)
+    pq.write_table(pa.table(table | {"share": pa.array([0.1, 0.1], pa.float32())}), file)
     read = tables.read(file.getvalue(), "t.parquet")
-    assert read.columns.to_pydict() == {"price": [None], "count": [float(2**64 - 1)]}
+    assert read.columns.to_pydict() == {"price": [None], "count": [str(2**64 - 1)], "share": [0.1]}
 
 
 def test_a_quoted_header_does_not_decide_the_delimiter():
