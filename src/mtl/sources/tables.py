@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import re
 import sys
 import unicodedata
@@ -13,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from mtl.config.params import ColumnType
-from mtl.errors import UserError, one_line
+from mtl.errors import UserError, nearest, one_line
 from mtl.sources import kinds
 from mtl.tasks.columns import Split
 
@@ -80,6 +79,8 @@ def read(
     for column in (*(types or {}), *(missing if isinstance(missing, Mapping) else ())):
         check_column(name, text.column_names, column)
     others = [column for column in text.column_names if column not in (image, split)]
+    if not others:
+        raise UserError(f"{name}: no column but the image's and the split; add one, which a task can ask about")
     columns = {
         column: _typed(
             _with_gaps(text[column], missing.get(column, ("",)) if isinstance(missing, Mapping) else missing),
@@ -103,9 +104,9 @@ def _paths(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def check_column(name: str, available: Sequence[str], column: str) -> None:
     """Raise UserError, which names the nearest one, where a table does not have a column."""
     if column not in available:
-        near = difflib.get_close_matches(column, available, n=1, cutoff=0)
         raise UserError(
-            f"{name}: no column {column!r}; did you mean {near[0]!r}? It has {kinds.first_few(available, 20)}"
+            f"{name}: no column {column!r}; did you mean {nearest(column, available)!r}?"
+            f" It has {kinds.first_few(available, 20)}"
         )
 
 
@@ -279,7 +280,7 @@ def _distinct(
         image,
         tuple(paths[row] for row in kept),
         None if splits is None else tuple(splits[row] for row in kept),
-        pa.table(columns).take(kept) if columns else pa.table({}),
+        pa.table(columns).take(kept),
     )
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from mtl.config.params import PATH, Params
 from mtl.config.recipes import ClassWeight
-from mtl.errors import UserError
+from mtl.errors import UserError, nearest
 from mtl.tasks.spec import TaskSpec
 
 
@@ -37,5 +36,6 @@ def check(class_weight: ClassWeight | None, task: str, names: Sequence[str], pla
     """Raise UserError, whose message begins with `place`, where a weight is of none of the `names` of `task`."""
     unknown = [name for name in class_weight if name not in names] if isinstance(class_weight, dict) else []
     if unknown:
-        near = difflib.get_close_matches(unknown[0], names, n=1, cutoff=0)
-        raise UserError(f"{place}: task {task} has no class {unknown[0]!r}; did you mean {near[0]!r}?")
+        raise UserError(
+            f"{place}: task {task} has no class {unknown[0]!r}; did you mean {nearest(unknown[0], names)!r}?"
+        )
