@@ -7,7 +7,7 @@ import numpy as np
 from mtl import tracking
 from mtl.config import params
 from mtl.data import paths, store
-from mtl.tasks import grouping
+from mtl.tasks import columns, grouping
 from mtl.tasks.columns import SPLITS
 from mtl.tasks.spec import TaskSpec
 from mtl.tasks.targets import Targets
@@ -19,7 +19,8 @@ def main() -> None:
     dataset = store.read_dataset()
     with tracking.stage_run("derive_labels", settings) as run:
         run.log_dataset(dataset)
-        tables = {split: store.read_columns(split) for split in SPLITS}
+        table = store.read_columns()
+        tables = {split: columns.of_split(table, split) for split in SPLITS}
         derived = {}
         for name, task in settings.tasks.items():
             column = grouping.column_of(name, task, list(dataset.columns))
