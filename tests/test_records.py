@@ -18,12 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from conftest import CIFAR10, write_images
 from images import encoded, pixels, tree, write_tar, write_tree
 from PIL import ExifTags, Image
 
+from mtl import sources
 from mtl.commands.convert import command
 from mtl.config.params import Data, Hardware, Task
 from mtl.config.recipes import Augmentation, Recipe, Sgd
@@ -33,7 +35,7 @@ from mtl.files import md5
 from mtl.records import encoding, rows
 from mtl.sources import decoding, folder, tables, tfrecord
 from mtl.tasks import grouping
-from mtl.tasks.columns import SPLITS, Split
+from mtl.tasks.columns import Split
 
 HERE = "--direct_running_mode=in_memory"  # Beam in this process
 NONE = shards.Discarded(count=0, files=(), reasons={})
@@ -320,14 +322,57 @@ def derived(folder: Path, splits: Mapping[Split, pa.Table], monkeypatch: pytest.
     return {str(path): md5(path) for path in sorted(paths.LABELS.rglob("*.*"))}
 
 
-def test_labels_from_records_are_those_from_the_table(tmp_path, tensorflow, monkeypatch):
-    source = five_columns(tmp_path)
+def as_parquet(source: Path) -> Path:
+    """The same table with types of Parquet: text from a dictionary, int8, float32, uint64 beyond int64."""
     table = tables.read(source.read_bytes(), str(source))
-    splits = {split: table.columns.filter(pa.array([part == split for part in table.splits])) for split in SPLITS}
-    expected = derived(tmp_path / "table", splits, monkeypatch)
+    columns = dict(zip(table.columns.column_names, table.columns.columns, strict=True))
+    for name, kind in (("Größe der Portion", pa.dictionary(pa.int8(), pa.string())), ("weight", pa.float32())):
+        columns[name] = columns[name].cast(kind)
+    columns["count"] = columns["count"].cast(pa.int8())
+    sender = [value and 2**64 - 1 - int(value[1:]) for value in columns["sender"].to_pylist()]
+    columns["sender"] = pa.array(sender, pa.uint64())
+    source.unlink()
+    pq.write_table(pa.table({"image": table.files, "split": table.splits} | columns), source.with_suffix(".parquet"))
+    return source.with_suffix(".parquet")
+
+
+@pytest.mark.parametrize("saved", [Path.absolute, as_parquet])
+def test_labels_from_records_are_those_from_the_table(tmp_path, tensorflow, monkeypatch, saved):
+    source = saved(five_columns(tmp_path))
+    expected = derived(tmp_path / "labels", sources.load(data(source, source="table"), 0).columns, monkeypatch)
     convert(source, tmp_path / "out", "--records-per-shard", "10", "--keep-order")
-    assert derived(tmp_path / "records", tfrecord.load(data(tmp_path / "out")).columns, monkeypatch) == expected
+    assert derived(tmp_path / "again", tfrecord.load(data(tmp_path / "out")).columns, monkeypatch) == expected
     assert len(expected) == 5 * 7
+    for task, count in enumerate((3, 3, 3, 2, 3)):
+        assert len(store.read_task(f"task{task}").names) == count
+
+
+@pytest.mark.slow
+def test_stages_derive_from_records_the_labels_that_they_derive_from_the_table(fresh, tmp_path):
+    project = fresh.copy(tmp_path / "p")
+    project.environment = fresh.environment | {"PYTHONPATH": str(project.root / "src")}
+    (project.root / "data/tea").mkdir()
+    table = as_parquet(five_columns(project.root / "data/tea"))
+    project.run("mtl", "convert", str(table), "data/records", "--keep-order", "--records-per-shard", "10")
+    columns = pq.read_schema(table).names[2:]
+
+    def labels(source: str, path: str) -> dict[str, str]:
+        """The md5 of all files of data/labels, derived from this source."""
+
+        def change(tree: dict) -> None:
+            tree["data"] |= {"source": source, "path": path, "validation": 0}
+            tree["tasks"] = {f"task{i}": {"column": column, "recipe": "compact"} for i, column in enumerate(columns)}
+            tree["promote"]["accuracy"] = {"task0": 0.5}
+
+        project.edit(change)
+        project.run("dvc", "repro", "-q", "derive_labels")
+        assert json.loads((project.root / paths.DATASET).read_text())["source"] == source
+        folder = project.root / paths.LABELS
+        return {str(path.relative_to(folder)): md5(path) for path in sorted(folder.rglob("*.*"))}
+
+    expected = labels("table", "data/tea")
+    assert len([name for name in expected if "task" in name]) >= 5 * 7
+    assert labels("tfrecord", "data/records") == expected
 
 
 def test_records_of_version_1_have_the_one_column_class(converted, tmp_path):

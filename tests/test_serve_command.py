@@ -209,3 +209,8 @@ def test_what_it_cannot_do_it_says_in_one_line(tmp_path):
     assert failed.returncode == 1
     assert "error: models: no model of a task in data/labels" in failed.stderr.splitlines()[-1]
     assert "Traceback" not in failed.stderr
+    # The registry needs a store of MLflow, not the files of a project.
+    failed = serve(tmp_path, "--port", "0", "--from", "models:/joint@champion")
+    assert failed.returncode == 1
+    line = failed.stderr.splitlines()[-1]
+    assert str(tmp_path) in line and "MLFLOW_TRACKING_URI" in line and "dvc.yaml" not in line

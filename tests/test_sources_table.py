@@ -112,7 +112,7 @@ def test_names_are_names_whatever_is_in_them(tmp_path, name):
 def test_webp_and_bmp_are_read(tmp_path, kind):
     options = {"lossless": True} if kind == "webp" else {}
     write_tree(tmp_path, {f"{i}.{kind}": encoded(pixels(i), kind, **options) for i in range(2)})
-    write_tree(tmp_path, {"t.csv": f"image,split\n0.{kind},train\n1.{kind},test\n".encode()})
+    write_tree(tmp_path, {"t.csv": f"image,split,a\n0.{kind},train,1\n1.{kind},test,1\n".encode()})
     loaded = load(tmp_path)
     assert loaded.encoding == kind
     assert np.array_equal(loaded.images["train"][0], pixels(0))
@@ -136,12 +136,32 @@ def test_mixed_types_are_text(tmp_path, other):
     assert load(tmp_path).columns["train"]["a"].to_pylist() == ["1"]
 
 
-def test_what_is_no_number_is_a_gap_and_large_numbers_are_read():
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["7", "-8"], [7, -8]),
+        (["-9223372036854775808", "9223372036854775807"], [-(2**63), 2**63 - 1]),
+        (["12345678901234567890", "12345678901234567891"], None),
+        (["12345678901234567890", "1"], None),
+        (["007", "12"], None),
+        (["0x1F", "12"], None),
+        (["-00.5", "12"], None),
+        (["0", "-0.5"], [0.0, -0.5]),
+        (["12345678901234567890", "0.5"], [12345678901234567890.0, 0.5]),
+    ],
+)
+def test_digits_are_numbers_unless_something_of_them_would_be_lost(values, expected):
+    rows = "".join(f"{row}.png,{value}\n" for row, value in enumerate([*values, ""]))
+    column = tables.read(f"image,code\n{rows}".encode(), "t.csv").columns["code"].to_pylist()
+    assert column == [*(expected or values), None]
+
+
+def test_what_is_no_number_is_a_gap_and_all_numbers_of_parquet_are_read():
     file = io.BytesIO()
     table = {"image": ["a", "a"], "price": [float("nan")] * 2, "count": pa.array([2**64 - 1] * 2, pa.uint64())}
-    pq.write_table(pa.table(table), file)
+    pq.write_table(pa.table(table | {"share": pa.array([0.1, 0.1], pa.float32())}), file)
     read = tables.read(file.getvalue(), "t.parquet")
-    assert read.columns.to_pydict() == {"price": [None], "count": [float(2**64 - 1)]}
+    assert read.columns.to_pydict() == {"price": [None], "count": [str(2**64 - 1)], "share": [0.1]}
 
 
 def test_a_quoted_header_does_not_decide_the_delimiter():
@@ -225,20 +245,21 @@ def test_groups_hold_where_validation_alone_is_held_out(tmp_path):
     ("text", "changes", "names"),
     [
         ("image,split,kind\n", {}, ["no rows"]),
+        ("image,split\nimages/0.png,train\nimages/1.png,test\n", {"group": "series"}, ["my.csv", "no column"]),
         ("", {}, ["name the columns"]),
         ("images/0.png,train,cat\nimages/1.png,test,dog\n", {}, ["no column", "data.image"]),
         ("image,split,a,a\nimages/0.png,train,1,2\n", {}, ["'a'"]),
         ("image,split,kind\nimages/0.png,train\n", {}, ["CSV"]),
         (b"image,split,kind\n\xff,train,cat\n", {}, ["UTF-8"]),
-        ("image,split\nimages/9.png,train\nimages/0.png,test\n", {}, ["'image'", "row 1", "images/9.png"]),
-        ("image,split\n../0.png,train\nimages/0.png,test\n", {}, ["row 1", "outside"]),
-        ("image,split\n/etc/passwd,train\nimages/0.png,test\n", {}, ["row 1", "outside"]),
-        ("image,split\nhttp://a/0.png,train\nimages/0.png,test\n", {}, ["row 1", "outside"]),
-        ("image,split\n,train\nimages/0.png,test\n", {}, ["row 1"]),
+        ("image,split,a\nimages/9.png,train,1\nimages/0.png,test,1\n", {}, ["'image'", "row 1", "images/9.png"]),
+        ("image,split,a\n../0.png,train,1\nimages/0.png,test,1\n", {}, ["row 1", "outside"]),
+        ("image,split,a\n/etc/passwd,train,1\nimages/0.png,test,1\n", {}, ["row 1", "outside"]),
+        ("image,split,a\nhttp://a/0.png,train,1\nimages/0.png,test,1\n", {}, ["row 1", "outside"]),
+        ("image,split,a\n,train,1\nimages/0.png,test,1\n", {}, ["row 1"]),
         ("image,split,a\nimages/0.png,train,1\nimages/0.png,train,2\n", {}, ["row 1", "row 2", "images/0.png"]),
         ("image,a\nimages/0.png,1\n./images/0.png,2\n", {}, ["row 1", "row 2", "images/0.png"]),
-        ("image,split\nimages/0.png,dev\n", {}, ["row 1", "'dev'"]),
-        ("image,split\nimages/0.png,train\n", {}, ["test"]),
+        ("image,split,a\nimages/0.png,dev,1\n", {}, ["row 1", "'dev'"]),
+        ("image,split,a\nimages/0.png,train,1\n", {}, ["test"]),
         ("image,kind\nimages/0.png,cat\nimages/1.png,dog\n", {}, ["data.test"]),
         (ROWS, {"image": "picture"}, ["'picture'", "'price'"]),
         (ROWS, {"group": "sender"}, ["'sender'"]),

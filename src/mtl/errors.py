@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 FULL = re.compile("No space left on device|File too large|Disk quota exceeded")
@@ -29,6 +30,11 @@ def describe_os_error(error: OSError) -> str:
     if inner := re.search(r"filename = '([^']*)'.*error message = '([^']*)'", reason):  # HDF5's, among its addresses
         return f"{inner[1]}: {inner[2]}"
     return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """The one of `names`, which are not empty, that is spelt most like `name`."""
+    return difflib.get_close_matches(name, names, n=1, cutoff=0)[0]
 
 
 def run(main: Callable[[], object], restore: Callable[[str], bool] | None = None) -> None:

@@ -87,8 +87,6 @@ def _from_table(source: str, image: str | None, missing: Sequence[str], types: M
     reserved = [name for name in table.columns.column_names if name in RESERVED]
     if reserved:
         raise UserError(f"{source}: column {reserved[0]!r}: records have a feature of this name already; rename it")
-    if not table.columns.num_columns:
-        raise UserError(f"{source}: no column but the image's and the split; add one, which a task can ask about")
     folder = remote.absolute(source.rpartition("/")[0] if "/" in source else ".")
     values = zip(*(column.to_pylist() for column in table.columns.columns), strict=True)
     rows = []

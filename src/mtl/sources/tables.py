@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import re
 import sys
 import unicodedata
@@ -13,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from mtl.config.params import ColumnType
-from mtl.errors import UserError, one_line
+from mtl.errors import UserError, nearest, one_line
 from mtl.sources import kinds
 from mtl.tasks.columns import Split
 
@@ -80,6 +79,8 @@ def read(
     for column in (*(types or {}), *(missing if isinstance(missing, Mapping) else ())):
         check_column(name, text.column_names, column)
     others = [column for column in text.column_names if column not in (image, split)]
+    if not others:
+        raise UserError(f"{name}: no column but the image's and the split; add one, which a task can ask about")
     columns = {
         column: _typed(
             _with_gaps(text[column], missing.get(column, ("",)) if isinstance(missing, Mapping) else missing),
@@ -103,9 +104,9 @@ def _paths(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def check_column(name: str, available: Sequence[str], column: str) -> None:
     """Raise UserError, which names the nearest one, where a table does not have a column."""
     if column not in available:
-        near = difflib.get_close_matches(column, available, n=1, cutoff=0)
         raise UserError(
-            f"{name}: no column {column!r}; did you mean {near[0]!r}? It has {kinds.first_few(available, 20)}"
+            f"{name}: no column {column!r}; did you mean {nearest(column, available)!r}?"
+            f" It has {kinds.first_few(available, 20)}"
         )
 
 
@@ -189,30 +190,18 @@ def _with_gaps(column: pa.ChunkedArray, missing: Sequence[str]) -> pa.ChunkedArr
 
 
 def _typed(column: pa.ChunkedArray, place: str, wanted: ColumnType | None) -> pa.ChunkedArray:
-    """The column as integers, numbers or booleans where all its values are; else, and where nothing is known, text."""
+    """The column as the type `wanted`; None: as the type of its values."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if wanted is None:
+        return _inferred(column)
     kinds_of: dict[ColumnType, pa.DataType] = {
         "integer": pa.int64(),
         "number": pa.float64(),
         "boolean": pa.bool_(),
         "text": pa.string(),
     }
-    if wanted is None:
-        if column.null_count == len(column):
-            return column
-        if pa.types.is_boolean(column.type) or pa.types.is_floating(column.type):
-            return _without_nan(column)
-        column = column.cast(pa.string())
-        for kind in (pa.int64(), pa.float64()):
-            try:
-                return _without_nan(column.cast(kind))
-            except pa.ArrowInvalid:
-                continue
-        # Arrow takes 0 and 1 for booleans too, but beside true and false they make a column of mixed types.
-        lower = pc.unique(pc.utf8_lower(column)).to_pylist()
-        return column.cast(pa.bool_()) if {*lower} <= {"true", "false", None} else column
     text = column.cast(pa.string())
     try:
         return _without_nan(text.cast(kinds_of[wanted]))
@@ -223,6 +212,35 @@ def _typed(column: pa.ChunkedArray, place: str, wanted: ColumnType | None) -> pa
             except pa.ArrowInvalid:
                 raise UserError(f"{place}, row {row + 1}: {value.as_py()!r} is no {wanted}; see data.types") from None
         raise
+
+
+def _inferred(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column as integers, numbers or booleans where all its values are; else, and where nothing is known, text.
+
+    Codes of digits stay text: as numbers, those that begin with 0 (007, 0x1F) would lose it, and integers beyond
+    64 bits their last digits, by which two of them may differ.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if column.null_count == len(column) or pa.types.is_boolean(column.type):
+        return column
+    if column.type == pa.float64():
+        return _without_nan(column)
+    # The float32 0.1 becomes the float64 that is written 0.1 too, as TFRecords and labels have it.
+    text = column.cast(pa.string())
+    if pa.types.is_floating(column.type):
+        return _without_nan(text.cast(pa.float64()))
+    if pc.any(pc.match_substring_regex(text, "^[+-]?0[0-9xX]")).as_py():
+        return text
+    integers = pc.all(pc.match_substring_regex(text, "^-?[0-9]+$")).as_py()
+    try:
+        return _without_nan(text.cast(pa.int64() if integers else pa.float64()))
+    except pa.ArrowInvalid:
+        pass
+    # Arrow takes 0 and 1 for booleans too, but beside true and false they make a column of mixed types.
+    lower = pc.unique(pc.utf8_lower(text)).to_pylist()
+    return text.cast(pa.bool_()) if {*lower} <= {"true", "false", None} else text
 
 
 def _without_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -262,7 +280,7 @@ def _distinct(
         image,
         tuple(paths[row] for row in kept),
         None if splits is None else tuple(splits[row] for row in kept),
-        pa.table(columns).take(kept) if columns else pa.table({}),
+        pa.table(columns).take(kept),
     )
 
 

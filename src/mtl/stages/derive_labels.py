@@ -8,7 +8,7 @@ import numpy as np
 from mtl import tracking
 from mtl.config import params
 from mtl.data import paths, store
-from mtl.tasks import kinds
+from mtl.tasks import columns, kinds
 from mtl.tasks.columns import SPLITS
 from mtl.tasks.spec import TaskSpec, shorten
 from mtl.tasks.targets import Targets
@@ -20,7 +20,8 @@ def main() -> None:
     dataset = store.read_dataset()
     with tracking.stage_run("derive_labels", settings) as run:
         run.log_dataset(dataset)
-        tables = {split: store.read_columns(split) for split in SPLITS}
+        table = store.read_columns()
+        tables = {split: columns.of_split(table, split) for split in SPLITS}
         derived = {}
         for name, task in settings.tasks.items():
             derived[name] = kinds.find(task.kind).derive(name, task, tables)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mtl.config.params import MAX_CLASSES, PATH, Classes
-from mtl.errors import UserError
+from mtl.errors import UserError, nearest
 from mtl.tasks import columns
 from mtl.tasks.columns import Split
 from mtl.tasks.spec import TaskSpec, label_dtype, shorten
@@ -37,10 +36,9 @@ def column_of(name: str, column: str | None, available: Sequence[str]) -> str:
             return available[0]
         raise UserError(f"{PATH}: tasks.{name}: the data set has several columns; add column: {' | '.join(available)}")
     if column not in available:
-        near = difflib.get_close_matches(column, available, n=1, cutoff=0)
         raise UserError(
-            f"{PATH}: tasks.{name}.column: the data set has no column {column!r}; did you mean {near[0]!r}?"
-            f" It has {', '.join(available)}"
+            f"{PATH}: tasks.{name}.column: the data set has no column {column!r};"
+            f" did you mean {nearest(column, available)!r}? It has {', '.join(available)}"
         )
     return column
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-
 from mtl.config.recipes import ClassWeight
-from mtl.errors import UserError
+from mtl.errors import UserError, nearest
 from mtl.tasks.spec import TaskSpec
 
 
@@ -26,6 +24,6 @@ def of_classes(class_weight: ClassWeight | None, task: TaskSpec, place: str) -> 
         return tuple(1 / (len(task.names) * share) if share else 0.0 for share in task.frequencies)
     unknown = [name for name in class_weight if name not in task.names]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], task.names, n=1, cutoff=0)
-        raise UserError(f"{place}: task {task.name} has no class {unknown[0]!r}; did you mean {near[0]!r}?")
+        near = nearest(unknown[0], task.names)
+        raise UserError(f"{place}: task {task.name} has no class {unknown[0]!r}; did you mean {near!r}?")
     return tuple(class_weight.get(name, 1.0) for name in task.names)
