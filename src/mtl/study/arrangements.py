@@ -105,24 +105,24 @@ def answers(tasks: Mapping[str, Answers], probabilities: Mapping[str, np.ndarray
     """The answers of an arrangement: a network's probabilities, or those that the finest task's imply.
 
     Args:
-        tasks: labels and classes of every task; their probabilities are not read.
+        tasks: labels and classes of every task; their outputs are not read.
         probabilities: float32 (N, K), of the tasks that have a head.
 
     Returns:
         Tasks that are neither answered nor implied are left out.
     """
-    answered = {task: replace(tasks[task], probabilities=p) for task, p in probabilities.items()}
+    answered = {task: replace(tasks[task], outputs=p) for task, p in probabilities.items()}
     for task in [task for task in tasks if task not in probabilities]:
         relation = relations.find(task, {name: tasks[name].task for name in (*probabilities, task)})
         if relation is not None:
             summed = relations.group_sums(probabilities[relation.base], relation)
-            answered[task] = replace(tasks[task], probabilities=summed)
+            answered[task] = replace(tasks[task], outputs=summed)
     return answered
 
 
 def judge(answered: Mapping[str, Answers]) -> dict[str, dict[str, float]]:
     """Accuracy `acc` and negative log-likelihood `nll` in nats of every task that is answered."""
     return {
-        task: {"acc": scores.accuracy(a.probabilities, a.labels), "nll": scores.nll(a.probabilities, a.labels)}
+        task: {"acc": scores.accuracy(a.outputs, a.labels), "nll": scores.nll(a.outputs, a.labels)}
         for task, a in ((task, every.judged()) for task, every in answered.items())
     }

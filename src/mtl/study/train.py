@@ -1,8 +1,12 @@
 """Train one arrangement with one seed and judge it on the test images: `python study/train.py shared 0`."""
 
+from __future__ import annotations
+
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +15,11 @@ from mtl.config import params
 from mtl.config.reading import read_as
 from mtl.data import backend, store
 from mtl.study import arrangements
+from mtl.tasks.columns import Split
 from mtl.training import checkpoint, hardware
+
+if TYPE_CHECKING:
+    from mtl.data.feeds import Feed
 
 STUDY = Path("study")
 
@@ -23,7 +31,6 @@ def main(arrangement: str, seed: int) -> None:
     weights = arrangements.weights(study, list(tasks))
     outside = backend.note_settings()
     backend.import_tensorflow(study.recipe.precision)
-    from mtl.data import streams
     from mtl.data.feeds import Plan
     from mtl.networks import catalog, inference
     from mtl.tasks.targets import Head, columns
@@ -50,19 +57,18 @@ def main(arrangement: str, seed: int) -> None:
                 for spec in specs
             ]
             joined = "-".join(network.tasks)
-            examples = {split: store.read_examples(split, *network.tasks) for split in ("train", "validation")}
-            shape = examples["train"].images.shape[1:]
+            train, validation = (known_to_all(split, network.tasks) for split in ("train", "validation"))
+            shape = train.shape
             backend.configure(settings.hardware, recipe.precision, seed)
             with hardware.strategy(hardware.one_machine(settings.hardware, "the study")).scope():
-                model = catalog.build(recipe, shape, sum(head.labels for head in heads), examples["train"].images)
-                training, validation = (streams.feed(*part) for part in examples.values())
+                model = catalog.build(recipe, shape, sum(head.outputs for head in heads), train.images)
                 started = clocks()
                 on_epoch = partial(run.log_epoch, prefix=f"{joined}.")
                 plan = Plan(recipe, seed, tuple(heads))
-                _, epochs = fitting.fit(model, plan, training, validation, folder / joined, on_epoch)
+                _, epochs = fitting.fit(model, plan, train, validation, folder / joined, on_epoch)
             # A killed training that went on trained fewer epochs here than the recipe has.
             times.append((clocks() - started) * (recipe.epochs / epochs if epochs else np.nan))
-            seen = recipe.epochs * len(training)
+            seen = recipe.epochs * len(train)
             spent["images_seen"] += seen
             spent["parameters"] += model.count_params()
             # Each of the two backward passes, to weights and to activations, costs as much as the forward pass.
@@ -89,6 +95,15 @@ def main(arrangement: str, seed: int) -> None:
             )
             print(f"{name}: {task}: {answered}")
         checkpoint.finish(folder, result, run.identity.run_id or "", STUDY / "dvc.lock", **seconds)
+
+
+def known_to_all(split: Split, tasks: Sequence[str]) -> Feed:
+    """The feed of the images of a split whose labels are known for each of the tasks, (N, T)."""
+    from mtl.data import streams
+
+    images, targets = store.read_images(split), [store.read_targets(task, split) for task in tasks]
+    known = np.all([part.any_known for part in targets], axis=0).nonzero()[0]
+    return streams.feed(images[known], np.stack([part.labels[known] for part in targets], axis=1))
 
 
 def clocks() -> np.ndarray:
