@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -95,9 +95,9 @@ def find(name: str) -> Callable[..., keras.Model]:
         raise UserError(f"network {name!r}: {error}; it must be module:function, importable from here") from error
 
 
-def own_modules(names: Iterable[str]) -> list[str]:
-    """The modules of the networks in `names` that are a person's own, `module:function`; sorted."""
-    return sorted({name.partition(":")[0] for name in names if name not in NETWORKS})
+def own_modules(recipe: Recipe, kind: str) -> list[str]:
+    """The modules of a task's network and kind that are a person's own, `module:name`; sorted."""
+    return sorted({name.partition(":")[0] for name in (recipe.network, kind) if ":" in name})
 
 
 def import_own(module: str) -> None:

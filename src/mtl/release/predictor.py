@@ -5,16 +5,16 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from mtl.errors import UserError
 from mtl.sources import decoding
-from mtl.tasks import relations
+from mtl.tasks import kinds, relations
 from mtl.tasks.spec import TaskSpec
 from mtl.tracking import bundles
 
@@ -27,14 +27,26 @@ _PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer of one task's model for an image: the name of the label, its probability, and those of all labels.
+    """The answer of one task's model for an image; what its kind does not have is None.
 
-    The probabilities are the model's outputs as they are; those of a network that ends in sigmoids need not sum to 1.
+    Attributes:
+        name: of `classes`: the name of the label.
+        probability: of `classes`: its probability.
+        probabilities: of `classes` and `multilabel`: those of all names, the model's outputs as they are; those of a
+            network that ends in sigmoids need not sum to 1.
+        names: of `multilabel`: those that are taken for true.
+        value: of `value`: the number.
+        unit: of `value`: its unit.
+        content: the answer as JSON, as the gateway gives it; of a person's own kind all that there is.
     """
 
-    name: str
-    probability: float
-    probabilities: dict[str, float]
+    name: str | None = None
+    probability: float | None = None
+    probabilities: dict[str, float] | None = None
+    names: tuple[str, ...] | None = None
+    value: float | None = None
+    unit: str | None = None
+    content: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,8 @@ class Predictor:
     """The models of some tasks, ready to predict.
 
     Attributes:
-        tasks: the tasks and the names of their classes in label order.
+        tasks: the tasks and the names of their outputs, in their order.
+        specs: what the answers of each task mean.
         shape: height, width and channels of the images that the models take.
     """
 
@@ -66,6 +79,7 @@ class Predictor:
     ) -> None:
         self.tasks = {task: spec.names for task, spec in specs.items()}
         self.shape: tuple[int, int, int] = next(iter(networks.values())).input_shape[1:]
+        self.specs = dict(specs)
         self._networks, self._relations = dict(networks), relations.find_all(specs)
 
     def predict(self, image: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
@@ -99,9 +113,10 @@ class Predictor:
 
         outputs = {task: inference.predict(network, images) for task, network in self._networks.items()}
         contradicts = self._contradictions(outputs)
+        answers = {task: _answers(self.specs[task], rows) for task, rows in outputs.items()}
         return [
             Prediction(
-                {task: _answer(self.tasks[task], rows[index]) for task, rows in outputs.items()},
+                {task: of_task[index] for task, of_task in answers.items()},
                 None if contradicts is None else bool(contradicts[index]),
             )
             for index in range(len(images))
@@ -114,10 +129,23 @@ class Predictor:
         return np.any(list(contradicted.values()), axis=0) if contradicted else None
 
 
-def _answer(names: Sequence[str], probabilities: np.ndarray) -> Answer:
-    by_name = {name: float(probability) for name, probability in zip(names, probabilities, strict=True)}
-    best = max(by_name, key=by_name.__getitem__)
-    return Answer(best, by_name[best], by_name)
+def _answers(spec: TaskSpec, outputs: np.ndarray) -> list[Answer]:
+    """The answers for outputs (N, K)."""
+    answers = []
+    for content, row in zip(kinds.find(spec.kind).decode(spec, outputs), outputs.tolist(), strict=True):
+        has_names = spec.kind in ("classes", "multilabel")
+        answers.append(
+            Answer(
+                name=content.get("label"),
+                probability=content.get("probability"),
+                probabilities=dict(zip(spec.names, row, strict=True)) if has_names else None,
+                names=tuple(content["labels"]) if spec.kind == "multilabel" else None,
+                value=content.get("value"),
+                unit=content.get("unit"),
+                content=content,
+            )
+        )
+    return answers
 
 
 def _read(image: str | Path | Image.Image) -> tuple[bytes, str]:

@@ -66,8 +66,8 @@ def main() -> None:
             for task, rows in of_task.items():
                 run.log_table(f"{name}/{task}", rows)
         run.log_figures({f"gallery/{name}": figure for name, figure in galleries.items()})
-        imports = catalog.own_modules(settings.recipe(task).network for task in settings.tasks)
-        files.write_json(Path(folder) / "imports.json", imports)
+        modules = {m for task, a in answers.items() for m in catalog.own_modules(settings.recipe(task), a.task.kind)}
+        files.write_json(Path(folder) / "imports.json", sorted(modules))
         run.log_joint_model(Path(folder), images)
         for task, got in verdict["tasks"].items():
             if got["examples"] < len(images):

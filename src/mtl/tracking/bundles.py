@@ -79,14 +79,17 @@ def read(bundle: Bundle) -> dict[str, keras.Model]:
     """
     networks = {}
     for task, file in bundle.files.items():
+        kind = bundle.tasks[task].kind
+        if kind.partition(":")[0] not in sys.modules and ":" in kind:  # a model never decides what is imported
+            raise UserError(f"{bundle.uri}: {task} is of the kind {kind}, which was not imported; {_advice(kind)}")
         try:
             networks[task] = saving.read(file)
         except UserError as error:
             missing = [module for module in bundle.imports if module not in sys.modules]
             if missing:
                 raise UserError(
-                    f"{bundle.uri}: {task} has layers of the module {missing[0]}, which was not imported:"
-                    f" `mtl serve --import {missing[0]}`, or mtl.load(…, imports=[{missing[0]!r}])"
+                    f"{bundle.uri}: {task} has layers of the module {missing[0]}, which was not imported;"
+                    f" {_advice(missing[0])}"
                 ) from None
             raise UserError(f"{bundle.uri}: {str(error).replace(str(file), file.name)}") from None
         names = bundle.tasks[task].names
@@ -96,3 +99,8 @@ def read(bundle: Bundle) -> dict[str, keras.Model]:
                 f" its {len(names)} names need one output each"
             )
     return networks
+
+
+def _advice(name: str) -> str:
+    module = name.partition(":")[0]
+    return f"`mtl serve --import {module}`, or mtl.load(…, imports=[{module!r}])"

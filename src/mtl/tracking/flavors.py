@@ -52,7 +52,7 @@ def save_model(
             signature=signature(images, task_outputs(len(task.names))),
             input_example=np.asarray(images[:INPUT_IMAGES]),
             pip_requirements=requirements("mlflow", "tensorflow", "keras", "numpy", *code.distributions(imports)),
-            metadata={"task": task.model_dump(mode="json"), "imports": list(imports)},
+            metadata={"task": task.document(), "imports": list(imports)},
         )
     _replace_model(folder, model, task)
     _add_keras_flavor(folder)
@@ -69,7 +69,7 @@ def save_joint_model(folder: Path, models: Path, images: np.ndarray | ShardedIma
     """
     import mlflow
 
-    tasks = [spec.read_from_model(path).name for path in sorted(models.glob("*.keras"))]
+    tasks = [spec.read_from_model(path) for path in sorted(models.glob("*.keras"))]
     imports = json.loads((models / IMPORTS).read_text(encoding="utf-8")) if (models / IMPORTS).is_file() else []
     packages = ("mlflow", "tensorflow", "keras", "numpy", "pandas", *code.distributions(imports))
     with _code_paths(imports) as paths:
@@ -106,12 +106,18 @@ def task_outputs(classes: int) -> Schema:
     return Schema([TensorSpec(np.dtype(np.float32), (-1, classes))])
 
 
-def joint_outputs(tasks: Sequence[str]) -> Schema:
+def joint_outputs(tasks: Sequence[TaskSpec]) -> Schema:
     """The output of the joint model: a table, which a signature allows although the input is a tensor."""
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import ColSpec, Schema, TensorSpec
 
-    names = [(ColSpec("string", task), ColSpec("double", f"{task}_probability")) for task in tasks]
-    return Schema([column for pair in names for column in pair])
+    columns: list[ColSpec | TensorSpec] = []
+    for task in tasks:
+        columns.append(ColSpec("double" if task.kind == "value" else "string", task.name))
+        if task.kind == "classes":
+            columns.append(ColSpec("double", f"{task.name}_probability"))
+        elif task.kind == "multilabel":
+            columns += [ColSpec("double", f"{task.name}_{label}") for label in task.names]
+    return Schema(columns)
 
 
 def requirements(*packages: str) -> list[str]:

@@ -10,6 +10,7 @@ import importlib
 import json
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 
 class JointModel(PythonModel):
-    """Answers for all tasks: uint8 images (N, H, W, 3) in, columns `<task>` and `<task>_probability` per task out."""
+    """Answers for all tasks: uint8 images (N, H, W, 3) in, the columns of `columns` for each task out."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load each task's network in safe mode."""
@@ -29,23 +30,45 @@ class JointModel(PythonModel):
         imports = folder / "imports.json"
         for module in json.loads(imports.read_text(encoding="utf-8")) if imports.is_file() else []:
             importlib.import_module(module)
-        self.names: dict[str, list[str]] = {}
+        self.tasks: dict[str, dict[str, Any]] = {}
         self.networks = {}
         for path in sorted(folder.glob("*.keras")):
             with zipfile.ZipFile(path) as archive:
                 task = json.loads(archive.read("metadata.json"))["task"]
-            self.names[task["name"]] = task["names"]
+            self.tasks[task["name"]] = task
             self.networks[task["name"]] = keras.saving.load_model(path, compile=False, safe_mode=True)
 
     def predict(self, context: PythonModelContext, model_input: np.ndarray, params: Any = None) -> pd.DataFrame:
-        """Predict the name of the label and its probability for each image and task."""
-        columns: dict[str, Any] = {}
+        """Predict for each image and task."""
+        answers: dict[str, Any] = {}
         for task, network in self.networks.items():
-            probabilities = network.predict(model_input, verbose=0)
-            best = probabilities.argmax(axis=1)
-            columns[task] = [self.names[task][index] for index in best]
-            columns[f"{task}_probability"] = probabilities.max(axis=1).astype(float)
-        return pd.DataFrame(columns)
+            answers |= columns(self.tasks[task], network.predict(model_input, verbose=0))
+        return pd.DataFrame(answers)
+
+
+def columns(task: dict[str, Any], outputs: np.ndarray) -> dict[str, Any]:
+    """The answers to a task, by the kind of its TaskSpec as JSON, from outputs (N, K).
+
+    `classes`: `<task>`, the name, and its `<task>_probability`. `multilabel`: `<task>`, the names that are true, with
+    the column's delimiter or `|` between them, and for each name its probability, `<task>_<name>`. `value`: `<task>`,
+    the number in its unit. A person's own kind: `<task>`, its answer as JSON; its module is logged with the model.
+    """
+    name, names, kind = task["name"], task["names"], task["kind"]
+    if kind == "classes":
+        best = outputs.argmax(axis=1)
+        return {name: [names[k] for k in best], f"{name}_probability": outputs.max(axis=1).astype(float)}
+    if kind == "multilabel":
+        true = outputs >= np.array(task.get("thresholds") or [0.5] * len(names), np.float32)
+        between = task.get("delimiter") or "|"
+        said = [between.join(label for label, on in zip(names, row, strict=True) if on) for row in true]
+        return {name: said} | {f"{name}_{label}": outputs[:, k].astype(float) for k, label in enumerate(names)}
+    if kind == "value":
+        return {name: outputs[:, 0].astype(float)}
+    module, _, attribute = kind.partition(":")
+    if not attribute:
+        raise ValueError(f"task {name} is of the kind {kind!r}, which this server does not know")
+    own = getattr(importlib.import_module(module), attribute)
+    return {name: [json.dumps(answer) for answer in own.decode(SimpleNamespace(**task), outputs)]}
 
 
 set_model(JointModel())
