@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import sys
@@ -67,6 +68,8 @@ def import_tensorflow(precision: str | None = None) -> None:
         import tensorflow as tf
 
         tf.config.list_physical_devices()
+    # Several models, each with its own compiled function, are no loop that compiles one again and again.
+    logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in record.getMessage())
 
 
 @contextmanager

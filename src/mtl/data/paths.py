@@ -12,6 +12,7 @@ LABELS = Path("data/labels")
 TASK = "task.json"  # in data/labels/<task>: its TaskSpec
 MODELS = Path("models")
 METRICS = Path("metrics")
+RELATIONS = METRICS / "relations.json"
 PLOTS = METRICS / "plots"
 # The tables of the verdict that dvc.yaml draws, a folder each, and their columns.
 TABLES = {

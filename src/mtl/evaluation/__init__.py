@@ -1,5 +1,5 @@
 """The joint verdict: pure functions of labels and outputs."""
 
-from mtl.evaluation.verdict import contradictions, flat, judge, relate, tables
+from mtl.evaluation.verdict import flat, judge, tables
 
-__all__ = ["contradictions", "flat", "judge", "relate", "tables"]
+__all__ = ["flat", "judge", "tables"]

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mtl.data.shards import ShardedImages
-from mtl.evaluation import contradictions, examples, figures, relate
-from mtl.tasks import kinds
+from mtl.evaluation import examples, figures
+from mtl.tasks import kinds, relations
 from mtl.tasks.answers import Answers
+from mtl.tasks.relations import Relations
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,11 +21,17 @@ WORST = {"classes": "the mistakes it was surest of"}
 WORST_OF_ALL = "its worst answers"
 
 
-def draw(answers: Mapping[str, Answers], images: np.ndarray | ShardedImages, truth: Sequence[str]) -> dict[str, Figure]:
-    """A gallery `<task>_mistakes` for each task and `<task>_contradictions` for each that another task implies.
+def draw(
+    answers: Mapping[str, Answers],
+    related: Relations,
+    images: np.ndarray | ShardedImages,
+    truth: Sequence[str],
+) -> dict[str, Figure]:
+    """A gallery `<task>_mistakes` for each task and `<task>_contradictions` for each that can contradict its base.
 
     Args:
         answers: those of each task's model to the images.
+        related: the relations between the tasks.
         images: uint8 (N, H, W, 3).
         truth: the data set's own class of each image, N names.
     """
@@ -32,13 +39,14 @@ def draw(answers: Mapping[str, Answers], images: np.ndarray | ShardedImages, tru
     def pictures(indices: np.ndarray) -> list[figures.Picture]:
         return [figures.Picture(np.asarray(images[i]), truth[i], _captions(answers, i)) for i in indices]
 
-    galleries, related, contradicted = {}, relate(answers), contradictions(answers)
+    galleries = {}
+    contradicted = relations.contradictions(related, relations.labels_of(answers))
     for name, own in answers.items():
         title = f"{name}: {WORST.get(own.task.kind, WORST_OF_ALL)}"
         galleries[f"{name}_mistakes"] = figures.gallery(title, pictures(examples.mistakes(own, MOST)))
-        if name in related:
-            base = related[name].base
-            indices = examples.contradictions(answers[base], own, contradicted[name], MOST)
+        base = related.derived.get(name, "")
+        if (base, name) in contradicted:
+            indices = examples.contradictions(answers[base], own, contradicted[base, name], MOST)
             title = f"{name} contradicts what {base} implies: where both were surest"
             galleries[f"{name}_contradictions"] = figures.gallery(title, pictures(indices))
     return galleries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,7 @@ from mtl.errors import UserError
 from mtl.tasks import kinds, relations, statistics
 from mtl.tasks.answers import Answers
 from mtl.tasks.kinds import Rows, classes
-from mtl.tasks.relations import Relation, group_sums
-
-
-def relate(answers: Mapping[str, Answers]) -> dict[str, Relation]:
-    """The relation of each task that another one of these implies."""
-    return relations.find_all({name: a.task for name, a in answers.items()})
-
-
-def contradictions(answers: Mapping[str, Answers]) -> dict[str, np.ndarray]:
-    """For each task that another one implies the examples on which the two contradict each other, bool (N,)."""
-    related = relate(answers)
-    used = {*related, *(relation.base for relation in related.values())}
-    return relations.contradictions(related, {name: classes.predicted(answers[name].outputs) for name in used})
+from mtl.tasks.relations import Relations
 
 
 def check(name: str, answers: Answers) -> None:
@@ -39,15 +28,19 @@ def check(name: str, answers: Answers) -> None:
         raise UserError(f"{name}: {fault}")
 
 
-def judge(answers: Mapping[str, Answers]) -> dict[str, Any]:
+def judge(answers: Mapping[str, Answers], related: Relations) -> dict[str, Any]:
     """The verdict over all tasks, on the same examples.
+
+    Args:
+        answers: of each task's model.
+        related: the relations between the tasks, as `relations.choose` returns them.
 
     Returns:
         `sum_loss` (sum of the tasks' losses), `ave_acc` (mean accuracy of the tasks of the kind `classes`, left out
         where there is none), `ave_skill` (mean skill of all whose skill is defined), `tasks.<task>` as `of_task` gives
-        it, and for each task that another one implies `derived.<task>` as `of_derived` gives it.
-        `contradiction_rate` is the fraction of examples with a contradiction in any of these; it and `derived` are
-        left out where no task implies another.
+        it, and for each task with a derived answer `derived.<task>` as `of_derived` gives it.
+        `contradiction_rate` is the fraction of examples on which any two models contradict each other; it is left out
+        where no labels can, and `derived` where no answer is derived.
 
     Raises:
         UserError: a task's labels and answers do not belong together, or are not of the same examples as the first's.
@@ -66,14 +59,15 @@ def judge(answers: Mapping[str, Answers]) -> dict[str, Any]:
     skills = [task["skill"] for task in tasks.values() if task["skill"] is not None]
     if skills:
         verdict["ave_skill"] = sum(skills) / len(skills)
-    contradicted = contradictions(answers)
+    contradicted = relations.contradictions(related, relations.labels_of(answers))
     derived = {
-        name: of_derived(answers[relation.base], answers[name], relation, contradicted[name])
-        for name, relation in relate(answers).items()
+        target: of_derived(answers, target, related, contradicted.get((base, target)))
+        for target, base in related.among(answers).derived.items()
     }
     if derived:
-        rate = float(np.any(list(contradicted.values()), axis=0).mean())
-        verdict |= {"derived": derived, "contradiction_rate": rate}
+        verdict["derived"] = derived
+    if contradicted:
+        verdict["contradiction_rate"] = float(np.any(list(contradicted.values()), axis=0).mean())
     return verdict
 
 
@@ -81,14 +75,15 @@ def of_task(answers: Answers) -> dict[str, Any]:
     """The verdict on one task by itself, on the examples of which a label is known.
 
     Returns:
-        `kind`; `loss`; the figures of the kind's `judge`, with the 95 % interval of the primary score, `<score>_low`
-        and `<score>_high`; `one_class`: the model gives every example the same answer, its training collapsed; and
-        `examples`: how many these are.
+        `kind`; `unit`, where it has one; `loss`; the figures of the kind's `judge`, with the 95 % interval of the
+        primary score, `<score>_low` and `<score>_high`; `one_class`: the model gives every example the same answer, its
+        training collapsed; and `examples`: how many these are.
     """
     a, kind = answers.judged(), kinds.find(answers.task.kind)
     primary, (low, high) = next(iter(kind.SCORES)), kind.interval(a)
     return {
         "kind": a.task.kind,
+        **({"unit": a.task.unit} if a.task.unit else {}),
         "loss": kind.loss_of(a),
         **kind.judge(a),
         f"{primary}_low": low,
@@ -98,38 +93,52 @@ def of_task(answers: Answers) -> dict[str, Any]:
     }
 
 
-def of_derived(base: Answers, own: Answers, relation: Relation, contradicted: np.ndarray) -> dict[str, Any]:
-    """Compare what the answers of `base` imply for a task with the answers of the task's `own` model.
+def of_derived(
+    answers: Mapping[str, Answers], target: str, related: Relations, contradicted: np.ndarray | None
+) -> dict[str, Any]:
+    """Compare the answer that is derived for a task with that of the task's own model, where its label is known.
 
     Args:
-        base: answers to the same examples.
-        own: answers of the task's own model.
-        relation: what the labels of `base` imply.
-        contradicted: the examples on which the two contradict each other, bool (N,).
+        answers: of all models, to the same examples.
+        target: the task.
+        related: has its base, and what the classes of that imply.
+        contradicted: the examples on which the two models contradict each other, bool (N,); None: they never can.
 
     Returns:
-        `from`: the base; `acc` of the summed probabilities of `base`; `gain` of the task's own model over it with its
-        interval, p-value and counts (`statistics.paired`), these on the examples whose label is known;
-        `contradiction_rate` among all examples; and, where the two `agree` and where they `contradict` each other,
-        `{images, acc, from_acc}`: how many these are, and how often the task's own model and `base` are right there,
-        each on its own labels where both are known (None where there are none).
+        `from`: the base; the primary score of the derived answer, of `classes` `acc`; `gain` of the task's own model
+        over it with its interval and p-value: of `classes` the difference of the accuracies (`statistics.paired`, also
+        its counts), else that of the mean utilities (`statistics.paired_means`), and then also the `skill` of the
+        derived answer. Where labels can contradict each other also `contradiction_rate` among all examples, and, where
+        the two `agree` and where they `contradict` each other, `{images, acc, from_acc}`: how many these are, and how
+        often the task's own model and the base's are right there, each on its own labels where both are known (None
+        where there are none).
     """
-    summed = classes.predicted(group_sums(base.outputs, relation)) == own.labels
-    own_right, base_right, both_known = classes.right(own), classes.right(base), own.is_known & base.is_known
+    base, own = related.derived[target], answers[target]
+    outputs = relations.derive(related.of(base, target), answers[base].outputs, own.task)
+    implied, kind, known = replace(own, outputs=outputs), kinds.find(own.task.kind), own.has_label
+    primary = next(iter(kind.SCORES))
+    if own.task.kind != "classes":
+        figures = kind.judge(implied.judged())
+        gains = statistics.paired_means(kind.utility(own)[known], kind.utility(implied)[known])
+        return {"from": base, primary: figures[primary], "skill": figures["skill"], **gains}
+    own_right, base_right = classes.right(own), classes.right(answers[base])
+    implied_right, both_known = classes.right(implied), known & answers[base].has_label
 
     def accuracies(examples: np.ndarray) -> dict[str, Any]:
-        known = examples & both_known
-        some = known.any()
+        judged = examples & both_known
+        some = judged.any()
         return {
             "images": int(examples.sum()),
-            "acc": float(own_right[known].mean()) if some else None,
-            "from_acc": float(base_right[known].mean()) if some else None,
+            "acc": float(own_right[judged].mean()) if some else None,
+            "from_acc": float(base_right[judged].mean()) if some else None,
         }
 
+    if contradicted is None:
+        contradicted = np.zeros(len(known), bool)
     return {
-        "from": relation.base,
-        "acc": float(summed[own.is_known].mean()),
-        **statistics.paired(own_right[own.is_known], summed[own.is_known]),
+        "from": base,
+        "acc": float(implied_right[known].mean()),
+        **statistics.paired(own_right[known], implied_right[known]),
         "contradiction_rate": float(contradicted.mean()),
         "agree": accuracies(~contradicted),
         "contradict": accuracies(contradicted),

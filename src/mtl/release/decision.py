@@ -12,6 +12,7 @@ from mtl.config.gate import Gate
 from mtl.errors import UserError
 from mtl.tasks import kinds, statistics
 from mtl.tasks.answers import Answers
+from mtl.tasks.relations import Relations
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,11 @@ class Decision:
 
 
 def decide(
-    gate: Gate, candidate: Mapping[str, Answers], champion: Mapping[str, Answers], compared: np.ndarray
+    gate: Gate,
+    candidate: Mapping[str, Answers],
+    champion: Mapping[str, Answers],
+    compared: np.ndarray,
+    related: Relations,
 ) -> Decision:
     """Compare the candidate with the gate and with the champion.
 
@@ -70,6 +75,7 @@ def decide(
         candidate: answers of each task on the N validation images.
         champion: answers of the tasks that both have, on those `compared` alone; empty for no comparison.
         compared: indices (M,) of the images that the champion was not trained on.
+        related: the relations between the candidate's tasks.
 
     Raises:
         UserError: no label of a task is known.
@@ -77,7 +83,7 @@ def decide(
     for task, answers in candidate.items():
         if not answers.is_known.any():
             raise UserError(f"{task}: the label of no validation image is known, so that it cannot be judged")
-    verdict, minima = evaluation.judge(candidate), gate.minima
+    verdict, minima = evaluation.judge(candidate, related), gate.minima
     rows, reasons = [], []
     for task, answers in candidate.items():
         kind, judged = kinds.find(answers.task.kind), verdict["tasks"][task]

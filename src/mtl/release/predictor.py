@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from mtl.errors import UserError
 from mtl.sources import decoding
 from mtl.tasks import kinds, relations
+from mtl.tasks.relations import Relations
 from mtl.tasks.spec import TaskSpec
 from mtl.tracking import bundles
 
@@ -55,8 +56,8 @@ class Prediction:
 
     Attributes:
         tasks: the answer of each task.
-        contradicts: whether the answer for one task implies another answer for a second task than its own model
-            gives; None where no task implies another.
+        contradicts: whether two models answer what never goes together; None where no labels can contradict each
+            other.
     """
 
     tasks: dict[str, Answer]
@@ -76,11 +77,12 @@ class Predictor:
         self,
         networks: Mapping[str, keras.Model],
         specs: Mapping[str, TaskSpec],
+        related: Relations | None = None,
     ) -> None:
         self.tasks = {task: spec.names for task, spec in specs.items()}
         self.shape: tuple[int, int, int] = next(iter(networks.values())).input_shape[1:]
         self.specs = dict(specs)
-        self._networks, self._relations = dict(networks), relations.find_all(specs)
+        self._networks, self._relations = dict(networks), related or Relations()
 
     def predict(self, image: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
         """Predict for one image, or for a batch in its order.
@@ -123,8 +125,8 @@ class Predictor:
         ]
 
     def _contradictions(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """The images with a contradiction, bool (N,); None where no task implies another."""
-        labels = {task: rows.argmax(axis=1) for task, rows in outputs.items()}
+        """The images with a contradiction, bool (N,); None where no labels can contradict each other."""
+        labels = {task: rows.argmax(axis=1) for task, rows in outputs.items() if self.specs[task].kind == "classes"}
         contradicted = relations.contradictions(self._relations, labels)
         return np.any(list(contradicted.values()), axis=0) if contradicted else None
 
@@ -186,4 +188,4 @@ def load(uri: str, imports: Sequence[str] = ()) -> Predictor:
     with tempfile.TemporaryDirectory() as folder:
         bundle = bundles.fetch(uri, Path(folder))
         networks = bundles.read(bundle)
-    return Predictor(networks, bundle.tasks)
+    return Predictor(networks, bundle.tasks, bundle.relations)

@@ -79,7 +79,7 @@ def promote(*, dry_run: bool, allow_dirty: bool, again: bool) -> None:
             raise UserError(
                 f"{params.PATH} and the joint model of dvc.lock have other tasks or classes; run `dvc repro`"
             )
-        decision = decide(gate, answers, champion_answers, indices)
+        decision = decide(gate, answers, champion_answers, indices, models.bundle.relations)
         click.echo(table(decision, gate, artifacts.run_metrics(models.joint.model.run_id), len(images)))
         name = str(version or f"{registry.JOINT} (a new version)")
         before = f"version {at}{'' if champion else ', which is gone,'}" if at else "no version"

@@ -9,9 +9,14 @@ GAIN = (
     " of the arrangement, one thread, the quickest round."
 )
 
+MATRIX = (
+    "What the training labels of two tasks say about each other, from 0, nothing, to 1, all: of names the normalised"
+    " mutual information, of a value the share of its variance."
+)
+
 
 def sections(markdown: bool) -> tuple[dict[str, str], list[str]]:
-    """The texts of `verdict`, `study` and `advice` where they exist, and a line for each metrics file that is not used.
+    """The texts of `verdict`, `relations`, `study` and `advice` where they exist, and a line for each metrics file that is not used.
 
     Raises:
         UserError: both files are missing, or one is broken.
@@ -20,13 +25,17 @@ def sections(markdown: bool) -> tuple[dict[str, str], list[str]]:
     from mtl.study import results
 
     verdict, study, notes = results.read()
+    related = results.read_relations()
     table = tables.markdown if markdown else tables.text
     texts = {}
     if verdict is not None:
         parts = [table(tables.verdict(verdict))]
-        if any(task.skill is not None for task in verdict.tasks.values()):
+        if any(task.skill is not None and task.kind == "classes" for task in verdict.tasks.values()):
             parts.append(table(tables.scores(verdict)))
+        parts += map(table, tables.of_kinds(verdict))
         texts["verdict"] = "\n\n".join([*parts, *tables.contradictions(verdict)])
+    if related is not None and related.matrix:
+        texts["relations"] = f"{table(tables.matrix(related))}\n\n{MATRIX}"
     if study is not None:
         seeds = sorted({run.seed for run in study.runs})
         source = f"{study.data}; seeds {', '.join(map(str, seeds))}; {study.machine.get('cpu') or 'unknown processor'}."

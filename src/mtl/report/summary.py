@@ -5,6 +5,7 @@ from __future__ import annotations
 from mtl import files
 from mtl.config import params
 from mtl.data import paths, store
+from mtl.tasks import kinds
 
 
 def summary(settings: params.Params, seconds: float) -> str:
@@ -16,15 +17,19 @@ def summary(settings: params.Params, seconds: float) -> str:
         f"{dataset.name}{official}: {dataset.train} training, {dataset.validation} validation and {dataset.test} test"
         " images",
         "",
-        f"{'task':<16}{'recipe':<22}{'test loss':>10}{'test acc':>10}{'bal. acc':>10}{'skill':>10}",
+        f"{'task':<16}{'recipe':<22}{'test loss':>10}{'test score':>16}{'skill':>10}",
     ]
     for task, got in verdict["tasks"].items():
-        figures = "".join(f"{got[key]:>10.4f}" for key in ("loss", "acc", "balanced_acc", "skill"))
-        lines.append(f"{task:<16}{settings.tasks[task].recipe:<22}{figures}")
-    lines += ["", f"{'sum_loss':<38}{verdict['sum_loss']:>10.4f}", f"{'ave_acc':<38}{verdict['ave_acc']:>20.4f}"]
+        primary = next(iter(kinds.find(got["kind"]).SCORES))
+        score, skill = (f"{got[key]:.4f}" if got[key] is not None else "–" for key in (primary, "skill"))
+        lines.append(
+            f"{task:<16}{settings.tasks[task].recipe:<22}{got['loss']:>10.4f}{f'{primary} {score}':>16}{skill:>10}"
+        )
+    lines += ["", f"{'sum_loss':<38}{verdict['sum_loss']:>10.4f}"]
+    lines += [f"{key:<38}{verdict[key]:>26.4f}" for key in ("ave_acc", "ave_skill") if key in verdict]
     for task, got in verdict.get("derived", {}).items():
-        lines.append(f"{task + ' as ' + got['from'] + ' implies it':<38}{got['acc']:>20.4f}")
-        lines.append(f"{task + ' contradicts ' + got['from']:<38}{got['contradiction_rate']:>20.4f}")
+        lines.append(f"{task + ' as ' + got['from'] + ' implies it':<38}{got['acc']:>26.4f}")
+        lines.append(f"{task + ' contradicts ' + got['from']:<38}{got['contradiction_rate']:>26.4f}")
     for task, got in verdict["tasks"].items():
         if got["examples"] < dataset.test:
             lines.append(f"{task}: {got['examples']} of the {dataset.test} test images have a label and are judged")

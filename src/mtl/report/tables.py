@@ -8,6 +8,8 @@ from statistics import mean, stdev
 from mtl.study import statistics
 from mtl.study.results import StudyResults, Verdict
 from mtl.study.statistics import Interval
+from mtl.tasks import kinds
+from mtl.tasks.relations import Relations
 from mtl.text import aligned
 
 Table = list[list[str]]
@@ -15,30 +17,59 @@ NONE = "–"
 
 
 def verdict(v: Verdict) -> Table:
-    """A row per task, and one over all of them."""
+    """A row per task of the kind `classes`, and one over all tasks."""
     derived = ["derived from", "derived accuracy", "own − derived (95 %)", "p"]
     rows = [["task", "accuracy (95 %)", "loss", "nll", "nll ratio", "ECE", *derived]]
     for task, scores in v.tasks.items():
-        acc = f"{scores.acc:.4f}{_range(scores.acc_low, scores.acc_high, '.4f')}"
+        if scores.kind != "classes":
+            continue
+        acc = f"{_number(scores.acc, '.4f')}{_range(scores.acc_low, scores.acc_high, '.4f')}"
         ratio, ece = _number(scores.nll_ratio, ".4f"), _number(scores.ece, ".4f")
-        rows.append([task, acc, f"{scores.loss:.4f}", f"{scores.nll:.4f}", ratio, ece])
+        rows.append([task, acc, f"{scores.loss:.4f}", _number(scores.nll, ".4f"), ratio, ece])
         if task in v.derived:
             d = v.derived[task]
             gain = NONE if d.gain is None else f"{d.gain:+.4f}{_range(d.gain_low, d.gain_high, '+.4f')}"
             rows[-1] += [d.base, f"{d.acc:.4f}", gain, _number(d.p_value, ".2g")]
         else:
             rows[-1] += [NONE] * len(derived)
-    rows.append(["ave_acc, sum_loss", f"{v.ave_acc:.4f}", f"{v.sum_loss:.4f}", *[""] * (3 + len(derived))])
+    rows.append(["ave_acc, sum_loss", _number(v.ave_acc, ".4f"), f"{v.sum_loss:.4f}", *[""] * (3 + len(derived))])
     return rows
 
 
 def scores(v: Verdict) -> Table:
-    """A row per task with the test examples whose label is known, and the scores in which rare classes count."""
+    """A row per task of the kind `classes` with the test examples whose label is known, and the other scores."""
     rows = [["task", "examples", "skill", "balanced acc", "macro F1", "AUC", "avg precision"]]
     for task, s in v.tasks.items():
-        values = (s.skill, s.balanced_acc, s.macro_f1, s.auc, s.average_precision)
-        examples = NONE if s.examples is None else f"{s.examples:,}"
-        rows.append([task, examples, *(_number(value, ".4f") for value in values)])
+        if s.kind == "classes":
+            values = (s.skill, s.balanced_acc, s.macro_f1, s.auc, s.average_precision)
+            rows.append([task, _count(s.examples), *(_number(value, ".4f") for value in values)])
+    return rows
+
+
+def of_kinds(v: Verdict) -> list[Table]:
+    """A table for each other kind: a row per task with its primary score and its interval, and its other scores."""
+    tables = []
+    for kind in dict.fromkeys(s.kind for s in v.tasks.values() if s.kind != "classes"):
+        primary, *others = kinds.find(kind).SCORES
+        rows = [[kind, "examples", "loss", f"{primary} (95 %)", *others]]
+        for task, s in v.tasks.items():
+            if s.kind == kind:
+                interval = _range(s.figure(f"{primary}_low"), s.figure(f"{primary}_high"), ".4f")
+                score = f"{_number(s.figure(primary), '.4f')}{interval}"
+                values = [_number(s.figure(name), ".4g" if name in ("mae", "rmse") else ".4f") for name in others]
+                name = f"{task} ({s.unit})" if s.unit else task
+                rows.append([name, _count(s.examples), f"{s.loss:.4f}", score, *values])
+        tables.append(rows)
+    return tables
+
+
+def matrix(related: Relations) -> Table:
+    """A row and a column per task: what their training labels say about each other."""
+    tasks = list(related.matrix)
+    rows = [["", *tasks]]
+    for one in tasks:
+        cells = [_number(related.matrix[one].get(other), ".3f") if one != other else "" for other in tasks]
+        rows.append([one, *cells])
     return rows
 
 
@@ -92,6 +123,10 @@ def markdown(table: Table) -> str:
 
 def _range(low: float | None, high: float | None, form: str) -> str:
     return "" if low is None or high is None else f" ({low:{form}} to {high:{form}})"
+
+
+def _count(examples: int | None) -> str:
+    return NONE if examples is None else f"{examples:,}"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -9,8 +9,9 @@ from mtl.config import params
 from mtl.data import backend, paths, store
 from mtl.evaluation import figures, gallery
 from mtl.networks import saving
-from mtl.tasks import columns
+from mtl.tasks import columns, relations
 from mtl.tasks.answers import Answers
+from mtl.tasks.columns import Split
 from mtl.tasks.spec import read_from_model
 
 
@@ -26,24 +27,34 @@ def main() -> None:
         dataset, images = store.read_dataset(), store.read_images("test")
         run.log_dataset(dataset)
         run.log_tags(outside)
-        answers = {}
+        answers: dict[str, Answers] = {}
+        on_validation: dict[str, Answers] = {}
+        parts: dict[Split, tuple[store.Images, dict[str, Answers]]] = {
+            "test": (images, answers),
+            "validation": (store.read_images("validation"), on_validation),
+        }
         for task in settings.tasks:
-            recipe, (labels, known) = settings.recipe(task), store.read_targets(task, "test")
+            recipe = settings.recipe(task)
             catalog.find(recipe.network)  # a person's own module may register its layers
             model = saving.read_for(store.read_task(task), dataset.shape, paths.model_path(task))
             spec = read_from_model(paths.model_path(task))  # with what training decided
-            answers[task] = Answers(spec, labels, inference.predict(model, images), recipe.loss, known)
+            for split, (part, of_split) in parts.items():
+                labels, known = store.read_targets(task, split)
+                of_split[task] = Answers(spec, labels, inference.predict(model, part), recipe.loss, known)
             shutil.copy(paths.model_path(task), folder)
+        specs = {task: a.task for task, a in answers.items()}
+        learned = relations.learn(specs, {task: store.read_targets(task, "train") for task in specs})
+        related = relations.choose(learned, on_validation)
         gone = sorted({path.stem for path in paths.MODELS.glob("*.keras")} - set(settings.tasks))
         if gone:
             print(f"left out, no such task in {params.PATH}: {', '.join(gone)}")
 
-        verdict = evaluation.judge(answers)
-        alone = [task for task in answers if task not in verdict.get("derived", {})]
+        verdict = evaluation.judge(answers, related)
+        alone = [task for task in answers if task not in related.derived]
         if alone:
             print(f"no derived answer, as no other task's labels imply theirs: {', '.join(alone)}")
         truth = columns.describe(store.read_columns("test"))
-        tables, galleries = evaluation.tables(answers), gallery.draw(answers, images, truth)
+        tables, galleries = evaluation.tables(answers), gallery.draw(answers, related, images, truth)
         large = [
             task for task, a in answers.items() if a.task.kind == "classes" and task not in tables.get("confusion", {})
         ]
@@ -51,6 +62,8 @@ def main() -> None:
             print(f"no confusion matrix, too many classes: {', '.join(large)}")
 
         files.write_json(paths.METRICS / "main_evaluate.json", verdict)
+        files.write_json(paths.RELATIONS, related.model_dump(mode="json"))
+        shutil.copy(paths.RELATIONS, folder)
         for name in (*paths.TABLES, "gallery"):
             shutil.rmtree(paths.PLOTS / name, ignore_errors=True)  # run by hand, those of a former task would stay
         for name, header in paths.TABLES.items():

@@ -9,7 +9,6 @@ from typing import Annotated, Literal, get_args
 import numpy as np
 from pydantic import Field, field_validator
 
-from mtl import evaluation
 from mtl.config.params import Name
 from mtl.config.recipes import Recipe
 from mtl.config.settings import Settings
@@ -17,6 +16,7 @@ from mtl.data import store
 from mtl.errors import UserError
 from mtl.tasks import relations, scores
 from mtl.tasks.answers import Answers
+from mtl.tasks.relations import Relations
 
 Arrangement = Literal["independent", "shared", "derived"]
 
@@ -55,14 +55,27 @@ class Network:
 
 
 def questions() -> dict[str, Answers]:
-    """The right answers of every task in data/labels on the test images, those of models left out: (0, K)."""
+    """The right answers of every task in data/labels on the test images, those of models left out: (0, K).
+
+    Raises UserError for a task of another kind than `classes`, whose loss and score the study could not compare.
+    """
     tasks = {}
     for name in store.labelled_tasks():
         task, (labels, known) = store.read_task(name), store.read_targets(name, "test")
-        tasks[name] = Answers(
-            task, labels, np.empty((0, len(task.names)), np.float32), "categorical_crossentropy", known
-        )
+        if task.kind != "classes":
+            raise UserError(
+                f"the study compares tasks of the kind classes, and {name} is of the kind {task.kind}; leave it out of"
+                " params.yaml while the study runs"
+            )
+        tasks[name] = Answers(task, labels, np.empty((0, len(task.names)), np.float32), known=known)
     return tasks
+
+
+def related(tasks: Mapping[str, Answers]) -> Relations:
+    """The relations between the tasks, from their training labels."""
+    return relations.learn(
+        {name: a.task for name, a in tasks.items()}, {name: store.read_targets(name, "train") for name in tasks}
+    )
 
 
 def networks(arrangement: str, tasks: Mapping[str, Answers], epochs: int) -> list[Network]:
@@ -81,7 +94,7 @@ def networks(arrangement: str, tasks: Mapping[str, Answers], epochs: int) -> lis
         return [Network((task,), epochs) for task in tasks]
     if arrangement == "shared":
         return [Network(tuple(tasks), epochs * len(tasks))]
-    bases = {relation.base for relation in evaluation.relate(tasks).values()}
+    bases = set(related(tasks).derived.values())
     finest = max(sorted(bases), key=lambda task: len(tasks[task].task.names), default=None)
     return [] if finest is None else [Network((finest,), epochs * len(tasks))]
 
@@ -112,11 +125,13 @@ def answers(tasks: Mapping[str, Answers], probabilities: Mapping[str, np.ndarray
         Tasks that are neither answered nor implied are left out.
     """
     answered = {task: replace(tasks[task], outputs=p) for task, p in probabilities.items()}
+    known = related(tasks)
     for task in [task for task in tasks if task not in probabilities]:
-        relation = relations.find(task, {name: tasks[name].task for name in (*probabilities, task)})
-        if relation is not None:
-            summed = relations.group_sums(probabilities[relation.base], relation)
-            answered[task] = replace(tasks[task], outputs=summed)
+        pairs = [pair for pair in known.pairs if pair.target == task and pair.functional and pair.base in answered]
+        if pairs:
+            finest = max(pairs, key=lambda pair: len(pair.table))
+            outputs = relations.derive(finest, probabilities[finest.base], tasks[task].task)
+            answered[task] = replace(tasks[task], outputs=outputs)
     return answered
 
 

@@ -11,6 +11,8 @@ from mtl import files
 from mtl.config.reading import first_line
 from mtl.data import paths, store
 from mtl.errors import UserError
+from mtl.tasks import relations
+from mtl.tasks.relations import Relations
 
 VERDICT = paths.METRICS / "main_evaluate.json"
 STUDY = paths.METRICS / "study.json"
@@ -23,11 +25,18 @@ class Part(BaseModel):
 
 
 class OfTask(Part):
-    """The verdict on one task's own model, on the test images."""
+    """The verdict on one task's own model, on the test images; the figures that its kind does not have are None.
 
+    Those of other kinds than `classes` are read by `figure`.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: str = "classes"
+    unit: str | None = None
     loss: float
-    acc: float
-    nll: float
+    acc: float | None = None
+    nll: float | None = None
     one_class: bool = False
     acc_low: float | None = None
     acc_high: float | None = None
@@ -39,6 +48,11 @@ class OfTask(Part):
     macro_f1: float | None = None
     auc: float | None = None
     average_precision: float | None = None
+
+    def figure(self, name: str) -> float | None:
+        """A figure by its key; None where it is undefined or missing."""
+        value = getattr(self, name, None)
+        return float(value) if isinstance(value, int | float) else None
 
 
 class Subset(Part):
@@ -66,7 +80,8 @@ class Verdict(Part):
     """metrics/main_evaluate.json."""
 
     sum_loss: float
-    ave_acc: float
+    ave_acc: float | None = None
+    ave_skill: float | None = None
     tasks: dict[str, OfTask]
     derived: dict[str, OfDerived] = {}
     contradiction_rate: float | None = None
@@ -124,6 +139,11 @@ def read() -> tuple[Verdict | None, StudyResults | None, list[str]]:
     if verdict is None and study is None:
         raise UserError("nothing to report: " + "; ".join(notes))
     return verdict, study, notes
+
+
+def read_relations() -> Relations | None:
+    """metrics/relations.json; None where it is not there or of an earlier version."""
+    return relations.read(files.read_json(paths.RELATIONS)) if paths.RELATIONS.exists() else None
 
 
 def _read(kind: type[P], path: Path) -> P | None:

@@ -1,68 +1,252 @@
-"""Relations: what the answer to one task says about another's."""
+"""Relations: what the answer to one task says about another's, learned from the training labels of both."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import combinations, permutations
+from typing import Any
 
 import numpy as np
+from pydantic import Field
 
+from mtl.config.settings import Settings
+from mtl.tasks import kinds
+from mtl.tasks.answers import Answers
+from mtl.tasks.kinds import value
+from mtl.tasks.scores import normalise
 from mtl.tasks.spec import TaskSpec
+from mtl.tasks.targets import Targets
+
+EXPECTED = 10  # training examples of a pair of labels under independence, so that none at all is a contradiction
+FEWEST = 5  # training examples of each class, so that all of one label is no accident
+SHARE = 0.5  # of the own model's skill that an answer must have to be worth deriving
+
+Pair = tuple[str, str]  # base and target
 
 
-@dataclass(frozen=True)
-class Relation:
-    """A functional relation: each label of the task `base` goes with one label of another task.
+class Relation(Settings):
+    """What each class of a task of the kind `classes`, the base, says about another task, the target.
 
-    `labels`, int (K_base,), holds that label.
+    Attributes:
+        base, target: the tasks.
+        functional: each class of the base goes with one answer to the target.
+        table: the mean of the target's labels for each class, (K_base, K_target): of `classes` the share of each name,
+            of `multilabel` that of the examples for which each is true, of `value` (K_base, 1) the mean of the
+            standardised value. For a class without an example that is known for both, the mean of all.
+        impossible: pairs (class of the base, class of the target) that contradict each other.
     """
 
     base: str
-    labels: np.ndarray
+    target: str
+    functional: bool
+    table: tuple[tuple[float, ...], ...]
+    impossible: tuple[tuple[int, int], ...] = ()
 
 
-def relate(base: TaskSpec, target: TaskSpec) -> Relation | None:
-    """The relation by which `base` implies `target`.
+class Relations(Settings):
+    """The relations between the tasks of a project.
 
-    None where some label of `base` says nothing certain about `target`, where the two distinguish the same things, and
-    where they are about different columns or values.
+    Attributes:
+        pairs: those from which an answer is derived, or whose labels can contradict each other.
+        derived: the base of each task for which an answer is derived.
+        matrix: what the labels of each two tasks say about each other, as `association` gives it.
     """
-    if base.kind != "classes" or target.kind != "classes":
-        return None
-    if base.columns != target.columns or base.groups.keys() != target.groups.keys():
-        return None
-    pairs = {(name, target.groups[value]) for value, name in base.groups.items()}
-    if len(pairs) != len(base.names) or len(base.names) <= len(target.names):
-        return None
-    name_of = dict(pairs)
-    return Relation(base.name, np.array([target.names.index(name_of[name]) for name in base.names]))
+
+    pairs: tuple[Relation, ...] = ()
+    derived: dict[str, str] = Field(default_factory=dict)
+    matrix: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+
+    def of(self, base: str, target: str) -> Relation:
+        """The relation between two tasks."""
+        return next(pair for pair in self.pairs if (pair.base, pair.target) == (base, target))
+
+    def among(self, tasks: Iterable[str]) -> Relations:
+        """Those between the `tasks` alone."""
+        names = set(tasks)
+        pairs = tuple(pair for pair in self.pairs if {pair.base, pair.target} <= names)
+        derived = {target: base for target, base in self.derived.items() if {base, target} <= names}
+        return Relations(pairs=pairs, derived=derived, matrix=self.matrix)
 
 
-def find(target: str, specs: Mapping[str, TaskSpec]) -> Relation | None:
-    """The relation of `target` to the task with the most labels among those that imply it, the first of several."""
-    related = [
-        replace(relation, base=name)
-        for name, spec in specs.items()
-        if (relation := relate(spec, specs[target])) is not None
+def learn(specs: Mapping[str, TaskSpec], targets: Mapping[str, Targets]) -> Relations:
+    """All relations from bases of the kind `classes`, from the training labels of each task.
+
+    `derived` holds the functional ones, the base with the most names, of several the first.
+    """
+    found = [
+        _relate(specs[base], specs[target], targets[base], targets[target])
+        for base, target in permutations(specs, 2)
+        if specs[base].kind == "classes" and specs[target].kind in ("classes", "multilabel", "value")
     ]
-    return max(related, key=lambda relation: len(relation.labels), default=None)
+    derived: dict[str, str] = {}
+    for relation in (relation for relation in found if relation.functional):
+        earlier = derived.get(relation.target)
+        if earlier is None or len(specs[relation.base].names) > len(specs[earlier].names):
+            derived[relation.target] = relation.base
+    return Relations(pairs=tuple(found), derived=derived, matrix=_matrix(specs, targets))
 
 
-def find_all(specs: Mapping[str, TaskSpec]) -> dict[str, Relation]:
-    """`find` for each task that another one implies."""
-    return {task: relation for task in specs if (relation := find(task, specs)) is not None}
+def choose(relations: Relations, validation: Mapping[str, Answers]) -> Relations:
+    """The relations that are used, by the answers of each task's model to the validation examples.
 
-
-def contradictions(relations: Mapping[str, Relation], labels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """For each related task the examples where the base's label implies another than the task's own, bool (N,).
-
-    Args:
-        relations: as `find_all` returns them.
-        labels: the label that each task's model names for each example, int (N,).
+    An answer is derived where the relation is functional, or where its skill is at least SHARE of the own model's. Its
+    base is the one whose derived answer has the lowest loss. Without validation examples `derived` stays as it is.
     """
-    return {task: relation.labels[labels[relation.base]] != labels[task] for task, relation in relations.items()}
+    derived = dict(relations.derived)
+    for target, own in validation.items():
+        if not own.has_label.any():
+            continue
+        kind, least = kinds.find(own.task.kind), kinds.find(own.task.kind).judge(own.judged())["skill"]
+        losses = {}
+        for relation in relations.pairs:
+            if relation.target != target or relation.base not in validation:
+                continue
+            answers = replace(own, outputs=derive(relation, validation[relation.base].outputs, own.task)).judged()
+            skill = kind.judge(answers)["skill"]
+            worth = skill is not None and least is not None and skill >= SHARE * least > 0
+            if relation.functional or worth:
+                losses[relation.base] = kind.loss_of(replace(answers, loss="auto"))
+        if losses:
+            derived[target] = min(losses, key=losses.__getitem__)
+    used = tuple(pair for pair in relations.pairs if pair.impossible or derived.get(pair.target) == pair.base)
+    return Relations(pairs=used, derived=derived, matrix=relations.matrix)
 
 
-def group_sums(probabilities: np.ndarray, relation: Relation) -> np.ndarray:
-    """The answer that a relation derives: probabilities (N, K_base) summed over the labels of the base, (N, K)."""
-    return probabilities @ np.eye(relation.labels.max() + 1)[relation.labels]
+def derive(relation: Relation, outputs: np.ndarray, target: TaskSpec) -> np.ndarray:
+    """The answer to the target, (N, K_target), that outputs of the base's model, (N, K_base), imply: Σ P(k) E[·|k]."""
+    table = np.array(relation.table)
+    if target.kind == "classes" and relation.functional:
+        return np.asarray(outputs @ table)
+    mean = normalise(outputs) @ table
+    return value.in_unit(target, mean) if target.kind == "value" else mean
+
+
+def contradictions(relations: Relations, labels: Mapping[str, np.ndarray]) -> dict[Pair, np.ndarray]:
+    """For each pair of tasks whose labels can contradict each other the examples where they do, bool (N,).
+
+    `labels`: the label that the model of each task of the kind `classes` names for each example, int (N,).
+    """
+    contradicted = {}
+    for pair in relations.pairs:
+        if pair.impossible and pair.base in labels and pair.target in labels:
+            table = np.zeros((len(pair.table), len(pair.table[0])), bool)
+            table[tuple(np.array(pair.impossible).T)] = True
+            contradicted[pair.base, pair.target] = table[labels[pair.base], labels[pair.target]]
+    return contradicted
+
+
+def _relate(base: TaskSpec, target: TaskSpec, of_base: Targets, of_target: Targets) -> Relation:
+    known = of_base.known & of_target.any_known
+    classes, means = of_base.labels[known].astype(int), _indicators(target, of_target)[known]
+    weights = of_target.known[known].reshape(len(means), -1).astype(float)
+    count = len(base.names)
+    sums, totals = np.zeros((count, means.shape[1])), np.zeros((count, weights.shape[1]))
+    np.add.at(sums, classes, means * weights)
+    np.add.at(totals, classes, weights)
+    overall = sums.sum(axis=0) / np.maximum(totals.sum(axis=0), 1)
+    table = np.where(totals > 0, sums / np.maximum(totals, 1), overall)
+    functional = _is_functional(base, target, table, totals)
+    impossible: list[tuple[int, int]] = []
+    # A regrouping of one column is certain; anything else by enough examples. Each two tasks once, from the finer one.
+    if target.kind == "classes" and (len(base.names), base.name) > (len(target.names), target.name):
+        expected = totals * sums.sum(axis=0) / max(len(classes), 1)
+        never = (sums == 0) & ((expected >= EXPECTED) | (functional and _is_regrouped(base, target)))
+        impossible = [(int(i), int(j)) for i, j in np.argwhere(never)]
+    return Relation(
+        base=base.name,
+        target=target.name,
+        functional=functional,
+        table=tuple(map(tuple, table.tolist())),
+        impossible=tuple(impossible),
+    )
+
+
+def _indicators(spec: TaskSpec, targets: Targets) -> np.ndarray:
+    """The labels as numbers whose mean is the answer, float64 (N, K)."""
+    if spec.kind == "classes":
+        return np.eye(len(spec.names))[targets.labels]
+    if spec.kind == "value":
+        return np.where(targets.known, value.standardised(spec, targets.labels), 0.0)[:, None]
+    return targets.labels.astype(float)
+
+
+def _is_regrouped(base: TaskSpec, target: TaskSpec) -> bool:
+    """Whether both tasks group the same values of one column."""
+    return base.columns == target.columns and base.groups.keys() == target.groups.keys()
+
+
+def _is_functional(base: TaskSpec, target: TaskSpec, table: np.ndarray, totals: np.ndarray) -> bool:
+    """Whether each class of `base`, which has more names, goes with one answer, by construction or by the examples."""
+    if target.kind == "value" or len(base.names) <= len(target.names):
+        return False
+    certain = bool(np.isin(table, (0.0, 1.0)).all())
+    return certain and (_is_regrouped(base, target) or bool((totals >= FEWEST).all()))
+
+
+def _matrix(specs: Mapping[str, TaskSpec], targets: Mapping[str, Targets]) -> dict[str, dict[str, float | None]]:
+    matrix: dict[str, dict[str, float | None]] = {name: {} for name in specs}
+    for one, other in combinations(specs, 2):
+        measured = association(specs[one], targets[one], specs[other], targets[other])
+        matrix[one][other] = matrix[other][one] = measured
+    return matrix
+
+
+def association(one: TaskSpec, of_one: Targets, other: TaskSpec, of_other: Targets) -> float | None:
+    """What the labels of two tasks say about each other, from 0, nothing, to 1, all; the same both ways.
+
+    Of two names or yes-or-no labels the normalised mutual information (scikit-learn's, by the arithmetic mean of the
+    entropies); of one of them and a value the share of its variance that lies between the groups (η²); of two values
+    the square of their correlation. Values are transformed as the network learns them. Of several labels the mean.
+    None where no example is known for both.
+    """
+    measured = [
+        _associate(first, second) for first in _variables(one, of_one) for second in _variables(other, of_other)
+    ]
+    defined = [number for number in measured if number is not None]
+    return float(np.mean(defined)) if defined else None
+
+
+def _variables(spec: TaskSpec, targets: Targets) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Each label with which of its values are known: whole numbers for names, floats for a value."""
+    if spec.kind == "value":
+        return [(value.transformed(spec, targets.labels), targets.known)]
+    if targets.labels.ndim == 1:
+        return [(targets.labels.astype(int), targets.known)]
+    return list(zip(targets.labels.astype(int).T, targets.known.T, strict=True))
+
+
+def _associate(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> float | None:
+    from sklearn.metrics import normalized_mutual_info_score
+
+    known = first[1] & second[1]
+    a, b = first[0][known], second[0][known]
+    if not len(a):
+        return None
+    numbers = [variable.dtype.kind == "f" for variable in (a, b)]
+    if not any(numbers):
+        return float(normalized_mutual_info_score(a, b))
+    if all(numbers):
+        return float(np.corrcoef(a, b)[0, 1] ** 2) if np.ptp(a) > 0 and np.ptp(b) > 0 else None
+    groups, values = (b, a) if numbers[0] else (a, b)
+    if np.ptp(values) == 0:
+        return None
+    count = np.bincount(groups)
+    means = np.bincount(groups, weights=values) / np.maximum(count, 1)
+    return float((count * (means - values.mean()) ** 2).sum() / ((values - values.mean()) ** 2).sum())
+
+
+def read(content: Any) -> Relations:
+    """The relations that a JSON document holds; none where it is of an earlier version."""
+    return Relations.model_validate(content) if isinstance(content, dict) and "pairs" in content else Relations()
+
+
+def labels_of(answers: Mapping[str, Answers]) -> dict[str, np.ndarray]:
+    """The label that each model of the kind `classes` names, as `contradictions` takes them."""
+    return {name: a.outputs.argmax(axis=1) for name, a in answers.items() if a.task.kind == "classes"}
+
+
+def describe(pair: Relation, specs: Mapping[str, TaskSpec], labels: Mapping[str, np.ndarray], example: int) -> str:
+    """A contradiction on one example in words: `model1 says cat, model2 says vehicle`."""
+    said = [f"{task} says {specs[task].names[int(labels[task][example])]}" for task in (pair.base, pair.target)]
+    return ", ".join(said)

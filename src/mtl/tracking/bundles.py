@@ -6,14 +6,16 @@ A model is described by what was logged with it alone: never by the params.yaml 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl import files
+from mtl.data import paths
 from mtl.errors import UserError
 from mtl.networks import saving
-from mtl.tasks import spec
+from mtl.tasks import relations, spec
+from mtl.tasks.relations import Relations
 from mtl.tasks.spec import TaskSpec
 from mtl.tracking import artifacts
 from mtl.tracking.flavors import IMPORTS
@@ -31,12 +33,14 @@ class Bundle:
         files: the `.keras` file of each task.
         tasks: what each file says of its task.
         imports: the user's own modules, which register the layers of the models. They are not imported.
+        relations: between the tasks; none where it is one task's model.
     """
 
     uri: str
     files: dict[str, Path]
     tasks: dict[str, TaskSpec]
     imports: tuple[str, ...] = ()
+    relations: Relations = field(default_factory=Relations)
 
 
 class UnknownTasksError(UserError):
@@ -69,7 +73,9 @@ def fetch(uri: str, folder: Path) -> Bundle:
             " mean; `dvc repro` and `mtl promote` make a new one"
         ) from None
     by_name = {task.name: task for task in tasks}
-    return Bundle(uri, dict(zip(by_name, models, strict=True)), by_name, tuple(imports or ()))
+    kept = joint / paths.RELATIONS.name
+    related = relations.read(files.read_json(kept)) if kept.is_file() else Relations()
+    return Bundle(uri, dict(zip(by_name, models, strict=True)), by_name, tuple(imports or ()), related)
 
 
 def read(bundle: Bundle) -> dict[str, keras.Model]:

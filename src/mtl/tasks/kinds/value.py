@@ -91,6 +91,13 @@ def standardised(spec: TaskSpec, numbers: np.ndarray) -> np.ndarray:
     return (transformed(spec, numbers.astype(np.float64)) - spec.mean) / spec.deviation
 
 
+def in_unit(spec: TaskSpec, numbers: np.ndarray) -> np.ndarray:
+    """Standardised numbers back in the unit."""
+    assert spec.mean is not None and spec.deviation is not None  # `derive` sets them
+    scaled = numbers * spec.deviation + spec.mean
+    return np.exp(scaled) if spec.transform == "log" else scaled
+
+
 def carried(spec: TaskSpec, targets: Targets, gaps: bool) -> np.ndarray:
     """The standardised labels, float32 (N,); with `gaps` (N, 2)."""
     numbers = np.where(targets.known, standardised(spec, targets.labels), 0).astype(np.float32)
