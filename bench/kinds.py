@@ -2,9 +2,9 @@
 
 FOLDER holds `omniglot` as examples/omniglot/prepare.py makes it. For each seed the example's tasks of the kind `value`
 are trained by the stage `train` with the example's own params.yaml, and by bench/plain_keras.py; ridge regression on
-the pixels, its penalty chosen on the validation images, is a third contender. All answer the same test images. The score
-is R², of a task with `transform: log` that of the logarithm. A difference is paired: over 2,000 bootstrap samples of the
-test images, the scores being means over the seeds.
+the pixels, its penalty chosen on the validation images, is a third contender. All answer the same test images. The
+score is R², of a task with `transform: log` that of the logarithm. A difference is paired: over 2,000 bootstrap samples
+of the test images, the scores being means over the seeds.
 
 Rows are written as they come, to bench/results/kinds.json; a bench that was stopped goes on where it stopped.
 """
@@ -87,7 +87,7 @@ def one(folder: Path, table: Path, task: str, seed: int) -> dict[str, Any]:
 
 
 def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each task the R² of each contender, a mean over the seeds, and the paired difference of ours from the others."""
+    """For each task the mean R² of each contender over the seeds, and the paired difference of ours from the others."""
 
     def score(of_task: list[dict[str, Any]], name: str, images: np.ndarray) -> float:
         labels = np.array(of_task[0]["labels"])[images]

@@ -16,7 +16,7 @@ MATRIX = (
 
 
 def sections(markdown: bool) -> tuple[dict[str, str], list[str]]:
-    """The texts of `verdict`, `relations`, `study` and `advice` where they exist, and a line for each metrics file that is not used.
+    """The texts of `verdict`, `relations`, `study` and `advice` where they exist, and a line for each file not used.
 
     Raises:
         UserError: both files are missing, or one is broken.
