@@ -19,7 +19,10 @@ from ruamel.yaml import YAML
 from servers import deployment, postgresql  # noqa: F401, as fixtures
 
 from mtl.data import backend
+from mtl.tasks import relations
+from mtl.tasks.relations import Relations
 from mtl.tasks.spec import TaskSpec
+from mtl.tasks.targets import Targets
 
 settings.register_profile("any speed", deadline=None)
 settings.load_profile("any speed")
@@ -36,6 +39,16 @@ def task_spec(
     names = tuple(dict.fromkeys(group_of.values()) if names is None else names)
     shares = (1 / len(names),) * len(names)
     return TaskSpec(name=name, columns=(column,), names=names, groups=dict(group_of), frequencies=shares)
+
+
+def regrouped(*specs: TaskSpec) -> Relations:
+    """The relations between tasks that group the values of one column, of which each is in training once."""
+    values = sorted(specs[0].groups)
+    targets = {
+        spec.name: Targets(np.array([spec.names.index(spec.groups[v]) for v in values]), np.ones(len(values), bool))
+        for spec in specs
+    }
+    return relations.learn({spec.name: spec for spec in specs}, targets)
 
 
 class Project:

@@ -14,7 +14,7 @@ from mtl import files
 from mtl.data import paths
 from mtl.errors import UserError
 from mtl.networks import saving
-from mtl.tasks import relations, spec
+from mtl.tasks import kinds, relations, spec
 from mtl.tasks.relations import Relations
 from mtl.tasks.spec import TaskSpec
 from mtl.tracking import artifacts
@@ -86,6 +86,8 @@ def read(bundle: Bundle) -> dict[str, keras.Model]:
     networks = {}
     for task, file in bundle.files.items():
         kind = bundle.tasks[task].kind
+        if ":" not in kind:
+            kinds.find(kind)  # one that this version does not know is a UserError
         if kind.partition(":")[0] not in sys.modules and ":" in kind:  # a model never decides what is imported
             raise UserError(f"{bundle.uri}: {task} is of the kind {kind}, which was not imported; {_advice(kind)}")
         try:
