@@ -1,9 +1,6 @@
 """Derive the labels of every task into data/labels: `python src/derive_labels.py`."""
 
 import shutil
-from typing import Any
-
-import numpy as np
 
 from mtl import tracking
 from mtl.config import params
@@ -11,7 +8,6 @@ from mtl.data import paths, store
 from mtl.tasks import columns, kinds
 from mtl.tasks.columns import SPLITS
 from mtl.tasks.spec import TaskSpec, shorten
-from mtl.tasks.targets import Targets
 
 
 def main() -> None:
@@ -28,7 +24,8 @@ def main() -> None:
         shutil.rmtree(paths.LABELS, ignore_errors=True)  # run by hand, the labels of a former task would stay
         for name, (spec, targets) in derived.items():
             store.write_targets(spec, targets)
-            run.log_json({split: describe(spec, part) for split, part in targets.items()}, f"{name}.json")
+            kind = kinds.find(spec.kind)
+            run.log_json({split: kind.counts(spec, part) for split, part in targets.items()}, f"{name}.json")
             print(f"{name}: " + _meaning(spec))
 
 
@@ -37,17 +34,3 @@ def _meaning(task: TaskSpec) -> str:
     if task.kind == "classes":
         return ", ".join(f"{index} = {label}" for index, label in enumerate(task.names))
     return f"{task.kind} of {shorten(task.names)}" + (f" in {task.unit}" if task.unit else "")
-
-
-def describe(task: TaskSpec, targets: Targets) -> dict[str, Any]:
-    """The number of examples of each name; of numbers their mean and range."""
-    labels = targets.labels[targets.known]
-    if task.kind == "classes":
-        counts = np.bincount(labels, minlength=len(task.names)).tolist()
-        return dict(zip(task.names, counts, strict=True))
-    if targets.labels.ndim == 2:
-        return dict(zip(task.names, ((targets.labels > 0) & targets.known).sum(axis=0).tolist(), strict=True))
-    some = len(labels) > 0
-    return {"examples": len(labels)} | (
-        {"mean": float(labels.mean()), "least": float(labels.min()), "most": float(labels.max())} if some else {}
-    )

@@ -1,8 +1,12 @@
 """Judge the models of all tasks together, on the test images: `python src/main_evaluate.py`."""
 
+from __future__ import annotations
+
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mtl import evaluation, files, tracking
 from mtl.config import params
@@ -12,7 +16,12 @@ from mtl.networks import saving
 from mtl.tasks import columns, relations
 from mtl.tasks.answers import Answers
 from mtl.tasks.columns import Split
+from mtl.tasks.kinds import Rows
+from mtl.tasks.relations import Relations
 from mtl.tasks.spec import read_from_model
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def main() -> None:
@@ -20,70 +29,97 @@ def main() -> None:
     settings = params.read()
     outside = backend.note_settings()
     backend.import_tensorflow()
-    from mtl.networks import catalog, inference
+    from mtl.networks import catalog
 
     with tracking.stage_run("main_evaluate", settings) as run, tempfile.TemporaryDirectory() as folder:
         backend.configure(settings.hardware, "float32", settings.seed)
         dataset, images = store.read_dataset(), store.read_images("test")
         run.log_dataset(dataset)
         run.log_tags(outside)
-        answers: dict[str, Answers] = {}
-        on_validation: dict[str, Answers] = {}
-        parts: dict[Split, tuple[store.Images, dict[str, Answers]]] = {
-            "test": (images, answers),
-            "validation": (store.read_images("validation"), on_validation),
-        }
-        for task in settings.tasks:
-            recipe = settings.recipe(task)
-            catalog.find(recipe.network)  # a person's own module may register its layers
-            model = saving.read_for(store.read_task(task), dataset.shape, paths.model_path(task))
-            spec = read_from_model(paths.model_path(task))  # with what training decided
-            for split, (part, of_split) in parts.items():
-                labels, known = store.read_targets(task, split)
-                of_split[task] = Answers(spec, labels, inference.predict(model, part), recipe.loss, known)
-            shutil.copy(paths.model_path(task), folder)
-        specs = {task: a.task for task, a in answers.items()}
-        learned = relations.learn(specs, {task: store.read_targets(task, "train") for task in specs})
-        related = relations.choose(learned, on_validation)
-        gone = sorted({path.stem for path in paths.MODELS.glob("*.keras")} - set(settings.tasks))
-        if gone:
-            print(f"left out, no such task in {params.PATH}: {', '.join(gone)}")
-
-        verdict = evaluation.judge(answers, related)
-        alone = [task for task in answers if task not in related.derived]
-        if alone:
-            print(f"no derived answer, as no other task's labels imply theirs: {', '.join(alone)}")
-        truth = columns.describe(store.read_columns("test"))
-        tables, galleries = evaluation.tables(answers), gallery.draw(answers, related, images, truth)
-        large = [
-            task for task, a in answers.items() if a.task.kind == "classes" and task not in tables.get("confusion", {})
-        ]
-        if large:
-            print(f"no confusion matrix, too many classes: {', '.join(large)}")
-
-        files.write_json(paths.METRICS / "main_evaluate.json", verdict)
-        files.write_json(paths.RELATIONS, related.model_dump(mode="json"))
-        shutil.copy(paths.RELATIONS, folder)
-        for name in (*paths.TABLES, "gallery"):
-            shutil.rmtree(paths.PLOTS / name, ignore_errors=True)  # run by hand, those of a former task would stay
-        for name, header in paths.TABLES.items():
-            for task, rows in tables.get(name, {}).items():
-                files.write_csv(paths.PLOTS / name / f"{task}.csv", rows)
-            if name not in tables:  # git, and so a clone, has no folder without a file
-                files.write_bytes(paths.PLOTS / name / "empty.csv", f"{header}\n".encode())
-        for name, figure in galleries.items():
-            files.write_bytes(paths.PLOTS / "gallery" / f"{name}.png", figures.png(figure))
+        by_split = answer(settings, "test", "validation")
+        answers, related = by_split["test"], relate(by_split["validation"])
+        verdict, tables = evaluation.judge(answers, related), evaluation.tables(answers)
+        galleries = gallery.draw(answers, related, images, columns.describe(store.read_columns("test")))
+        write(verdict, related, tables, galleries)
 
         run.log_metrics(evaluation.flat(verdict))
         for name, of_task in tables.items():
             for task, rows in of_task.items():
                 run.log_table(f"{name}/{task}", rows)
         run.log_figures({f"gallery/{name}": figure for name, figure in galleries.items()})
+        for task in settings.tasks:
+            shutil.copy(paths.model_path(task), folder)
+        shutil.copy(paths.RELATIONS, folder)
         modules = {m for task, a in answers.items() for m in catalog.own_modules(settings.recipe(task), a.task.kind)}
         files.write_json(Path(folder) / "imports.json", sorted(modules))
         run.log_joint_model(Path(folder), images)
-        for task, got in verdict["tasks"].items():
-            if got["examples"] < len(images):
-                print(f"{task}: judged on {got['examples']} of {len(images)} test images, whose labels are known")
-        means = [f"{key} {verdict[key]:.4f}" for key in ("sum_loss", "ave_acc", "ave_skill") if key in verdict]
-        print(", ".join(means))
+        report(settings, answers, related, verdict, tables)
+
+
+def answer(settings: params.Params, *splits: Split) -> dict[Split, dict[str, Answers]]:
+    """The answers of each task's model to the images of each split."""
+    from mtl.networks import catalog, inference
+
+    shape, answers = store.read_dataset().shape, {split: dict[str, Answers]() for split in splits}
+    for task in settings.tasks:
+        recipe, path = settings.recipe(task), paths.model_path(task)
+        catalog.find(recipe.network)  # a person's own module may register its layers
+        model = saving.read_for(store.read_task(task), shape, path)
+        spec = read_from_model(path)  # with what training decided
+        for split in splits:
+            labels, known = store.read_targets(task, split)
+            outputs = inference.predict(model, store.read_images(split))
+            answers[split][task] = Answers(spec, labels, outputs, recipe.loss, known)
+    return answers
+
+
+def relate(on_validation: Mapping[str, Answers]) -> Relations:
+    """The relations between the tasks, from the training labels and the answers to the validation images."""
+    specs = {task: a.task for task, a in on_validation.items()}
+    learned = relations.learn(specs, {task: store.read_targets(task, "train") for task in specs})
+    return relations.choose(learned, on_validation)
+
+
+def write(
+    verdict: Mapping[str, Any],
+    related: Relations,
+    tables: Mapping[str, Mapping[str, Rows]],
+    galleries: Mapping[str, Figure],
+) -> None:
+    """Write the outputs of the stage."""
+    files.write_json(paths.METRICS / "main_evaluate.json", verdict)
+    files.write_json(paths.RELATIONS, related.model_dump(mode="json"))
+    for name in (*paths.TABLES, "gallery"):
+        shutil.rmtree(paths.PLOTS / name, ignore_errors=True)  # run by hand, those of a former task would stay
+    for name, header in paths.TABLES.items():
+        for task, rows in tables.get(name, {}).items():
+            files.write_csv(paths.PLOTS / name / f"{task}.csv", rows)
+        if name not in tables:  # git, and so a clone, has no folder without a file
+            files.write_bytes(paths.PLOTS / name / "empty.csv", f"{header}\n".encode())
+    for name, figure in galleries.items():
+        files.write_bytes(paths.PLOTS / "gallery" / f"{name}.png", figures.png(figure))
+
+
+def report(
+    settings: params.Params,
+    answers: Mapping[str, Answers],
+    related: Relations,
+    verdict: Mapping[str, Any],
+    tables: Mapping[str, Mapping[str, Rows]],
+) -> None:
+    """Print what was judged on what, and the sums over all tasks."""
+    gone = sorted({path.stem for path in paths.MODELS.glob("*.keras")} - set(settings.tasks))
+    if gone:
+        print(f"left out, no such task in {params.PATH}: {', '.join(gone)}")
+    alone = [task for task in answers if task not in related.derived]
+    if alone:
+        print(f"no derived answer, as no other task's labels imply theirs: {', '.join(alone)}")
+    drawn = tables.get("confusion", {})
+    large = [task for task, a in answers.items() if a.task.kind == "classes" and task not in drawn]
+    if large:
+        print(f"no confusion matrix, too many classes: {', '.join(large)}")
+    for task, got in verdict["tasks"].items():
+        count = len(answers[task].labels)
+        if got["examples"] < count:
+            print(f"{task}: judged on {got['examples']} of {count} test images, whose labels are known")
+    print(", ".join(f"{key} {verdict[key]:.4f}" for key in ("sum_loss", "ave_acc", "ave_skill") if key in verdict))

@@ -49,6 +49,9 @@ class Kind(Protocol):
     def derive(self, name: str, task: Any, tables: Mapping[Split, pa.Table]) -> tuple[TaskSpec, dict[Split, Targets]]:
         """Derive a task and its labels from the columns of each split. UserError names the column, and the row."""
 
+    def counts(self, spec: TaskSpec, targets: Targets) -> dict[str, Any]:
+        """The content of some labels, in numbers."""
+
     def carried(self, spec: TaskSpec, targets: Targets, gaps: bool) -> np.ndarray:
         """The labels as a feed carries them, (N,) or (N, width); with `gaps` also which of them are known."""
 

@@ -42,6 +42,12 @@ def derive(name: str, task: Classes, tables: Mapping[Split, pa.Table]) -> tuple[
     return grouping.derive(name, task, column, {split: table[column] for split, table in tables.items()})
 
 
+def counts(spec: TaskSpec, targets: Targets) -> dict[str, Any]:
+    """The number of examples of each name."""
+    numbers = np.bincount(targets.labels[targets.known], minlength=len(spec.names)).tolist()
+    return dict(zip(spec.names, numbers, strict=True))
+
+
 def carried(spec: TaskSpec, targets: Targets, gaps: bool) -> np.ndarray:
     """The labels, (N,); with `gaps` (N, 2)."""
     return np.stack(targets, axis=1) if gaps else targets.labels

@@ -123,6 +123,12 @@ def _from_names(rows: Sequence[Sequence[str] | None], names: Sequence[str]) -> T
     return Targets(labels, np.repeat(known[:, None], len(names), axis=1))
 
 
+def counts(spec: TaskSpec, targets: Targets) -> dict[str, Any]:
+    """The number of examples for which each name is true."""
+    numbers = ((targets.labels > 0) & targets.known).sum(axis=0).tolist()
+    return dict(zip(spec.names, numbers, strict=True))
+
+
 def carried(spec: TaskSpec, targets: Targets, gaps: bool) -> np.ndarray:
     """The labels, uint8 (N, K); with `gaps` (N, 2K)."""
     labels = targets.labels.astype(np.uint8, copy=False)

@@ -98,6 +98,14 @@ def in_unit(spec: TaskSpec, numbers: np.ndarray) -> np.ndarray:
     return np.exp(scaled) if spec.transform == "log" else scaled
 
 
+def counts(spec: TaskSpec, targets: Targets) -> dict[str, Any]:
+    """The number of examples, and where there are some their mean, least and largest value."""
+    labels = targets.labels[targets.known]
+    if not len(labels):
+        return {"examples": 0}
+    return {"examples": len(labels), "mean": labels.mean(), "least": labels.min(), "largest": labels.max()}
+
+
 def carried(spec: TaskSpec, targets: Targets, gaps: bool) -> np.ndarray:
     """The standardised labels, float32 (N,); with `gaps` (N, 2)."""
     numbers = np.where(targets.known, standardised(spec, targets.labels), 0).astype(np.float32)
