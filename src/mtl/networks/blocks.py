@@ -58,6 +58,27 @@ class FusedBatchNormalization(layers.BatchNormalization):
         return tf.cast(outputs, inputs.dtype), mean, squares / tf.maximum(count - 1, 1)
 
 
+@keras.saving.register_keras_serializable("mtl")
+class TaskUncertainty(keras.Layer):
+    """Passes its inputs on and holds `log_variances`, float32 (heads,): the log σ² of each task, learned with the loss.
+
+    Kendall, Gal and Cipolla, Multi-task learning using uncertainty to weigh losses, CVPR 2018.
+    """
+
+    def __init__(self, heads: int, **settings: Any) -> None:
+        super().__init__(dtype="float32", **settings)
+        self.heads = heads
+
+    def build(self, input_shape: Any) -> None:
+        self.log_variances = self.add_weight(shape=(self.heads,), initializer="zeros", name="log_variances")
+
+    def call(self, inputs: Any) -> Any:
+        return inputs
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "heads": self.heads}
+
+
 def _normalise(x: keras.KerasTensor) -> keras.KerasTensor:
     return layers.Activation("silu")(FusedBatchNormalization(momentum=0.6, epsilon=1e-5, scale=False)(x))
 

@@ -48,6 +48,7 @@ def compact(
     widths: Sequence[int],
     heads: Sequence[int] | None = None,
     activation: str | Sequence[str] = "softmax",
+    uncertainty: bool = False,
 ) -> keras.Model:
     """A small all-convolutional network for images of any size, after Keller Jordan's airbench (arXiv:2404.00498).
 
@@ -60,6 +61,7 @@ def compact(
         widths: channels of each block.
         heads: outputs of each of several tasks that share all blocks (hard parameter sharing, Caruana 1997); they
             stand side by side in the output, whose size is the sum. None: one task.
+        uncertainty: the losses of the heads are weighed by what the network learns (`blocks.TaskUncertainty`).
         activation: of the output, `softmax`, `sigmoid` or `linear`; for each head, or one for all.
 
     Raises:
@@ -73,6 +75,8 @@ def compact(
     activations = [activation] * len(sizes) if isinstance(activation, str) else activation
     outputs = [blocks.head(features, size, last) for size, last in zip(sizes, activations, strict=True)]
     joined = outputs[0] if len(outputs) == 1 else layers.Concatenate(dtype="float32")(outputs)
+    if uncertainty:
+        joined = blocks.TaskUncertainty(len(sizes))(joined)
     return keras.Model(inputs, joined, name="compact")
 
 

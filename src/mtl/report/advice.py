@@ -17,11 +17,13 @@ class Evidence:
     Attributes:
         collapsed: its own model gives every image the same label.
         base: the task whose model implies its answer; None where no task does.
-        gain: accuracy of its own model minus that of the implied answer, in points (per cent of the images).
+        gain: accuracy of its own model minus that of the implied answer, in points (per cent of the images); of another
+            kind than `classes` the difference of the mean utilities.
         shared: Δ of the shared over the independent network, in per cent.
         shared_over_derived: Δ of the shared network over the arrangement that spends all training on one task.
         derived: Δ of that arrangement over the independent network.
         seeds: how many the study has.
+        unit: of `gain`.
     """
 
     collapsed: bool = False
@@ -31,6 +33,7 @@ class Evidence:
     shared_over_derived: Interval | None = None
     derived: Interval | None = None
     seeds: int = 0
+    unit: str = "points"
 
 
 @dataclass(frozen=True)
@@ -53,23 +56,23 @@ class Advice:
 def gather(task: str, verdict: Verdict | None, study: StudyResults | None) -> Evidence:
     """The evidence on `task` in the two metrics files."""
     implied = verdict.derived.get(task) if verdict else None
-    gain = None
+    gain, of_classes = None, verdict is None or task not in verdict.tasks or verdict.tasks[task].kind == "classes"
     if implied is not None and implied.gain is not None:
-        if implied.gain_low is None or implied.gain_high is None:
-            gain = Interval(100 * implied.gain)
-        else:
-            gain = Interval(100 * implied.gain, 100 * implied.gain_low, 100 * implied.gain_high)
+        scale = 100 if of_classes else 1
+        bounds = [scale * b for b in (implied.gain_low, implied.gain_high) if b is not None]
+        gain = Interval(scale * implied.gain, *(bounds if len(bounds) == 2 else ()))
+    unit = "points" if of_classes else "of utility"
     base = implied.base if implied else None
     collapsed = bool(verdict and task in verdict.tasks and verdict.tasks[task].one_class)
     if study is None:
-        return Evidence(collapsed, base, gain)
+        return Evidence(collapsed, base, gain, unit=unit)
     shared = statistics.over_seeds(statistics.gains(study, "shared", task, "independent"))
     shared_over_derived = statistics.over_seeds(statistics.gains(study, "shared", task, "derived"))
     derived = statistics.over_seeds(statistics.gains(study, "derived", task, "independent"))
     if verdict is None and derived is not None and task != study.base:
         base = study.base
     seeds = len(statistics.by_seed(study, "independent"))
-    return Evidence(collapsed, base, gain, shared, shared_over_derived, derived, seeds)
+    return Evidence(collapsed, base, gain, shared, shared_over_derived, derived, seeds, unit)
 
 
 def advise(e: Evidence) -> Advice:
@@ -119,7 +122,7 @@ def sentence(task: str, e: Evidence) -> str:
     }[advice.action]
     seeds = f", {e.seeds} seed{'s' * (e.seeds != 1)}"
     figures = [
-        *_figure(f"own − {e.base}'s", e.gain, "points", ""),
+        *_figure(f"own − {e.base}'s", e.gain, e.unit, ""),
         *_figure("derived over independent Δ", e.derived, "%", seeds),
         *_figure("shared over independent Δ", e.shared, "%", seeds),
         *_figure("shared over derived Δ", e.shared_over_derived, "%", seeds),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 GAIN = (
-    "Δ = 100 · (accuracy − accuracy of independent) / accuracy of independent, by seed: positive is better."
+    "Score: accuracy, mean average precision or R². Skill: 1 − loss / loss of the best constant answer."
+    " Δ score = 100 · (score − score of independent) / score of independent, Δ skill = 100 · the difference, by seed:"
+    " positive is better."
     " The mean is over the tasks; ± is the standard deviation over seeds, (95 %) Student's t interval over them."
     " Multiply-adds are those of the whole training, three times the way forward; CPU ms per image are of all networks"
     " of the arrangement, one thread, the quickest round."

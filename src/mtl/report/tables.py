@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 
 from mtl.study import statistics
-from mtl.study.results import StudyResults, Verdict
+from mtl.study.results import OfDerived, StudyResults, Verdict
 from mtl.study.statistics import Interval
 from mtl.tasks import kinds
 from mtl.tasks.relations import Relations
@@ -26,12 +26,7 @@ def verdict(v: Verdict) -> Table:
         acc = f"{_number(scores.acc, '.4f')}{_range(scores.acc_low, scores.acc_high, '.4f')}"
         ratio, ece = _number(scores.nll_ratio, ".4f"), _number(scores.ece, ".4f")
         rows.append([task, acc, f"{scores.loss:.4f}", _number(scores.nll, ".4f"), ratio, ece])
-        if task in v.derived:
-            d = v.derived[task]
-            gain = NONE if d.gain is None else f"{d.gain:+.4f}{_range(d.gain_low, d.gain_high, '+.4f')}"
-            rows[-1] += [d.base, f"{d.acc:.4f}", gain, _number(d.p_value, ".2g")]
-        else:
-            rows[-1] += [NONE] * len(derived)
+        rows[-1] += _derived(v.derived.get(task), "acc")
     rows.append(["ave_acc, sum_loss", _number(v.ave_acc, ".4f"), f"{v.sum_loss:.4f}", *[""] * (3 + len(derived))])
     return rows
 
@@ -52,6 +47,8 @@ def of_kinds(v: Verdict) -> list[Table]:
     for kind in dict.fromkeys(s.kind for s in v.tasks.values() if s.kind != "classes"):
         primary, *others = kinds.find(kind).SCORES
         rows = [[kind, "examples", "loss", f"{primary} (95 %)", *others]]
+        if some := any(s.kind == kind and task in v.derived for task, s in v.tasks.items()):
+            rows[0] += ["derived from", f"derived {primary}", "own − derived utility (95 %)", "p"]
         for task, s in v.tasks.items():
             if s.kind == kind:
                 interval = _range(s.figure(f"{primary}_low"), s.figure(f"{primary}_high"), ".4f")
@@ -59,8 +56,18 @@ def of_kinds(v: Verdict) -> list[Table]:
                 values = [_number(s.figure(name), ".4g" if name in ("mae", "rmse") else ".4f") for name in others]
                 name = f"{task} ({s.unit})" if s.unit else task
                 rows.append([name, _count(s.examples), f"{s.loss:.4f}", score, *values])
+                if some:
+                    rows[-1] += _derived(v.derived.get(task), primary)
         tables.append(rows)
     return tables
+
+
+def _derived(d: OfDerived | None, primary: str) -> list[str]:
+    """The derived answer to a task, its primary score and what the own model has more of."""
+    if d is None:
+        return [NONE] * 4
+    gain = NONE if d.gain is None else f"{d.gain:+.4f}{_range(d.gain_low, d.gain_high, '+.4f')}"
+    return [d.base, _number(getattr(d, primary, None), ".4f"), gain, _number(d.p_value, ".2g")]
 
 
 def matrix(related: Relations) -> Table:
@@ -91,21 +98,23 @@ def contradictions(v: Verdict) -> list[str]:
 def study(s: StudyResults) -> Table:
     """A row per arrangement and task, and one per arrangement with its mean gain and its cost."""
     costs = ["multiply-adds", "parameters", "images seen", "training, CPU s", "CPU ms per image"]
-    rows = [["arrangement", "task", "accuracy", "nll", "Δ, % (95 %)", *costs]]
+    rows = [["arrangement", "task", "score", "skill", "Δ score, % (95 %)", "Δ skill, points (95 %)", *costs]]
     for arrangement in dict.fromkeys(run.arrangement for run in s.runs):
         runs = list(statistics.by_seed(s, arrangement).values())
         own = arrangement == "independent"
         for task in s.tasks:
             scores = [run.tasks[task] for run in runs if task in run.tasks]
-            figures = [_mean_sd([score.acc for score in scores]), _mean_sd([score.nll for score in scores])]
-            gain = NONE if own else _gain(statistics.gains(s, arrangement, task))
-            rows.append([arrangement, task, *figures, gain, *[""] * len(costs)])
-        gain = NONE if own else _gain(statistics.mean_gains(s, arrangement))
+            figures = [_mean_sd([score.score for score in scores]), _mean_sd([score.skill for score in scores])]
+            gains = [of(s, arrangement, task) for of in (statistics.gains, statistics.skill_gains)]
+            deltas = [NONE, NONE] if own else [_gain(values) for values in gains]
+            rows.append([arrangement, task, *figures, *deltas, *[""] * len(costs)])
+        means = [statistics.mean_gains(s, arrangement, of=of) for of in (statistics.gains, statistics.skill_gains)]
+        deltas = [NONE, NONE] if own else [_gain(values) for values in means]
         processor = [run.cpu_seconds for run in runs if run.cpu_seconds is not None]
         spent = f"{mean(processor):.0f}" if processor else NONE
         times = [run.milliseconds_per_image for run in runs if run.milliseconds_per_image is not None]
         cost = [f"{runs[0].multiply_adds:.4e}", f"{runs[0].parameters:,}", f"{runs[0].images_seen:,}", spent]
-        rows.append([arrangement, "all", "", "", gain, *cost, f"{min(times):.3f}" if times else NONE])
+        rows.append([arrangement, "all", "", "", *deltas, *cost, f"{min(times):.3f}" if times else NONE])
     return rows
 
 
@@ -133,7 +142,8 @@ def _number(value: float | None, form: str) -> str:
     return NONE if value is None else f"{value:{form}}"
 
 
-def _mean_sd(values: Sequence[float]) -> str:
+def _mean_sd(defined: Sequence[float | None]) -> str:
+    values = [value for value in defined if value is not None]
     if len(values) < 2:
         return f"{values[0]:.4f}" if values else NONE
     return f"{mean(values):.4f} ± {stdev(values):.4f}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, get_args
 
@@ -14,11 +14,16 @@ from mtl.config.recipes import Recipe
 from mtl.config.settings import Settings
 from mtl.data import store
 from mtl.errors import UserError
-from mtl.tasks import relations, scores
+from mtl.tasks import heads, kinds, relations
 from mtl.tasks.answers import Answers
-from mtl.tasks.relations import Relations
+from mtl.tasks.columns import Split
+from mtl.tasks.relations import Relation, Relations
+from mtl.tasks.spec import TaskSpec
+from mtl.tasks.targets import Head
+from mtl.tasks.weights import of_classes
 
-Arrangement = Literal["independent", "shared", "derived"]
+Arrangement = Literal["independent", "shared", "uncertainty", "derived"]
+EXPLAINED = 0.5  # share of a task that the labels of the base must explain, where it does not imply the answer
 
 
 class Study(Settings):
@@ -55,18 +60,10 @@ class Network:
 
 
 def questions() -> dict[str, Answers]:
-    """The right answers of every task in data/labels on the test images, those of models left out: (0, K).
-
-    Raises UserError for a task of another kind than `classes`, whose loss and score the study could not compare.
-    """
+    """The right answers of every task in data/labels on the test images, those of models left out: (0, K)."""
     tasks = {}
     for name in store.labelled_tasks():
         task, (labels, known) = store.read_task(name), store.read_targets(name, "test")
-        if task.kind != "classes":
-            raise UserError(
-                f"the study compares tasks of the kind classes, and {name} is of the kind {task.kind}; leave it out of"
-                " params.yaml while the study runs"
-            )
         tasks[name] = Answers(task, labels, np.empty((0, len(task.names)), np.float32), known=known)
     return tasks
 
@@ -81,9 +78,9 @@ def related(tasks: Mapping[str, Answers]) -> Relations:
 def networks(arrangement: str, tasks: Mapping[str, Answers], epochs: int) -> list[Network]:
     """The networks of an arrangement. Each arrangement sees the same number of images in training.
 
-    `independent` has a network per task, trained for `epochs`. `shared` and `derived` have a single one, trained for
-    `epochs` times the number of tasks: with a head per task, or for the task with most labels that implies another.
-    Where no task implies another there is nothing to derive, and the list is empty.
+    `independent` has a network per task, trained for `epochs`. The others have a single one, trained for `epochs` times
+    the number of tasks: `shared` and `uncertainty` with a head per task, `derived` for the task with most labels that
+    implies another. Where no task implies another there is nothing to derive, and the list is empty.
 
     Raises:
         UserError: no arrangement has that name.
@@ -92,52 +89,93 @@ def networks(arrangement: str, tasks: Mapping[str, Answers], epochs: int) -> lis
         raise UserError(f"there is no arrangement {arrangement!r}; known: {', '.join(get_args(Arrangement))}")
     if arrangement == "independent":
         return [Network((task,), epochs) for task in tasks]
-    if arrangement == "shared":
+    if arrangement in ("shared", "uncertainty"):
         return [Network(tuple(tasks), epochs * len(tasks))]
     bases = set(related(tasks).derived.values())
     finest = max(sorted(bases), key=lambda task: len(tasks[task].task.names), default=None)
     return [] if finest is None else [Network((finest,), epochs * len(tasks))]
 
 
-def weights(study: Study, tasks: Sequence[str]) -> dict[str, float]:
-    """The weight of each task's loss in the shared network, by default 1. Raises UserError for an unknown task."""
+def weights(study: Study, tasks: Mapping[str, Answers]) -> dict[str, float]:
+    """The weight of each task's loss in a shared network: that of the study, by default 1, over `constant_loss`.
+
+    So a loss of 1 is what an answer without looking gives, whatever the kind. Raises UserError for an unknown task.
+    """
     unknown = [task for task in study.loss_weights if task not in tasks]
     if unknown:
         raise UserError(f"study/params.yaml: loss_weights: there is no task {unknown[0]!r}; known: {', '.join(tasks)}")
-    return {task: study.loss_weights.get(task, 1.0) for task in tasks}
+    return {task: study.loss_weights.get(task, 1.0) / constant_loss(study, a.task) for task, a in tasks.items()}
 
 
-def recipe(study: Study, network: Network, tasks: Mapping[str, Answers]) -> Recipe:
+def constant_loss(study: Study, task: TaskSpec) -> float:
+    """The loss on the training labels of the constant answer, by the study's recipe."""
+    labels, known = store.read_targets(task.name, "train")
+    constant = np.tile(kinds.find(task.kind).constant(task), (len(labels), 1)).astype(np.float32)
+    loss = heads.loss_name(study.recipe, task.kind, f"study/params.yaml: recipe.loss: {task.name}")
+    return kinds.find(task.kind).loss_of(Answers(task, labels, constant, loss, known).judged())
+
+
+def of_network(study: Study, network: Network, tasks: Mapping[str, Answers]) -> tuple[Head, ...]:
+    """The heads of a network; of a single one the loss has the weight 1."""
+    of_task = weights(study, tasks) if len(network.tasks) > 1 else {}
+    found = []
+    for name in network.tasks:
+        spec = tasks[name].task
+        class_weights = of_classes(study.recipe.class_weight, spec, "study/params.yaml: recipe.class_weight")
+        splits: tuple[Split, ...] = ("train", "validation")
+        targets = [store.read_targets(name, split) for split in splits]
+        # In a network of its own an example without a label is left out; beside others it has no weight.
+        gaps = not all(part.known.all() for part in targets)
+        if len(network.tasks) == 1:
+            gaps = not all(part.known[part.any_known].all() for part in targets)
+        loss = heads.loss_name(study.recipe, spec.kind, f"study/params.yaml: recipe.loss: {name}")
+        weight = of_task.get(name, 1.0)
+        found.append(Head(len(spec.names), weight, class_weights, kind=spec.kind, loss=loss, gaps=gaps))
+    return tuple(found)
+
+
+def recipe(study: Study, network: Network, tasks: Mapping[str, Answers], arrangement: str = "shared") -> Recipe:
     """The recipe of one network: the study's, with its epochs and the sizes of its heads."""
     sizes = [len(tasks[task].task.names) for task in network.tasks]
     options = study.recipe.options | ({"heads": sizes} if len(sizes) > 1 else {})
+    if arrangement == "uncertainty" and len(sizes) > 1:
+        options |= {"uncertainty": True}
     return study.recipe.model_copy(update={"epochs": network.epochs, "options": options})
 
 
-def answers(tasks: Mapping[str, Answers], probabilities: Mapping[str, np.ndarray]) -> dict[str, Answers]:
-    """The answers of an arrangement: a network's probabilities, or those that the finest task's imply.
+def answers(tasks: Mapping[str, Answers], outputs: Mapping[str, np.ndarray]) -> dict[str, Answers]:
+    """The answers of an arrangement: a network's outputs, or those that the finest task's imply.
 
     Args:
-        tasks: labels and classes of every task; their outputs are not read.
-        probabilities: float32 (N, K), of the tasks that have a head.
+        tasks: labels of every task; their outputs are not read.
+        outputs: float32 (N, K), of the tasks that have a head.
 
     Returns:
-        Tasks that are neither answered nor implied are left out.
+        Tasks that are neither answered nor implied are left out. Implied are those whose relation is functional, and
+        others than `classes` of which the base's labels explain at least EXPLAINED.
     """
-    answered = {task: replace(tasks[task], outputs=p) for task, p in probabilities.items()}
+    answered = {task: replace(tasks[task], outputs=p) for task, p in outputs.items()}
     known = related(tasks)
-    for task in [task for task in tasks if task not in probabilities]:
-        pairs = [pair for pair in known.pairs if pair.target == task and pair.functional and pair.base in answered]
+
+    def is_implied(pair: Relation) -> bool:
+        explained = known.matrix[pair.base].get(pair.target) or 0.0
+        return pair.functional or (tasks[pair.target].task.kind != "classes" and explained >= EXPLAINED)
+
+    for task in [task for task in tasks if task not in outputs]:
+        pairs = [pair for pair in known.pairs if pair.target == task and pair.base in outputs and is_implied(pair)]
         if pairs:
             finest = max(pairs, key=lambda pair: len(pair.table))
-            outputs = relations.derive(finest, probabilities[finest.base], tasks[task].task)
-            answered[task] = replace(tasks[task], outputs=outputs)
+            implied = relations.derive(finest, outputs[finest.base], tasks[task].task)
+            answered[task] = replace(tasks[task], outputs=implied)
     return answered
 
 
-def judge(answered: Mapping[str, Answers]) -> dict[str, dict[str, float]]:
-    """Accuracy `acc` and negative log-likelihood `nll` in nats of every task that is answered."""
-    return {
-        task: {"acc": scores.accuracy(a.outputs, a.labels), "nll": scores.nll(a.outputs, a.labels)}
-        for task, a in ((task, every.judged()) for task, every in answered.items())
-    }
+def judge(answered: Mapping[str, Answers]) -> dict[str, dict[str, float | None]]:
+    """The primary `score` and the `skill` of every task that is answered; of `classes` also `acc` and `nll`."""
+    judged = {}
+    for task, a in answered.items():
+        kind = kinds.find(a.task.kind)
+        figures = kind.judge(a.judged())
+        judged[task] = {"score": figures[next(iter(kind.SCORES))], "skill": figures["skill"]}
+        judged[task] |= {key: figures[key] for key in ("acc", "nll") if key in figures}
+    return judged

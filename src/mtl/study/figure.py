@@ -37,7 +37,7 @@ def gains(study: StudyResults) -> Figure:
                 label = None  # once in the legend
     axes.set_xticks(range(len(study.tasks) + 1), [*study.tasks, "mean"], parse_math=False)
     title = f"{study.data}: equal training compute"
-    axes.set(ylabel="Δ accuracy over independent, %", title=title, xlim=(-0.5, len(study.tasks) + 0.5))
+    axes.set(ylabel="Δ score over independent, %", title=title, xlim=(-0.5, len(study.tasks) + 0.5))
     axes.grid(axis="y", alpha=0.3)
     axes.legend()
     return figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mtl import files
 from mtl.config.reading import first_line
@@ -64,11 +64,16 @@ class Subset(Part):
 
 
 class OfDerived(Part):
-    """The answer that another task's model implies. `gain` is the own model's accuracy minus that of this answer."""
+    """The answer that another task's model implies.
+
+    `gain` is what the own model has more of: accuracy, or of another kind than `classes` mean utility.
+    """
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, extra="allow")
 
     base: str = Field(alias="from")
-    acc: float
-    contradiction_rate: float
+    acc: float | None = None
+    contradiction_rate: float = 0.0
     gain: float | None = None
     gain_low: float | None = None
     gain_high: float | None = None
@@ -88,10 +93,17 @@ class Verdict(Part):
 
 
 class Score(Part):
-    """One task in one run of the study: accuracy and NLL in nats."""
+    """One task in one run of the study: its primary score and skill; of `classes` also accuracy and NLL in nats."""
 
-    acc: float
-    nll: float
+    score: float | None = None
+    skill: float | None = None
+    acc: float | None = None
+    nll: float | None = None
+
+    @model_validator(mode="after")
+    def _has_a_score(self) -> Score:
+        """A study of an earlier version has the accuracy alone."""
+        return self if self.score is not None or self.acc is None else self.model_copy(update={"score": self.acc})
 
 
 class StudyRun(Part):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import mean, stdev
 from typing import NamedTuple
 
-from mtl.study.results import StudyResults, StudyRun
+from mtl.study.results import Score, StudyResults, StudyRun
 
 LEVEL = 0.95
 
@@ -54,16 +54,30 @@ def by_seed(study: StudyResults, arrangement: str) -> dict[int, StudyRun]:
 def gains(study: StudyResults, arrangement: str, task: str, over: str = "independent") -> list[float]:
     """Δ of a task for each seed that both arrangements were trained with: positive where `arrangement` is better.
 
-    Δ = 100 · (accuracy of `arrangement` - accuracy of `over`) / accuracy of `over`, in per cent (Maninis et al.,
-    Attentive single-tasking of multiple tasks, CVPR 2019, for a measure where higher is better).
+    Δ = 100 · (score of `arrangement` - score of `over`) / score of `over`, in per cent (Maninis et al., Attentive
+    single-tasking of multiple tasks, CVPR 2019, for a measure where higher is better), of the primary score. Seeds
+    where the score of `over` is not above 0 are left out.
     """
+    pairs = [(a.score, b.score) for a, b in _pairs(study, arrangement, task, over)]
+    return [100 * (a - b) / b for a, b in pairs if a is not None and b is not None and b > 0]
+
+
+def skill_gains(study: StudyResults, arrangement: str, task: str, over: str = "independent") -> list[float]:
+    """The difference of the skills for each seed, in points: 100 · (skill of `arrangement` - skill of `over`)."""
+    pairs = [(a.skill, b.skill) for a, b in _pairs(study, arrangement, task, over)]
+    return [100 * (a - b) for a, b in pairs if a is not None and b is not None]
+
+
+def _pairs(study: StudyResults, arrangement: str, task: str, over: str) -> list[tuple[Score, Score]]:
     ours, theirs = by_seed(study, arrangement), by_seed(study, over)
     pairs = [(ours[seed].tasks.get(task), theirs[seed].tasks.get(task)) for seed in ours if seed in theirs]
-    return [100 * (a.acc - b.acc) / b.acc for a, b in pairs if a and b and b.acc]
+    return [(a, b) for a, b in pairs if a and b]
 
 
-def mean_gains(study: StudyResults, arrangement: str, over: str = "independent") -> list[float]:
+def mean_gains(
+    study: StudyResults, arrangement: str, over: str = "independent", of: Callable[..., list[float]] = gains
+) -> list[float]:
     """The mean of Δ over all tasks, for each seed; empty where the arrangement leaves a task unanswered."""
-    per_task = [gains(study, arrangement, task, over) for task in study.tasks]
+    per_task = [of(study, arrangement, task, over) for task in study.tasks]
     complete = len({len(values) for values in per_task}) == 1
     return [mean(values) for values in zip(*per_task, strict=True)] if complete else []

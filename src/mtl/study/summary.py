@@ -42,7 +42,7 @@ def main() -> None:
             "tasks": list(tasks),
             "base": base[0].tasks[0] if base else None,
             "recipe": study.recipe.model_dump(),
-            "loss_weights": arrangements.weights(study, list(tasks)),
+            "loss_weights": arrangements.weights(study, tasks),
             "runs": runs,
         }
         plot = figure.gains(results.StudyResults.model_validate(content))
@@ -70,9 +70,11 @@ def measure(
     for arrangement in study.arrangements:
         models[arrangement] = []
         for network in arrangements.networks(arrangement, tasks, study.recipe.epochs):
-            recipe = arrangements.recipe(study, network, tasks)
-            outputs = sum(len(tasks[task].task.names) for task in network.tasks)
-            model = inference.plain(catalog.build(recipe, images.shape[1:], outputs, images))
+            recipe = arrangements.recipe(study, network, tasks, arrangement)
+            specs = [tasks[task].task for task in network.tasks]
+            outputs = sum(len(spec.names) for spec in specs)
+            network_of = catalog.build(recipe, images.shape[1:], outputs, images, [spec.kind for spec in specs])
+            model = inference.plain(network_of)
             inference.predict(model, images)  # the first call compiles
             models[arrangement].append(model)
     milliseconds: dict[tuple[str, int], float | None] = {}

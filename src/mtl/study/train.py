@@ -16,6 +16,8 @@ from mtl.config.reading import read_as
 from mtl.data import backend, store
 from mtl.study import arrangements
 from mtl.tasks.columns import Split
+from mtl.tasks.spec import TaskSpec
+from mtl.tasks.targets import Head, Targets
 from mtl.training import checkpoint, hardware
 
 if TYPE_CHECKING:
@@ -28,13 +30,13 @@ def main(arrangement: str, seed: int) -> None:
     """Stage `train@<arrangement>-<seed>` of the study."""
     settings, study = params.read(), read_as(arrangements.Study, STUDY / "params.yaml")
     tasks = arrangements.questions()
-    weights = arrangements.weights(study, list(tasks))
+    weights = arrangements.weights(study, tasks)
     outside = backend.note_settings()
     backend.import_tensorflow(study.recipe.precision)
     from mtl.data.feeds import Plan
     from mtl.networks import catalog, inference
-    from mtl.tasks.targets import Head, columns
-    from mtl.tasks.weights import of_classes
+    from mtl.tasks import kinds
+    from mtl.tasks.targets import columns
     from mtl.training import fitting
 
     name = f"{arrangement}-{seed}"
@@ -49,22 +51,17 @@ def main(arrangement: str, seed: int) -> None:
         times: list[np.ndarray] = []
         spent: dict[str, int] = {"multiply_adds": 0, "parameters": 0, "images_seen": 0}
         for network in arrangements.networks(arrangement, tasks, study.recipe.epochs):
-            recipe = arrangements.recipe(study, network, tasks)
+            recipe = arrangements.recipe(study, network, tasks, arrangement)
             specs = [tasks[task].task for task in network.tasks]
-            place = "study/params.yaml: recipe.class_weight"
-            heads = [
-                Head(len(spec.names), weights[spec.name], of_classes(recipe.class_weight, spec, place))
-                for spec in specs
-            ]
-            joined = "-".join(network.tasks)
-            train, validation = (known_to_all(split, network.tasks) for split in ("train", "validation"))
-            shape = train.shape
+            heads, joined = arrangements.of_network(study, network, tasks), "-".join(network.tasks)
+            train, validation = (feed(split, specs, heads) for split in ("train", "validation"))
             backend.configure(settings.hardware, recipe.precision, seed)
             with hardware.strategy(hardware.one_machine(settings.hardware, "the study")).scope():
-                model = catalog.build(recipe, shape, sum(head.outputs for head in heads), train.images)
+                outputs, kinds_of = sum(head.outputs for head in heads), [head.kind for head in heads]
+                model = catalog.build(recipe, train.shape, outputs, train.images, kinds_of)
                 started = clocks()
                 on_epoch = partial(run.log_epoch, prefix=f"{joined}.")
-                plan = Plan(recipe, seed, tuple(heads))
+                plan = Plan(recipe, seed, heads)
                 _, epochs = fitting.fit(model, plan, train, validation, folder / joined, on_epoch)
             # A killed training that went on trained fewer epochs here than the recipe has.
             times.append((clocks() - started) * (recipe.epochs / epochs if epochs else np.nan))
@@ -73,8 +70,9 @@ def main(arrangement: str, seed: int) -> None:
             spent["parameters"] += model.count_params()
             # Each of the two backward passes, to weights and to activations, costs as much as the forward pass.
             spent["multiply_adds"] += 3 * inference.multiply_adds(model) * seen
-            probabilities = inference.predict(inference.plain(model), store.read_images("test"))
-            answers |= {t: probabilities[:, part] for t, part in zip(network.tasks, columns(heads), strict=True)}
+            said = inference.predict(inference.plain(model), store.read_images("test"))
+            for spec, part in zip(specs, columns(heads), strict=True):
+                answers[spec.name] = kinds.find(spec.kind).finished(spec, said[:, part])
 
         scores = arrangements.judge(arrangements.answers(tasks, answers))
         result = STUDY / "runs" / f"{name}.json"
@@ -88,22 +86,29 @@ def main(arrangement: str, seed: int) -> None:
         files.write_json(STUDY / "runs" / f"{name}.seconds.json", seconds)
         if wall is not None and processor is not None:
             run.log_metrics({"fit_seconds": wall, "fit_cpu_seconds": processor})
-        run.log_metrics({**spent, **{f"{task}.{key}": value for task in scores for key, value in scores[task].items()}})
+        figures = {f"{task}.{key}": value for task in scores for key, value in scores[task].items()}
+        run.log_metrics({**spent, **{name: value for name, value in figures.items() if value is not None}})
         for task in tasks:
-            answered = (
-                f"accuracy {scores[task]['acc']:.4f}" if task in scores else "no answer, as no other task implies it"
-            )
+            score, answered = scores.get(task, {}).get("score"), "no answer, as no other task implies it"
+            if task in scores:
+                answered = "a score that is undefined" if score is None else f"score {score:.4f}"
             print(f"{name}: {task}: {answered}")
         checkpoint.finish(folder, result, run.identity.run_id or "", STUDY / "dvc.lock", **seconds)
 
 
-def known_to_all(split: Split, tasks: Sequence[str]) -> Feed:
-    """The feed of the images of a split whose labels are known for each of the tasks, (N, T)."""
+def feed(split: Split, specs: Sequence[TaskSpec], heads: Sequence[Head]) -> Feed:
+    """The feed of the images of a split of which a label of some task is known; the others' have no weight."""
     from mtl.data import streams
+    from mtl.tasks import heads as of_heads
 
-    images, targets = store.read_images(split), [store.read_targets(task, split) for task in tasks]
-    known = np.all([part.any_known for part in targets], axis=0).nonzero()[0]
-    return streams.feed(images[known], np.stack([part.labels[known] for part in targets], axis=1))
+    images, targets = store.read_images(split), [store.read_targets(spec.name, split) for spec in specs]
+    chosen = np.any([part.any_known for part in targets], axis=0).nonzero()[0]
+    columns = [
+        of_heads.carried(spec, Targets(part.labels[chosen], part.known[chosen]), head).reshape(len(chosen), -1)
+        for spec, part, head in zip(specs, targets, heads, strict=True)
+    ]
+    labels = np.concatenate(columns, axis=1)
+    return streams.feed(images[chosen], labels[:, 0] if labels.shape[1] == 1 else labels)
 
 
 def clocks() -> np.ndarray:

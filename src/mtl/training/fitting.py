@@ -77,7 +77,7 @@ def fit(
     with strategy.scope():
         model.compile(
             optimizer=optimizers.build(recipe, per_epoch * recipe.epochs),
-            loss=summed(recipe, heads),
+            loss=summed(recipe, heads, model),
             metrics=accuracy(heads),
             steps_per_execution=recipe.steps_per_execution,
         )

@@ -8,30 +8,45 @@ import keras
 from keras import KerasTensor, ops
 
 from mtl.config.recipes import Recipe
+from mtl.networks import blocks
 from mtl.tasks import heads as of_heads
 from mtl.tasks import kinds, targets
 from mtl.tasks.kinds import PerExample
 
 
-def summed(recipe: Recipe, heads: Sequence[targets.Head]) -> keras.Loss:
+def summed(recipe: Recipe, heads: Sequence[targets.Head], model: keras.Model | None = None) -> keras.Loss:
     """The weighted sum of the heads' losses; of one head of weight 1 its own.
 
     A class weight multiplies the loss of an image, on training and validation images alike; the mean stays one over
-    the number of images.
+    the number of images. Where the `model` has a layer TaskUncertainty, each loss L is exp(-s) L + s / 2, and of a
+    value exp(-s) L / 2 + s / 2, with s = log σ² learned for each head.
     """
     losses = [of_heads.loss(recipe, head) for head in heads]
-    return losses[0] if len(heads) == 1 and heads[0].weight == 1 else _Summed(losses, heads)
+    if len(heads) == 1 and heads[0].weight == 1:
+        return losses[0]
+    learned = [layer for layer in model.layers if isinstance(layer, blocks.TaskUncertainty)] if model else []
+    return _Summed(losses, heads, learned[0] if learned else None)
 
 
 class _Summed(keras.Loss):
-    def __init__(self, losses: Sequence[keras.Loss], heads: Sequence[targets.Head]) -> None:
+    def __init__(
+        self, losses: Sequence[keras.Loss], heads: Sequence[targets.Head], learned: blocks.TaskUncertainty | None
+    ) -> None:
         super().__init__(name="summed")
-        self.losses, self.heads = losses, heads
+        self.losses, self.heads, self.learned = losses, heads, learned
         self.parts = list(zip(of_heads.target_columns(heads), targets.columns(heads), strict=True))
 
     def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
         each = zip(self.heads, self.losses, self.parts, strict=True)
-        return sum(head.weight * loss.call(y_true[:, t], y_pred[:, p]) for head, loss, (t, p) in each)
+        parts = [head.weight * loss.call(y_true[:, t], y_pred[:, p]) for head, loss, (t, p) in each]
+        if self.learned is None:
+            return sum(parts)
+        logs = self.learned.log_variances
+        halves = [0.5 if head.kind == "value" else 1.0 for head in self.heads]
+        return sum(
+            half * ops.exp(-logs[k]) * part + logs[k] / 2
+            for k, (half, part) in enumerate(zip(halves, parts, strict=True))
+        )
 
 
 def accuracy(heads: Sequence[targets.Head]) -> list[keras.Metric]:

@@ -67,8 +67,14 @@ class Kind(Protocol):
     def accuracy(self, head: Head) -> PerExample | None:
         """The accuracy of each example, for learning curves; None where the kind has none."""
 
+    def constant(self, spec: TaskSpec) -> np.ndarray:
+        """The best answer without looking at an example, (K,), by the training labels: that of skill 0."""
+
     def finish(self, model: keras.Model, spec: TaskSpec) -> keras.Model:
         """The model that is saved: with what turns the outputs that were trained into answers."""
+
+    def finished(self, spec: TaskSpec, outputs: np.ndarray) -> np.ndarray:
+        """What the layers that `finish` puts on make of outputs (N, K)."""
 
     def settle(self, spec: TaskSpec, on_validation: Callable[[], Answers]) -> TaskSpec:
         """The task with what is decided by the answers to the validation examples, of which there may be none."""

@@ -94,9 +94,19 @@ def accuracy(head: Head) -> PerExample:
     return keras.metrics.categorical_accuracy
 
 
+def constant(spec: TaskSpec) -> np.ndarray:
+    """The class frequencies."""
+    return np.array(spec.frequencies)
+
+
 def finish(model: keras.Model, spec: TaskSpec) -> keras.Model:
     """The model as it is."""
     return model
+
+
+def finished(spec: TaskSpec, outputs: np.ndarray) -> np.ndarray:
+    """The outputs as they are."""
+    return outputs
 
 
 def settle(spec: TaskSpec, on_validation: Callable[[], Answers]) -> TaskSpec:

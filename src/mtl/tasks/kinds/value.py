@@ -147,6 +147,11 @@ def accuracy(head: Head) -> PerExample | None:
     return None
 
 
+def constant(spec: TaskSpec) -> np.ndarray:
+    """The mean, of transformed values."""
+    return in_unit(spec, np.zeros(1))
+
+
 def finish(model: keras.Model, spec: TaskSpec) -> keras.Model:
     """The model with what takes its outputs back into the unit: scaled, moved and, with `log`, raised to the power."""
     import keras
@@ -155,6 +160,11 @@ def finish(model: keras.Model, spec: TaskSpec) -> keras.Model:
     if spec.transform == "log":
         answers = keras.layers.Activation("exponential", dtype="float32", name="exponential")(answers)
     return keras.Model(model.inputs, answers, name=model.name)
+
+
+def finished(spec: TaskSpec, outputs: np.ndarray) -> np.ndarray:
+    """The outputs in the unit."""
+    return in_unit(spec, outputs)
 
 
 def settle(spec: TaskSpec, on_validation: Callable[[], Answers]) -> TaskSpec:
