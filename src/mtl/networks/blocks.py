@@ -66,7 +66,7 @@ class TaskUncertainty(keras.Layer):
     """
 
     def __init__(self, heads: int, **settings: Any) -> None:
-        super().__init__(dtype="float32", **settings)
+        super().__init__(**{"dtype": "float32", **settings})
         self.heads = heads
 
     def build(self, input_shape: Any) -> None:

@@ -43,10 +43,8 @@ class _Summed(keras.Loss):
             return sum(parts)
         logs = self.learned.log_variances
         halves = [0.5 if head.kind == "value" else 1.0 for head in self.heads]
-        return sum(
-            half * ops.exp(-logs[k]) * part + logs[k] / 2
-            for k, (half, part) in enumerate(zip(halves, parts, strict=True))
-        )
+        weighed = enumerate(zip(halves, parts, strict=True))
+        return sum(half * ops.exp(-logs[k]) * part + logs[k] / 2 for k, (half, part) in weighed)
 
 
 def accuracy(heads: Sequence[targets.Head]) -> list[keras.Metric]:
