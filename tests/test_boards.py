@@ -23,7 +23,7 @@ def trained(tmp_path: Path, name: str, held_out: int = 16, **changes) -> bytes:
     """Train for two epochs with the working directory as it is; the bytes of the saved model."""
     used = recipe(epochs=2, **changes)
     fed, validation = Arrays(*images(48)), Arrays(*images(held_out, seed=1))
-    called = boards.callbacks(used, "task", fed, validation, CLASSES)
+    called = boards.callbacks(used, task_spec("task", CLASSES), fed, validation)
     model = fresh_model(used, images(48))
     fitting.fit(model, Plan(used, 0), fed, validation, tmp_path / f"{name}-state", verbose=0, callbacks=called)
     saving.write(inference.plain(model), tmp_path / f"{name}.keras", task_spec("task", CLASSES))
@@ -86,7 +86,7 @@ def test_a_new_training_writes_a_new_board_and_one_that_goes_on_adds_to_it(tmp_p
 
     used, fed, none = recipe(epochs=2, tensorboard=True), Arrays(*images(48)), Arrays(*images(0))
     for on_epoch in (kill, lambda row: None):
-        called = boards.callbacks(used, "killed", fed, none, CLASSES)
+        called = boards.callbacks(used, task_spec("killed", CLASSES), fed, none)
         model = fresh_model(used, images(48))
         try:
             fitting.fit(model, Plan(used, 0), fed, none, tmp_path / "k", on_epoch, verbose=0, callbacks=called)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mtl.config.gate import Gate
-from mtl.evaluation import Answers
-from mtl.release.decision import decide, loss_p_value
+from mtl.release.decision import decide
 from mtl.release.judging import fingerprints
+from mtl.tasks.answers import Answers
+from mtl.tasks.statistics import p_value_of_loss
 
 OF_CLASS = {"cat": "animal", "dog": "animal", "car": "vehicle"}
 
@@ -34,23 +35,23 @@ def groups(named: str, labels: str) -> Answers:
 
 
 def test_mcnemars_exact_test_by_hand():
-    champion = np.array([True] * 5 + [False] + [True] * 94)
-    candidate = np.array([False] * 5 + [True] + [True] * 94)
+    champion = np.array([1.0] * 5 + [0.0] + [1.0] * 94)
+    candidate = np.array([0.0] * 5 + [1.0] + [1.0] * 94)
     # 5 of 6 differing images for the champion: (6 over 5) + (6 over 6) of 2**6 ways.
-    assert loss_p_value(candidate, champion) == pytest.approx(7 / 64)
-    assert loss_p_value(champion, champion) == 1.0
+    assert p_value_of_loss(candidate, champion) == pytest.approx(7 / 64)
+    assert p_value_of_loss(champion, champion) == 1.0
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_images_on_which_both_are_right_or_both_wrong_do_not_count(pairs):
-    candidate, champion = (np.array(column) for column in zip(*pairs, strict=True))
-    p_value = loss_p_value(candidate, champion)
+    candidate, champion = (np.array(column, float) for column in zip(*pairs, strict=True))
+    p_value = p_value_of_loss(candidate, champion)
     assert 0 < p_value <= 1
     differ = candidate != champion
-    assert p_value == loss_p_value(candidate[differ], champion[differ])
+    assert p_value == p_value_of_loss(candidate[differ], champion[differ])
     # More images that the champion alone gets right make it no less sure that it is better.
-    more = [np.append(column, value) for column, value in ((candidate, False), (champion, True))]
-    assert loss_p_value(*more) <= p_value + 1e-12
+    more = [np.append(column, value) for column, value in ((candidate, 0.0), (champion, 1.0))]
+    assert p_value_of_loss(*more) <= p_value + 1e-12
 
 
 def test_every_reason_is_named():

@@ -15,8 +15,9 @@ from hypothesis.extra import numpy as hnp
 
 from mtl import evaluation
 from mtl.errors import UserError
-from mtl.evaluation import Answers, examples
+from mtl.evaluation import examples
 from mtl.tasks import relations, scores
+from mtl.tasks.answers import Answers
 from mtl.tasks.relations import Relation
 
 OF_FINE = {"cat": "cat", "dog": "dog", "ship": "ship"}
@@ -41,18 +42,18 @@ COARSE = [[0.5, 0.25], [0.25, 0.5], [0.25, 0.5], [0.75, 0.25]]
 
 def test_loss_and_accuracy_by_hand():
     a = fine(FINE)
-    assert scores.accuracy(a.probabilities, a.labels) == 0.5
+    assert scores.accuracy(a.outputs, a.labels) == 0.5
     expected = -(math.log(0.5) + math.log(0.25) + math.log(0.5) + math.log(0.3)) / 4
-    assert scores.loss(a.probabilities, a.labels, "categorical_crossentropy") == pytest.approx(expected, rel=1e-6)
+    assert scores.loss(a.outputs, a.labels, "categorical_crossentropy") == pytest.approx(expected, rel=1e-6)
 
 
 def test_binary_loss_asks_every_output_and_nll_normalises():
     a = coarse(COARSE, loss="binary_crossentropy")
     rows = [(0.5, 0.25), (0.25, 0.5), (0.5, 0.25), (0.75, 0.25)]  # p(right output), p(wrong output)
     binary = -sum(math.log(right) + math.log(1 - wrong) for right, wrong in rows) / 8
-    assert scores.loss(a.probabilities, a.labels, "binary_crossentropy") == pytest.approx(binary, rel=1e-6)
+    assert scores.loss(a.outputs, a.labels, "binary_crossentropy") == pytest.approx(binary, rel=1e-6)
     nll = -sum(math.log(right / (right + wrong)) for right, wrong in rows) / 4
-    assert scores.nll(a.probabilities, a.labels) == pytest.approx(nll, rel=1e-6)
+    assert scores.nll(a.outputs, a.labels) == pytest.approx(nll, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["categorical_crossentropy", "binary_crossentropy"])
@@ -104,9 +105,9 @@ def test_nll_ratio_is_one_for_a_model_that_knows_the_frequencies_alone():
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
-        ({"model2": coarse(COARSE, (0, 0, 1))}, "model2: the model's answers have shape (4, 2) for 3 images and 2 cl"),
-        ({"model2": coarse(FINE)}, "model2: the model's answers have shape (4, 3) for 4 images and 2 classes"),
-        ({"model2": coarse(np.zeros((0, 2)), ())}, "model2: the model's answers have shape (0, 2) for 0 images"),
+        ({"model2": coarse(COARSE, (0, 0, 1))}, "model2: the model's answers have shape (4, 2) for 3 examples"),
+        ({"model2": coarse(FINE)}, "model2: the model's answers have shape (4, 3) for 4 examples and 2"),
+        ({"model2": coarse(np.zeros((0, 2)), ())}, "model2: the model's answers have shape (0, 2) for 0 examples"),
         ({"model2": coarse(COARSE, (0, 1, 2, 0))}, "model2: label 2 is beyond its 2 classes"),
         (
             {"model2": coarse([[-1.5, 3]] * 4)},
@@ -115,7 +116,7 @@ def test_nll_ratio_is_one_for_a_model_that_knows_the_frequencies_alone():
         ({"model2": coarse([[0.5, math.nan]] * 4)}, "model2: the model's outputs are from nan to nan"),
         (
             {"model1": fine(FINE), "model2": coarse(COARSE[:3], (0, 0, 1))},
-            "model1 and model2: labels of different images",
+            "model1 and model2: labels of different examples",
         ),
     ],
 )

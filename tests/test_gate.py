@@ -14,6 +14,7 @@ from mtl.config.reading import first_line, validate
 from mtl.errors import UserError
 from mtl.release import promotion
 from mtl.release.decision import decide
+from mtl.tasks import kinds
 
 NO_COMPARISON = {"contradictions": 1.0, "significance": None}
 
@@ -60,7 +61,7 @@ def test_a_champion_without_a_known_label_is_not_compared():
     ("asked", "names"),
     [
         ({}, ("minimum", "accuracy")),
-        ({"minimum": {"kids": {"f1": 0.5}}}, ("minimum.kids.f1", "'acc'", "'macro_f1'", "'average_precision'")),
+        ({"minimum": {"kids": {"F1": 0.5}}}, ("minimum.kids", "F1", "acc")),
         ({"minimum": {"kids": {"acc": 1.5}}}, ("minimum.kids.acc",)),
         ({"minimum": {"kids": {}}}, ("minimum.kids",)),
         ({"minimum": {}}, ("minimum",)),
@@ -74,6 +75,16 @@ def test_a_gate_that_is_none_is_one_line(asked, names):
     line = first_line(error.value)
     assert "\n" not in line
     assert all(name in line for name in names), line
+
+
+@pytest.mark.parametrize("score", ["f1", "r2", "loss", "auc"])
+def test_a_score_that_a_task_does_not_have_is_one_line_with_those_that_it_has(score):
+    three = answers(("a", "b", "c"), np.eye(3, dtype=np.float32), [0, 1, 2]).task
+    fault = kinds.fault_of_score(three, score, "maximize")
+    assert "task" in fault
+    assert all(name in fault for name in ("balanced_acc", "macro_f1"))
+    assert "\n" not in fault
+    assert not kinds.fault_of_score(three, "balanced_acc", "maximize")
 
 
 def test_the_table_names_each_score_and_how_many_are_known_within_80_columns():

@@ -13,7 +13,7 @@ from mtl.data import backend
 from mtl.data.feeds import Arrays, Plan
 from mtl.errors import UserError
 from mtl.networks import catalog, inference
-from mtl.tasks import targets
+from mtl.tasks import heads, targets
 from mtl.tasks.targets import Head
 from mtl.training import fitting, losses
 
@@ -24,24 +24,24 @@ P = np.array([[0.5, 0.3, 0.2, 0.4, 0.6], [0.6, 0.3, 0.1, 0.2, 0.8]], np.float32)
 
 
 def test_targets_stand_side_by_side():
-    np.testing.assert_array_equal(targets.one_hot(LABELS, TWO), [[1, 0, 0, 0, 1], [0, 0, 1, 1, 0]])
-    np.testing.assert_array_equal(targets.one_hot(LABELS[:, 0], [Head(3)]), np.eye(3)[[0, 2]])
+    np.testing.assert_array_equal(heads.encode(LABELS, TWO), [[1, 0, 0, 0, 1], [0, 0, 1, 1, 0]])
+    np.testing.assert_array_equal(heads.encode(LABELS[:, 0], [Head(3)]), np.eye(3)[[0, 2]])
 
 
 def test_the_loss_is_the_weighted_sum_and_acc_the_mean():
-    loss = losses.summed(keras.losses.CategoricalCrossentropy(), TWO)
+    loss = losses.summed(recipe(), TWO)
     expected = -np.log([0.5, 0.1]) - 0.5 * np.log([0.6, 0.2])
-    assert float(loss(targets.one_hot(LABELS, TWO), P)) == pytest.approx(expected.mean(), rel=1e-5)
-    acc = losses.accuracy(TWO)
-    acc.update_state(targets.one_hot(LABELS, TWO), P)
+    assert float(loss(heads.encode(LABELS, TWO), P)) == pytest.approx(expected.mean(), rel=1e-5)
+    (acc,) = losses.accuracy(TWO)
+    acc.update_state(heads.encode(LABELS, TWO), P)
     assert float(acc.result()) == 0.5  # both heads are right on the first image and wrong on the second
     assert acc.name == "acc"
 
 
 def test_one_head_is_trained_by_the_plain_loss():
-    plain = keras.losses.CategoricalCrossentropy()
-    assert losses.summed(plain, [Head(3)]) is plain
-    assert losses.summed(plain, [Head(3, weight=0.5)]) is not plain
+    plain = keras.losses.CategoricalCrossentropy
+    assert type(losses.summed(recipe(), [Head(3)])) is plain
+    assert type(losses.summed(recipe(), [Head(3, weight=0.5)])) is not plain
 
 
 def shared() -> tuple[keras.Model, Recipe]:

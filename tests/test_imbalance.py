@@ -18,7 +18,8 @@ from mtl.config.params import Params
 from mtl.config.reading import first_line, validate
 from mtl.data.feeds import Arrays, Plan
 from mtl.errors import UserError
-from mtl.tasks import targets, weights
+from mtl.tasks import heads as of_heads
+from mtl.tasks import weights
 from mtl.tasks.spec import TaskSpec
 from mtl.tasks.targets import Head
 from mtl.training import fitting, losses
@@ -50,11 +51,12 @@ def test_a_weight_multiplies_the_loss_of_its_images(name, smoothing):
     plain = getattr(keras.losses, kind)(label_smoothing=smoothing)
     y, of_class = np.array([0, 2, 1, 0]), (0.5, 3.0, 2.0)
     p = np.random.default_rng(0).dirichlet(np.ones(3), 4).astype(np.float32)
-    one_hot = targets.one_hot(y, [Head(3)])
-    weighted = losses.summed(plain, [Head(3, class_weights=of_class)])
+    one_hot = of_heads.encode(y, [Head(3)])
+    used = recipe(loss=name, label_smoothing=smoothing)
+    weighted = losses.summed(used, [Head(3, class_weights=of_class)])
     by_keras = plain(one_hot, p, sample_weight=np.array(of_class, np.float32)[y])
     assert float(weighted(one_hot, p)) == pytest.approx(float(by_keras), rel=1e-6)
-    two = losses.summed(plain, [Head(3, class_weights=of_class), Head(3, weight=0.5)])
+    two = losses.summed(used, [Head(3, class_weights=of_class), Head(3, weight=0.5)])
     both = float(two(np.hstack([one_hot, one_hot]), np.hstack([p, p])))
     assert both == pytest.approx(float(by_keras) + 0.5 * float(plain(one_hot, p)), rel=1e-6)
 
@@ -67,7 +69,7 @@ def test_weights_of_one_change_nothing_and_others_do(tmp_path):
         heads = [Head(2, class_weights=of_class)]
         fitting.fit(model, Plan(used, 0, tuple(heads)), Arrays(*fed), Arrays(*images(8)), tmp_path / name, verbose=0)
         ends[name] = model.get_weights()
-    assert losses.summed(keras.losses.CategoricalCrossentropy(), [Head(2)]).name == "categorical_crossentropy"
+    assert losses.summed(used, [Head(2)]).name == "categorical_crossentropy"
     for a, b in zip(ends["none"], ends["ones"], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(ends["none"], ends["rare"], strict=True))
@@ -75,14 +77,14 @@ def test_weights_of_one_change_nothing_and_others_do(tmp_path):
 
 def test_fit_and_the_loop_of_several_workers_take_the_same_step(monkeypatch):
     """One batch, by Keras with sample weights and by the custom loop's own step: the same weights and the same sums."""
-    used, (x, y), of_class = recipe(epochs=1), images(16), (0.25, 4.0)
+    used, (x, y), of_class = recipe(epochs=1, label_smoothing=0.1), images(16), (0.25, 4.0)
     heads = [Head(2, class_weights=of_class)]
     plain = keras.losses.CategoricalCrossentropy(label_smoothing=0.1)
-    one_hot, weight = targets.one_hot(y, heads), np.array(of_class, np.float32)[y]
+    one_hot, weight = of_heads.encode(y, heads), np.array(of_class, np.float32)[y]
     ends, logs = [], []
     for how in ("keras", "loop"):
         model = fresh_model(used, (x, y))
-        loss = plain if how == "keras" else losses.summed(plain, heads)
+        loss = plain if how == "keras" else losses.summed(used, heads)
         model.compile(keras.optimizers.SGD(0.05), loss, weighted_metrics=[] if how == "keras" else None)
         model.optimizer.build(model.trainable_variables)
         if how == "keras":
@@ -119,5 +121,6 @@ def test_an_unknown_class_is_named_with_the_nearest_and_the_task():
     settings = changed({"airplane": 2.0, "shipp": 3})
     names = ("airplane", "ship")
     with pytest.raises(UserError, match=r"recipes\.compact\.class_weight: task model1 .*'shipp'.*'ship'"):
-        weights.of_task(settings, spec(1, 1, names=names))
-    assert weights.of_task(changed("balanced"), spec(3, 1, names=names)) == pytest.approx((2 / 3, 2))
+        of_heads.of_task(settings, spec(1, 1, names=names))
+    balanced = of_heads.of_task(changed("balanced"), spec(3, 1, names=names))
+    assert balanced.class_weights == pytest.approx((2 / 3, 2))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl.config.params import Task
+from mtl.config.params import Classes
 from mtl.errors import UserError
 from mtl.tasks import grouping, relations
 from mtl.tasks.spec import TaskSpec
@@ -18,8 +18,8 @@ CLASSES = ("cat", "dog", "ship", "truck")
 ANIMALS = {"animal": ("cat", "dog"), "vehicle": ("ship", "truck")}
 
 
-def task(groups) -> Task:
-    return Task(labels=groups, recipe="any")
+def task(groups) -> Classes:
+    return Classes(labels=groups, recipe="any")
 
 
 def derive(groups, values, name="t", column="class") -> tuple[TaskSpec, Targets]:
@@ -137,9 +137,8 @@ def test_a_thousand_classes_have_labels_of_two_bytes():
 
 
 def test_a_column_that_is_not_there_is_answered_by_the_nearest_name():
-    asked = Task(column="labell", recipe="any")
     with pytest.raises(UserError, match="did you mean 'label'"):
-        grouping.column_of("t", asked, ["kids", "label"])
+        grouping.column_of("t", "labell", ["kids", "label"])
     with pytest.raises(UserError, match=r"tasks\.t: .* kids \| label"):
-        grouping.column_of("t", Task(recipe="any"), ["kids", "label"])
-    assert grouping.column_of("t", Task(recipe="any"), ["class"]) == "class"
+        grouping.column_of("t", None, ["kids", "label"])
+    assert grouping.column_of("t", None, ["class"]) == "class"

@@ -17,8 +17,9 @@ from ruamel.yaml import YAML
 
 from mtl.data import paths
 from mtl.errors import UserError
-from mtl.evaluation import Answers, figures, gallery
+from mtl.evaluation import figures, gallery
 from mtl.networks import saving
+from mtl.tasks.answers import Answers
 
 KINDS = ("confusion", "per_class", "reliability")
 GALLERIES = {"model1_mistakes", "model2_mistakes", "model2_contradictions"}

@@ -27,7 +27,7 @@ from PIL import ExifTags, Image
 
 from mtl import sources
 from mtl.commands.convert import command
-from mtl.config.params import Data, Hardware, Task
+from mtl.config.params import Classes, Data, Hardware
 from mtl.config.recipes import Augmentation, Recipe, Sgd
 from mtl.data import paths, remote, shards, store
 from mtl.errors import UserError
@@ -316,7 +316,7 @@ def derived(folder: Path, splits: Mapping[Split, pa.Table], monkeypatch: pytest.
     folder.mkdir()
     monkeypatch.chdir(folder)
     for number, column in enumerate(splits["train"].column_names):
-        task = Task(column=column, recipe="compact")
+        task = Classes(column=column, recipe="compact")
         parts = {split: table[column] for split, table in splits.items()}
         store.write_targets(*grouping.derive(f"task{number}", task, column, parts))
     return {str(path): md5(path) for path in sorted(paths.LABELS.rglob("*.*"))}

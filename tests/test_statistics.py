@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import multinomial
 
-from mtl.evaluation import statistics
+from mtl.tasks import statistics
 
 
 def test_wilson_by_hand():

@@ -170,9 +170,10 @@ def test_a_task_is_read_as_it_was_written(labelled):
 
 
 def test_examples_are_those_whose_label_is_known(labelled):
-    images, labels = store.read_examples("test", "t")
-    assert labels.tolist() == [0, 0, 1]
-    assert images[:, 0, 0, 0].tolist() == [0, 24, 36]
+    examples = store.read_examples("test", "t")
+    assert examples.labels.tolist() == [0, 0, 1]
+    assert examples.known.all()
+    assert examples.images[:, 0, 0, 0].tolist() == [0, 24, 36]
     store.write_targets(labelled, {"test": Targets(np.uint8([0, 1]), np.ones(2, bool))})
     with pytest.raises(UserError, match="dvc repro"):
         store.read_examples("test", "t")

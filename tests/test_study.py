@@ -14,9 +14,9 @@ from test_dag import NO_BYTES, imported, room, search
 
 from mtl.config.reading import read_as
 from mtl.errors import UserError
-from mtl.evaluation import Answers
 from mtl.study import arrangements
 from mtl.study.arrangements import Network, Study
+from mtl.tasks.answers import Answers
 
 OF_CLASS = {
     "kind": {"cat": "cat", "dog": "dog", "ship": "ship"},

@@ -82,7 +82,6 @@ BAD = [
         {"algorithm": "grid", "parameters": [{"name": "epochs", "type": "integer", "min": 1, "max": 1_001}]},
         "tune: a grid of 1001 points; give fewer values (1000)",
     ),
-    ({"goal": "minimize"}, "goal: minimize makes val_acc worse"),
     (
         {"metric": "val_loss", "goal": "minimize"},
         "label_smoothing and loss change the val_loss that early stopping compares",

@@ -58,13 +58,13 @@ def run(folder: Path, change: dict, seed: int = 0) -> None:
     chief = cluster.of(machine).chief
     with hardware.strategy(machine).scope():
         model = catalog.build(recipe, SHAPE, 2, fed[0])
-    train, validation = Arrays(*fed), Arrays(*held_out)
-    called = boards.callbacks(recipe, "task", train, validation, ["dark", "light"]) if chief else []
+    train, validation, spec = Arrays(*fed), Arrays(*held_out), task_spec("task", ("dark", "light"))
+    called = boards.callbacks(recipe, spec, train, validation) if chief else []
     history, epochs = fitting.fit(
         model, Plan(recipe, 0), train, validation, folder / "checkpoint", verbose=0, callbacks=called
     )
     np.savez(folder / "weights.npz", *model.get_weights())
-    saving.write(inference.plain(model), folder / "model.keras", task_spec("task", ("dark", "light")))
+    saving.write(inference.plain(model), folder / "model.keras", spec)
     (folder / "history.json").write_text(json.dumps(history))
     print(f"trained {epochs} epochs")
 
