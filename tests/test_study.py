@@ -15,8 +15,10 @@ from test_dag import NO_BYTES, imported, room, search
 from mtl.config.reading import read_as
 from mtl.errors import UserError
 from mtl.study import arrangements
-from mtl.study.arrangements import Network, Study
-from mtl.tasks.answers import Answers
+from mtl.study.arrangements import Network, Question, Study
+from mtl.tasks.columns import SPLITS
+from mtl.tasks.spec import TaskSpec
+from mtl.tasks.targets import Head, Targets
 
 OF_CLASS = {
     "kind": {"cat": "cat", "dog": "dog", "ship": "ship"},
@@ -25,24 +27,24 @@ OF_CLASS = {
 }
 
 
-def asked(*names: str) -> dict[str, Answers]:
+def asked(*names: str) -> dict[str, Question]:
     """Tasks on three images: a cat, a dog and a ship."""
     tasks = {}
     for name in names:
         classes = tuple(dict.fromkeys(OF_CLASS[name].values()))
         labels = np.array([classes.index(OF_CLASS[name][c]) for c in ("cat", "dog", "ship")], np.uint8)
-        spec = task_spec(name, OF_CLASS[name])
-        tasks[name] = Answers(spec, labels, np.empty((0, len(classes))), "categorical_crossentropy")
+        tasks[name] = Question(task_spec(name, OF_CLASS[name]), dict.fromkeys(SPLITS, Targets(labels, labels < 9)))
     return tasks
 
 
 def test_arrangements_see_the_same_number_of_images():
     tasks = asked("kind", "group", "side")
     assert arrangements.networks("independent", tasks, 4) == [Network((t,), 4) for t in tasks]
-    assert arrangements.networks("shared", tasks, 4) == [Network(("kind", "group", "side"), 12)]
+    for name in ("shared", "uncertainty"):
+        assert arrangements.networks(name, tasks, 4) == [Network(("kind", "group", "side"), 12)]
     assert arrangements.networks("derived", tasks, 4) == [Network(("kind",), 12)]
     assert arrangements.networks("derived", asked("group", "side"), 4) == []
-    with pytest.raises(UserError, match="no arrangement 'alone'; known: independent, shared, derived"):
+    with pytest.raises(UserError, match="no arrangement 'alone'; known: independent, shared, uncertainty, derived"):
         arrangements.networks("alone", tasks, 4)
 
 
@@ -60,11 +62,50 @@ def study_yaml(**changes) -> Study:
     return Study.model_validate_json(json.dumps(tree | changes), strict=True)
 
 
-def test_loss_weights_are_one_where_none_is_given():
+def test_a_loss_counts_in_units_of_the_constant_answers():
     study = study_yaml(loss_weights={"group": 0.5})
-    assert arrangements.weights(study, ["kind", "group"]) == {"kind": 1.0, "group": 0.5}
+    weights = arrangements.weights(study, asked("kind", "group"))
+    assert weights["kind"] == pytest.approx(1 / np.log(3))
+    # `group` is two animals and a vehicle, and task_spec says that its names are equally frequent.
+    assert weights["group"] == pytest.approx(0.5 / np.log(2))
     with pytest.raises(UserError, match="loss_weights: there is no task 'group'; known: kind"):
-        arrangements.weights(study, ["kind"])
+        arrangements.weights(study, asked("kind"))
+
+
+def test_kinds_are_mixed_and_a_gap_beside_other_tasks_has_no_weight():
+    price = TaskSpec(name="price", kind="value", columns=("p",), names=("p",), mean=2.0, deviation=0.5)
+    targets = Targets(np.array([1.5, 2.5, 0.0]), np.array([True, True, False]))
+    tasks = asked("kind") | {"price": Question(price, dict.fromkeys(SPLITS, targets))}
+    study = study_yaml()
+    assert arrangements.weights(study, tasks)["price"] == pytest.approx(1)
+    kind, value = arrangements.of_network(study, Network(("kind", "price"), 1), tasks)
+    assert (kind.kind, kind.gaps, value.kind, value.gaps) == ("classes", False, "value", True)
+    (alone,) = arrangements.of_network(study, Network(("price",), 1), tasks)
+    assert (alone.weight, alone.gaps) == (1.0, False)  # the unknown example is left out there
+    judged = arrangements.judge(arrangements.answers(tasks, {"price": np.array([[1.5], [2.5], [9.0]])}))
+    assert judged == {"price": {"score": 1.0, "skill": 1.0}}
+
+
+@pytest.mark.usefixtures("tensorflow")
+def test_learned_weights_are_those_of_kendall():
+    from mtl.networks import catalog
+    from mtl.tasks import heads as of_heads
+    from mtl.training import losses
+
+    recipe = study_yaml().recipe.model_copy(update={"label_smoothing": 0.0, "precision": "float32"})
+    recipe = recipe.model_copy(update={"options": {"widths": [4], "heads": [3, 1], "uncertainty": True}})
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    model = catalog.build(recipe, (8, 8, 3), 4, images, ["classes", "value"])
+    heads = (Head(3), Head(1, kind="value"))
+    loss = losses.summed(recipe, heads, model)
+    (layer,) = [layer for layer in model.layers if hasattr(layer, "log_variances")]
+    assert any(variable is layer.log_variances for variable in model.trainable_variables)
+    layer.log_variances.assign([0.3, -0.2])
+    targets = of_heads.encode(np.array([[0, 1.0], [2, -0.5]], np.float32), heads)
+    outputs = np.array([[0.7, 0.2, 0.1, 0.5], [0.1, 0.1, 0.8, 0.0]], np.float32)
+    nll, squared = -np.log([0.7, 0.8]), np.array([0.25, 0.25])
+    expected = np.exp(-0.3) * nll + 0.15 + np.exp(0.2) / 2 * squared - 0.1
+    np.testing.assert_allclose(loss.call(targets, outputs), expected, rtol=1e-5)
 
 
 def test_the_recipe_has_heads_for_several_tasks_alone():
@@ -79,7 +120,7 @@ def test_the_recipe_has_heads_for_several_tasks_alone():
     ("before", "after", "message"),
     [
         ("seeds: [0, 1, 2]", "seeds: [0, 0]", "seeds: one of them is listed twice"),
-        ("[independent, shared, derived]", "[independent, alone]", "arrangements.1: "),
+        ("[independent, shared, uncertainty, derived]", "[independent, alone]", "arrangements.1: "),
         ("batch_size: 512", "batch_size: 512\n  keep: best", "recipe: keep must be 'last' here"),
         ("loss_weights: {}", "loss_weights: {model2: 0}", "loss_weights.model2: "),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
 import numpy as np
@@ -16,10 +16,10 @@ from mtl.data import store
 from mtl.errors import UserError
 from mtl.tasks import heads, kinds, relations
 from mtl.tasks.answers import Answers
-from mtl.tasks.columns import Split
+from mtl.tasks.columns import SPLITS, Split
 from mtl.tasks.relations import Relation, Relations
 from mtl.tasks.spec import TaskSpec
-from mtl.tasks.targets import Head
+from mtl.tasks.targets import Head, Targets
 from mtl.tasks.weights import of_classes
 
 Arrangement = Literal["independent", "shared", "uncertainty", "derived"]
@@ -59,23 +59,31 @@ class Network:
     epochs: int
 
 
-def questions() -> dict[str, Answers]:
-    """The right answers of every task in data/labels on the test images, those of models left out: (0, K)."""
-    tasks = {}
-    for name in store.labelled_tasks():
-        task, (labels, known) = store.read_task(name), store.read_targets(name, "test")
-        tasks[name] = Answers(task, labels, np.empty((0, len(task.names)), np.float32), known=known)
-    return tasks
+@dataclass(frozen=True)
+class Question:
+    """A task of the study: what its answers mean, and its labels on the images of each split."""
+
+    task: TaskSpec
+    targets: Mapping[Split, Targets]
 
 
-def related(tasks: Mapping[str, Answers]) -> Relations:
+def questions() -> dict[str, Question]:
+    """Every task in data/labels."""
+    return {
+        name: Question(store.read_task(name), {split: store.read_targets(name, split) for split in SPLITS})
+        for name in store.labelled_tasks()
+    }
+
+
+def related(tasks: Mapping[str, Question]) -> Relations:
     """The relations between the tasks, from their training labels."""
     return relations.learn(
-        {name: a.task for name, a in tasks.items()}, {name: store.read_targets(name, "train") for name in tasks}
+        {name: question.task for name, question in tasks.items()},
+        {name: question.targets["train"] for name, question in tasks.items()},
     )
 
 
-def networks(arrangement: str, tasks: Mapping[str, Answers], epochs: int) -> list[Network]:
+def networks(arrangement: str, tasks: Mapping[str, Question], epochs: int) -> list[Network]:
     """The networks of an arrangement. Each arrangement sees the same number of images in training.
 
     `independent` has a network per task, trained for `epochs`. The others have a single one, trained for `epochs` times
@@ -96,7 +104,7 @@ def networks(arrangement: str, tasks: Mapping[str, Answers], epochs: int) -> lis
     return [] if finest is None else [Network((finest,), epochs * len(tasks))]
 
 
-def weights(study: Study, tasks: Mapping[str, Answers]) -> dict[str, float]:
+def weights(study: Study, tasks: Mapping[str, Question]) -> dict[str, float]:
     """The weight of each task's loss in a shared network: that of the study, by default 1, over `constant_loss`.
 
     So a loss of 1 is what an answer without looking gives, whatever the kind. Raises UserError for an unknown task.
@@ -104,26 +112,27 @@ def weights(study: Study, tasks: Mapping[str, Answers]) -> dict[str, float]:
     unknown = [task for task in study.loss_weights if task not in tasks]
     if unknown:
         raise UserError(f"study/params.yaml: loss_weights: there is no task {unknown[0]!r}; known: {', '.join(tasks)}")
-    return {task: study.loss_weights.get(task, 1.0) / constant_loss(study, a.task) for task, a in tasks.items()}
+    return {
+        task: study.loss_weights.get(task, 1.0) / constant_loss(study, question) for task, question in tasks.items()
+    }
 
 
-def constant_loss(study: Study, task: TaskSpec) -> float:
+def constant_loss(study: Study, question: Question) -> float:
     """The loss on the training labels of the constant answer, by the study's recipe."""
-    labels, known = store.read_targets(task.name, "train")
+    task, (labels, known) = question.task, question.targets["train"]
     constant = np.tile(kinds.find(task.kind).constant(task), (len(labels), 1)).astype(np.float32)
     loss = heads.loss_name(study.recipe, task.kind, f"study/params.yaml: recipe.loss: {task.name}")
     return kinds.find(task.kind).loss_of(Answers(task, labels, constant, loss, known).judged())
 
 
-def of_network(study: Study, network: Network, tasks: Mapping[str, Answers]) -> tuple[Head, ...]:
+def of_network(study: Study, network: Network, tasks: Mapping[str, Question]) -> tuple[Head, ...]:
     """The heads of a network; of a single one the loss has the weight 1."""
     of_task = weights(study, tasks) if len(network.tasks) > 1 else {}
     found = []
     for name in network.tasks:
         spec = tasks[name].task
         class_weights = of_classes(study.recipe.class_weight, spec, "study/params.yaml: recipe.class_weight")
-        splits: tuple[Split, ...] = ("train", "validation")
-        targets = [store.read_targets(name, split) for split in splits]
+        targets = [tasks[name].targets["train"], tasks[name].targets["validation"]]
         # In a network of its own an example without a label is left out; beside others it has no weight.
         gaps = not all(part.known.all() for part in targets)
         if len(network.tasks) == 1:
@@ -134,7 +143,7 @@ def of_network(study: Study, network: Network, tasks: Mapping[str, Answers]) -> 
     return tuple(found)
 
 
-def recipe(study: Study, network: Network, tasks: Mapping[str, Answers], arrangement: str = "shared") -> Recipe:
+def recipe(study: Study, network: Network, tasks: Mapping[str, Question], arrangement: str = "shared") -> Recipe:
     """The recipe of one network: the study's, with its epochs and the sizes of its heads."""
     sizes = [len(tasks[task].task.names) for task in network.tasks]
     options = study.recipe.options | ({"heads": sizes} if len(sizes) > 1 else {})
@@ -143,19 +152,23 @@ def recipe(study: Study, network: Network, tasks: Mapping[str, Answers], arrange
     return study.recipe.model_copy(update={"epochs": network.epochs, "options": options})
 
 
-def answers(tasks: Mapping[str, Answers], outputs: Mapping[str, np.ndarray]) -> dict[str, Answers]:
+def answers(tasks: Mapping[str, Question], outputs: Mapping[str, np.ndarray]) -> dict[str, Answers]:
     """The answers of an arrangement: a network's outputs, or those that the finest task's imply.
 
     Args:
-        tasks: labels of every task; their outputs are not read.
+        tasks: every task.
         outputs: float32 (N, K), of the tasks that have a head.
 
     Returns:
         Tasks that are neither answered nor implied are left out. Implied are those whose relation is functional, and
         others than `classes` of which the base's labels explain at least EXPLAINED.
     """
-    answered = {task: replace(tasks[task], outputs=p) for task, p in outputs.items()}
-    known = related(tasks)
+    test = {name: question.targets["test"] for name, question in tasks.items()}
+
+    def answered_by(task: str, p: np.ndarray) -> Answers:
+        return Answers(tasks[task].task, test[task].labels, p, known=test[task].known)
+
+    answered, known = {task: answered_by(task, p) for task, p in outputs.items()}, related(tasks)
 
     def is_implied(pair: Relation) -> bool:
         explained = known.matrix[pair.base].get(pair.target) or 0.0
@@ -166,7 +179,7 @@ def answers(tasks: Mapping[str, Answers], outputs: Mapping[str, np.ndarray]) -> 
         if pairs:
             finest = max(pairs, key=lambda pair: len(pair.table))
             implied = relations.derive(finest, outputs[finest.base], tasks[task].task)
-            answered[task] = replace(tasks[task], outputs=implied)
+            answered[task] = answered_by(task, implied)
     return answered
 
 

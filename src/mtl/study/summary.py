@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def measure(
-    study: arrangements.Study, tasks: dict[str, arrangements.Answers], images: np.ndarray | ShardedImages
+    study: arrangements.Study, tasks: dict[str, arrangements.Question], images: np.ndarray | ShardedImages
 ) -> dict[tuple[str, int], float | None]:
     """Milliseconds of processor time that all networks of an arrangement take for an image, once per seed in turn.
 

@@ -16,7 +16,6 @@ from mtl.config.reading import read_as
 from mtl.data import backend, store
 from mtl.study import arrangements
 from mtl.tasks.columns import Split
-from mtl.tasks.spec import TaskSpec
 from mtl.tasks.targets import Head, Targets
 from mtl.training import checkpoint, hardware
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from mtl.data.feeds import Feed
 
 STUDY = Path("study")
+LEARNED: tuple[Split, ...] = ("train", "validation")
 
 
 def main(arrangement: str, seed: int) -> None:
@@ -54,7 +54,7 @@ def main(arrangement: str, seed: int) -> None:
             recipe = arrangements.recipe(study, network, tasks, arrangement)
             specs = [tasks[task].task for task in network.tasks]
             heads, joined = arrangements.of_network(study, network, tasks), "-".join(network.tasks)
-            train, validation = (feed(split, specs, heads) for split in ("train", "validation"))
+            train, validation = (feed(split, [tasks[t] for t in network.tasks], heads) for split in LEARNED)
             backend.configure(settings.hardware, recipe.precision, seed)
             with hardware.strategy(hardware.one_machine(settings.hardware, "the study")).scope():
                 outputs, kinds_of = sum(head.outputs for head in heads), [head.kind for head in heads]
@@ -96,16 +96,16 @@ def main(arrangement: str, seed: int) -> None:
         checkpoint.finish(folder, result, run.identity.run_id or "", STUDY / "dvc.lock", **seconds)
 
 
-def feed(split: Split, specs: Sequence[TaskSpec], heads: Sequence[Head]) -> Feed:
+def feed(split: Split, tasks: Sequence[arrangements.Question], heads: Sequence[Head]) -> Feed:
     """The feed of the images of a split of which a label of some task is known; the others' have no weight."""
     from mtl.data import streams
     from mtl.tasks import heads as of_heads
 
-    images, targets = store.read_images(split), [store.read_targets(spec.name, split) for spec in specs]
+    images, targets = store.read_images(split), [task.targets[split] for task in tasks]
     chosen = np.any([part.any_known for part in targets], axis=0).nonzero()[0]
     columns = [
-        of_heads.carried(spec, Targets(part.labels[chosen], part.known[chosen]), head).reshape(len(chosen), -1)
-        for spec, part, head in zip(specs, targets, heads, strict=True)
+        of_heads.carried(task.task, Targets(*(part[chosen] for part in of_task)), head).reshape(len(chosen), -1)
+        for task, of_task, head in zip(tasks, targets, heads, strict=True)
     ]
     labels = np.concatenate(columns, axis=1)
     return streams.feed(images[chosen], labels[:, 0] if labels.shape[1] == 1 else labels)
