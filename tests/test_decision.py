@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import task_spec
+from conftest import regrouped, task_spec
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -16,6 +16,11 @@ from mtl.tasks.answers import Answers
 from mtl.tasks.statistics import p_value_of_loss
 
 OF_CLASS = {"cat": "animal", "dog": "animal", "car": "vehicle"}
+
+RELATED = regrouped(
+    task_spec("model1", {"cat": "cat", "dog": "dog", "car": "vehicle"}, ("cat", "dog", "vehicle")),
+    task_spec("model2", OF_CLASS, ("animal", "vehicle")),
+)
 
 
 def answers(named: str, labels: str, classes: tuple[str, ...], of_class: dict[str, str]) -> Answers:
@@ -57,13 +62,15 @@ def test_images_on_which_both_are_right_or_both_wrong_do_not_count(pairs):
 def test_every_reason_is_named():
     candidate = {"model1": kinds("cccv", "ccdv"), "model2": groups("aavv", "aaav")}
     gate = Gate(accuracy={"model1": 0.8, "model2": 0.75}, contradictions=0.2, significance=0.01)
-    decision = decide(gate, candidate, {}, np.arange(0))
+    decision = decide(gate, candidate, {}, np.arange(0), RELATED)
     assert decision.reasons == (
         "model1: accuracy 0.7500 is below 0.8",
         "contradictions: 0.2500 of the images, above 0.2",
     )
     assert not decision.passed
-    assert decide(Gate(accuracy={"model1": 0.75}, contradictions=0.25, significance=None), candidate, {}, []).passed
+    assert decide(
+        Gate(accuracy={"model1": 0.75}, contradictions=0.25, significance=None), candidate, {}, [], RELATED
+    ).passed
 
 
 def test_a_champion_that_is_better_on_what_it_has_not_seen_stays():

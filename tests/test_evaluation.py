@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import task_spec
+from conftest import regrouped, task_spec
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -18,10 +18,10 @@ from mtl.errors import UserError
 from mtl.evaluation import examples
 from mtl.tasks import relations, scores
 from mtl.tasks.answers import Answers
-from mtl.tasks.relations import Relation
 
 OF_FINE = {"cat": "cat", "dog": "dog", "ship": "ship"}
 OF_COARSE = {"cat": "animal", "dog": "animal", "ship": "vehicle"}
+RELATED = regrouped(task_spec("model1", OF_FINE), task_spec("model2", OF_COARSE))
 
 
 def fine(probabilities, labels=(0, 1, 2, 0)) -> Answers:
@@ -69,7 +69,7 @@ def test_losses_are_those_of_keras(name):
 
 
 def test_verdict_by_hand():
-    verdict = evaluation.judge({"model1": fine(FINE), "model2": coarse(COARSE)})
+    verdict = evaluation.judge({"model1": fine(FINE), "model2": coarse(COARSE)}, RELATED)
     losses = [verdict["tasks"][task]["loss"] for task in ("model1", "model2")]
     assert verdict["sum_loss"] == pytest.approx(sum(losses))
     assert verdict["ave_acc"] == pytest.approx((0.5 + 0.75) / 2)
@@ -87,7 +87,7 @@ def test_verdict_by_hand():
 
 def test_models_that_never_contradict_each_other_have_no_accuracy_there():
     agreeing = [[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.1, 0.9]]
-    verdict = evaluation.judge({"model1": fine(FINE), "model2": coarse(agreeing)})
+    verdict = evaluation.judge({"model1": fine(FINE), "model2": coarse(agreeing)}, RELATED)
     assert verdict["derived"]["model2"]["contradict"] == {"images": 0, "acc": None, "from_acc": None}
     assert "derived.model2.contradict.acc" not in evaluation.flat(verdict)
 
@@ -130,7 +130,8 @@ def test_galleries_are_led_by_the_surest():
     assert examples.mistakes(a, 9).tolist() == [1, 3]  # 50 and 40 % sure
     assert examples.mistakes(a, 1).tolist() == [1]
     # Image 2: the less sure of the two is 50 % sure; image 4: 40 %.
-    contradicted = evaluation.contradictions({"model1": a, "model2": b})["model2"]
+    labels = relations.labels_of({"model1": a, "model2": b})
+    contradicted = relations.contradictions(RELATED, labels)["model1", "model2"]
     assert examples.contradictions(a, b, contradicted, 9).tolist() == [1, 3]
 
 
@@ -156,19 +157,10 @@ def test_a_model_with_one_answer_is_called_out():
     assert "contradiction_rate" not in verdict
 
 
-def test_nothing_is_implied_where_a_label_says_nothing_certain():
-    crossing = task_spec("other", {"cat": "left", "dog": "right", "ship": "left"})
-    one, two = coarse(COARSE).task, fine(FINE).task
-    assert relations.relate(one, crossing) is None
-    assert relations.relate(crossing, two) is None
-    assert relations.relate(one, one) is None
-    assert relations.relate(two, crossing).labels.tolist() == [0, 1, 0]
-
-
 def test_with_gaps_each_model_is_judged_on_what_is_known():
     known = np.array([True, True, False, True])
     own = replace(coarse(COARSE, (0, 0, 0, 0)), known=known)
-    verdict = evaluation.judge({"model1": fine(FINE), "model2": own})
+    verdict = evaluation.judge({"model1": fine(FINE), "model2": own}, RELATED)
     assert verdict["tasks"]["model2"]["acc"] == pytest.approx(2 / 3)
     assert verdict["tasks"]["model2"]["acc"] == evaluation.judge({"model2": own.judged()})["tasks"]["model2"]["acc"]
     derived = verdict["derived"]["model2"]
@@ -180,14 +172,6 @@ def test_with_gaps_each_model_is_judged_on_what_is_known():
 
 
 PROBABILITIES = hnp.arrays(np.float64, (7, 4), elements=st.floats(0.01, 1)).map(lambda p: p / p.sum(1, keepdims=True))
-
-
-@given(PROBABILITIES)
-def test_group_sums_keep_the_total(p):
-    sums = relations.group_sums(p, Relation("any", np.array([0, 1, 0, 2])))
-    assert sums.shape == (7, 3)
-    np.testing.assert_allclose(sums.sum(axis=1), 1)
-    np.testing.assert_allclose(sums[:, 0], p[:, 0] + p[:, 2])
 
 
 @given(PROBABILITIES, st.integers(0, 2**32 - 1))
@@ -208,7 +192,8 @@ def test_the_parts_of_a_verdict_agree(p, q, labels):
         {
             "fine": Answers(task_spec("fine", of_fine), y, p, "categorical_crossentropy"),
             "coarse": Answers(task_spec("coarse", of_coarse), y % 2, q, "binary_crossentropy"),
-        }
+        },
+        regrouped(task_spec("fine", of_fine), task_spec("coarse", of_coarse)),
     )
     derived, own = verdict["derived"]["coarse"], verdict["tasks"]["coarse"]
     assert derived["agree"]["images"] + derived["contradict"]["images"] == 7

@@ -1,4 +1,4 @@
-"""The values of a column, or groups of them, become labels; what one task's labels say about another's."""
+"""The values of a column, or groups of them, become labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mtl.config.params import Classes
 from mtl.errors import UserError
-from mtl.tasks import grouping, relations
+from mtl.tasks import grouping
 from mtl.tasks.spec import TaskSpec
 from mtl.tasks.targets import Targets
 
@@ -85,32 +85,6 @@ def test_label_of_every_image_is_the_group_of_its_class(group_of, more):
     values = [*range(6), *more]
     _, (labels, _) = derive(as_groups(group_of), ["abcdef"[value] for value in values])
     assert labels.tolist() == [group_of[value] for value in values]
-
-
-@given(groupings, st.integers(0, 2**32))
-def test_what_a_relation_derives_is_the_sum_over_each_group(group_of, seed):
-    fine, _ = derive(None, list("abcdef"), "fine")
-    coarse, _ = derive(as_groups(group_of), list("abcdef"), "coarse")
-    relation = relations.find("coarse", {"coarse": coarse, "fine": fine})
-    assert relation is not None and relation.base == "fine"
-    probabilities = np.random.default_rng(seed).dirichlet(np.ones(6), 3)
-    summed = [[row[np.array(group_of) == group].sum() for group in range(3)] for row in probabilities]
-    assert np.allclose(relations.group_sums(probabilities, relation), summed)
-    assert relations.find_all({"coarse": coarse, "fine": fine}).keys() == {"coarse"}
-
-
-def test_a_contradiction_is_where_the_base_implies_another_label():
-    fine, coarse = derive(None, CLASSES, "fine")[0], derive(ANIMALS, CLASSES, "coarse")[0]
-    related = relations.find_all({"fine": fine, "coarse": coarse})
-    labels = {"fine": np.array([0, 0, 3]), "coarse": np.array([0, 1, 1])}
-    assert {task: row.tolist() for task, row in relations.contradictions(related, labels).items()} == {
-        "coarse": [False, True, False]
-    }
-
-
-def test_tasks_of_different_columns_are_not_related():
-    fine, other = derive(None, CLASSES, "fine")[0], derive(ANIMALS, CLASSES, "other", column="kind")[0]
-    assert relations.find_all({"fine": fine, "other": other}) == {}
 
 
 @pytest.mark.parametrize(

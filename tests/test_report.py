@@ -178,7 +178,7 @@ def test_three_tasks_as_a_person_sees_them(there):
     assert "keep its own model, not sure" in species
     (row,) = [line for line in lines if line.startswith("shared") and " all " in line]
     assert re.split(r"  +", row) == [
-        "shared", "all", "+7.50 (-3.09 to +18.09)", "3.0000e+06", "1,234", "200", "9", "0.500"
+        "shared", "all", "+7.50 (-3.09 to +18.09)", "–", "3.0000e+06", "1,234", "200", "9", "0.500"
     ]  # fmt: skip
     right = "wild is right on 25.0% of them, species (on its own labels) on 70.0%"
     assert f"wild contradicts species on 80 images (2.00%): {right}." in lines

@@ -12,7 +12,7 @@ from mtl.errors import UserError
 from mtl.tasks import kinds, relations, statistics
 from mtl.tasks.answers import Answers
 from mtl.tasks.kinds import Rows, classes
-from mtl.tasks.relations import Relations
+from mtl.tasks.relations import UNRELATED, Relations
 
 
 def check(name: str, answers: Answers) -> None:
@@ -28,7 +28,7 @@ def check(name: str, answers: Answers) -> None:
         raise UserError(f"{name}: {fault}")
 
 
-def judge(answers: Mapping[str, Answers], related: Relations) -> dict[str, Any]:
+def judge(answers: Mapping[str, Answers], related: Relations = UNRELATED) -> dict[str, Any]:
     """The verdict over all tasks, on the same examples.
 
     Args:

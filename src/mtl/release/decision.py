@@ -12,7 +12,7 @@ from mtl.config.gate import Gate
 from mtl.errors import UserError
 from mtl.tasks import kinds, statistics
 from mtl.tasks.answers import Answers
-from mtl.tasks.relations import Relations
+from mtl.tasks.relations import UNRELATED, Relations
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def decide(
     candidate: Mapping[str, Answers],
     champion: Mapping[str, Answers],
     compared: np.ndarray,
-    related: Relations,
+    related: Relations = UNRELATED,
 ) -> Decision:
     """Compare the candidate with the gate and with the champion.
 

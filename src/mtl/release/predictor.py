@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from mtl.errors import UserError
 from mtl.sources import decoding
 from mtl.tasks import kinds, relations
-from mtl.tasks.relations import Relations
+from mtl.tasks.relations import UNRELATED, Relations
 from mtl.tasks.spec import TaskSpec
 from mtl.tracking import bundles
 
@@ -77,12 +77,12 @@ class Predictor:
         self,
         networks: Mapping[str, keras.Model],
         specs: Mapping[str, TaskSpec],
-        related: Relations | None = None,
+        related: Relations = UNRELATED,
     ) -> None:
         self.tasks = {task: spec.names for task, spec in specs.items()}
         self.shape: tuple[int, int, int] = next(iter(networks.values())).input_shape[1:]
         self.specs = dict(specs)
-        self._networks, self._relations = dict(networks), related or Relations()
+        self._networks, self._relations = dict(networks), related
 
     def predict(self, image: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
         """Predict for one image, or for a batch in its order.

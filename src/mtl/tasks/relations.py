@@ -69,6 +69,9 @@ class Relations(Settings):
         return Relations(pairs=pairs, derived=derived, matrix=self.matrix)
 
 
+UNRELATED = Relations()
+
+
 def learn(specs: Mapping[str, TaskSpec], targets: Mapping[str, Targets]) -> Relations:
     """All relations from bases of the kind `classes`, from the training labels of each task.
 

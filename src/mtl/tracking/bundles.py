@@ -74,7 +74,7 @@ def fetch(uri: str, folder: Path) -> Bundle:
         ) from None
     by_name = {task.name: task for task in tasks}
     kept = joint / paths.RELATIONS.name
-    related = relations.read(files.read_json(kept)) if kept.is_file() else Relations()
+    related = relations.read(files.read_json(kept)) if kept.is_file() else relations.UNRELATED
     return Bundle(uri, dict(zip(by_name, models, strict=True)), by_name, tuple(imports or ()), related)
 
 
