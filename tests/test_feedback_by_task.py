@@ -140,6 +140,7 @@ def test_the_page_learns_which_menus_to_show():
     def ask(post: Post) -> None:
         _, offered = post("/samples", b"")
         assert offered["classes"] == []
-        assert offered["labels"] == {"garment": ["shirt", "coat"], "for_kids": ["false", "true"]}
+        names = {task: offered["tasks"][task]["names"] for task in offered["tasks"]}
+        assert names == {"garment": ["shirt", "coat"], "for_kids": ["false", "true"]}
 
     session(GARMENT, KIDS, ask=ask)

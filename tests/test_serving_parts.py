@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
+from conftest import task_spec
 from gateways import OF_CLASS, TASKS
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from mtl.serving.batching import Batcher
 from mtl.serving.feedback import Feedback
 from mtl.serving.pixels import from_file, from_nested, from_numbers, parse_json
 from mtl.serving.refusals import Refused
+from mtl.tasks.kinds import classes
 
 SHAPE = (2, 3, 3)
 
@@ -232,9 +234,9 @@ def test_feedback_outlives_the_server_and_the_last_word_counts(tmp_path):
         "model2": True,
     }
     assert second.record_truth(identities[1], joint.truth(TASKS, {"class": "cat"})) == {"model1": True, "model2": True}
-    assert second.accuracy() == {"model1": (0.5, 2), "model2": (1.0, 2)}
+    assert second.standing().accuracy == {"model1": (0.5, 2), "model2": (1.0, 2)}
     second.record_truth(identities[0], joint.truth(TASKS, {"class": "cat"}))
-    assert second.accuracy() == {"model1": (1.0, 2), "model2": (1.0, 2)}
+    assert second.standing().accuracy == {"model1": (1.0, 2), "model2": (1.0, 2)}
     assert second.record_truth("nobody", {"model1": "cat"}) is None
     second.close()
 
@@ -254,6 +256,11 @@ def test_a_file_that_is_no_database_is_an_error_in_one_line(tmp_path):
 
 
 def test_drift_is_0_where_predictions_are_as_frequent_as_labels_and_1_where_they_never_meet():
-    assert metrics.drift([0, 1, 1, 1], np.array([0.25, 0.75])) == pytest.approx(0)
-    assert metrics.drift([0, 0], np.array([0, 1.0])) == pytest.approx(1)
-    assert np.isnan(metrics.drift([], np.array([0.5, 0.5])))
+    spec = task_spec("a", ("no", "yes"))
+    quarter = spec.model_copy(update={"frequencies": (0.25, 0.75)})
+    assert classes.drift(quarter, classes.ideal(spec, np.array([0, 1, 1, 1]))) == pytest.approx(0)
+    never = spec.model_copy(update={"frequencies": (0.0, 1.0)})
+    assert classes.drift(never, classes.ideal(spec, np.array([0, 0]))) == pytest.approx(1)
+    counted = metrics.Metrics()
+    counted.observer(spec, lambda: 0)
+    assert np.isnan(counted.registry.get_sample_value("mtl_prediction_drift", {"task": "a"}))

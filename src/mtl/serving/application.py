@@ -65,9 +65,9 @@ def _joint_routes(gateway: Gateway, feedback: Feedback) -> APIRouter:
             raise Refused("forms are not supported; send the file itself as the body: curl --data-binary @FILE", 415)
         content = await request.body()
         images = await asyncio.to_thread(pixels.from_file, content, shape, gateway.limits.pixels)
-        tasks, probabilities = gateway.tasks, await gateway.predict_all(images)
-        joint_answer = joint.answer({task: tasks[task] for task in probabilities if task in tasks}, probabilities)
-        labels = {task: answer["label"] for task, answer in joint_answer["answers"].items()}
+        tasks, outputs = gateway.tasks, await gateway.predict_all(images)
+        joint_answer = joint.answer({task: tasks[task] for task in outputs if task in tasks}, outputs)
+        labels = {task: joint.bare(answer) for task, answer in joint_answer["answers"].items()}
         identity = await asyncio.to_thread(feedback.remember, labels)
         if identity is None:
             gateway.metrics.unstored.inc()
@@ -78,24 +78,29 @@ def _joint_routes(gateway: Gateway, feedback: Feedback) -> APIRouter:
     async def judge(request: Request) -> Response:
         """Record the true labels of an image that was answered before, of all tasks or some.
 
-        Returns whether each was right, and the accuracy so far of each task with the number of answers that it is of.
+        Returns whether each was right, and the accuracy so far of each task with the number of answers that it is of;
+        of values the absolute errors and their mean so far instead, in the unit.
         """
         content = pixels.parse_json(await request.body())
         identity = content.get("id")
         if not isinstance(identity, str):
             raise Refused("the body must have id, a text")
         truth = joint.truth(gateway.tasks, content)
-        right = await asyncio.to_thread(feedback.record_truth, identity, truth)
-        if right is None:
+        judged = await asyncio.to_thread(feedback.record_truth, identity, truth)
+        if judged is None:
             raise Refused("unknown id, or the id of an answer that is too old", 404)
-        judged = await asyncio.to_thread(feedback.accuracy)
-        accuracy, counts = ({task: pair[index] for task, pair in judged.items()} for index in (0, 1))
-        return responses.json({"right": right, "accuracy": accuracy, "counts": counts})
+        standing = await asyncio.to_thread(feedback.standing)
+        accuracy, error = ({task: mean for task, (mean, _) in means.items()} for means in standing)
+        counts = {task: count for means in standing for task, (_, count) in means.items()}
+        right = {task: value for task, value in judged.items() if isinstance(value, bool)}
+        errors = {task: value for task, value in judged.items() if task not in right}
+        of_values = {"errors": errors, "mean_absolute_error": error} if error else {}
+        return responses.json({"right": right, "accuracy": accuracy, "counts": counts, **of_values})
 
     @router.get("/metrics", **documents.plain("Metrics in Prometheus' text format", "text/plain"))
     async def metrics() -> Response:
-        accuracy = await asyncio.to_thread(feedback.accuracy)
-        return Response(gateway.metrics.page(accuracy.items()), media_type=CONTENT_TYPE_LATEST)
+        standing = await asyncio.to_thread(feedback.standing)
+        return Response(gateway.metrics.page(standing), media_type=CONTENT_TYPE_LATEST)
 
     return router
 
@@ -109,9 +114,11 @@ def _page_routes(gateway: Gateway) -> APIRouter:
 
     @router.get("/samples")
     async def sample_list() -> Response:
-        labels = {task: spec.names for task, spec in gateway.tasks.items()}
+        tasks = {
+            task: {"kind": spec.kind, "names": spec.names, "unit": spec.unit} for task, spec in gateway.tasks.items()
+        }
         classes = joint.classes(gateway.tasks)
-        return responses.json({"images": samples.choose(gateway.shape), "classes": classes, "labels": labels})
+        return responses.json({"images": samples.choose(gateway.shape), "classes": classes, "tasks": tasks})
 
     @router.get("/samples/{index}.png")
     async def sample(index: int) -> Response:

@@ -23,11 +23,11 @@ class Batcher:
     never waits.
 
     Args:
-        compute: images uint8 (N, H, W, C) -> probabilities float32 (N, K), for N up to `largest`.
+        compute: images uint8 (N, H, W, C) -> outputs float32 (N, K), for N up to `largest`.
         largest: images in a batch.
         deadline: seconds that a batch may wait to grow.
         capacity: images that may wait; a request beyond them is refused with 503.
-        observe: called with the probabilities of each batch, in the batcher's thread.
+        observe: called with the outputs of each batch, in the batcher's thread.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Batcher:
         largest: int,
         deadline: float,
         capacity: int,
-        observe: Callable[[np.ndarray], None] = lambda probabilities: None,
+        observe: Callable[[np.ndarray], None] = lambda outputs: None,
     ) -> None:
         self._compute, self._largest, self._deadline = compute, largest, deadline
         self._capacity, self._observe = capacity, observe
@@ -48,7 +48,7 @@ class Batcher:
         self.waiting = 0  # images in the queue
 
     async def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities float32 (N, K) of images uint8 (N, H, W, C). Raises Refused (503) if the queue is full."""
+        """Outputs float32 (N, K) of images uint8 (N, H, W, C). Raises Refused (503) if the queue is full."""
         if self._task is None:
             self._task = asyncio.create_task(self._run())
         if self.waiting + len(images) > self._capacity:
@@ -98,7 +98,7 @@ class Batcher:
     async def _answer(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting]) -> None:
         images = batch[0][0] if len(batch) == 1 else np.concatenate([images for images, _ in batch])
         try:
-            probabilities = await loop.run_in_executor(self._thread, self._compute_and_observe, images)
+            outputs = await loop.run_in_executor(self._thread, self._compute_and_observe, images)
         except Exception as error:  # a batch that fails must not end the loop
             for _, future in batch:
                 if not future.done():
@@ -107,13 +107,13 @@ class Batcher:
         start = 0
         for part, future in batch:
             if not future.done():
-                future.set_result(probabilities[start : start + len(part)])
+                future.set_result(outputs[start : start + len(part)])
             start += len(part)
 
     def _compute_and_observe(self, images: np.ndarray) -> np.ndarray:
-        probabilities = self._compute(images)
-        self._observe(probabilities)
-        return probabilities
+        outputs = self._compute(images)
+        self._observe(outputs)
+        return outputs
 
     async def close(self) -> None:
         """Answer waiting requests, then stop. No new request may come from now on."""

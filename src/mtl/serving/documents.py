@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI
 
+from mtl.serving import joint
 from mtl.serving.gateway import Gateway
+from mtl.tasks import kinds
+from mtl.tasks.spec import TaskSpec
 
 TEXT, NUMBER = {"type": "string"}, {"type": "number"}
 
@@ -23,8 +28,26 @@ def _reference(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def schemas(shape: tuple[int, int, int], batch: int) -> dict[str, Any]:
-    """Make the schemas of all bodies, for up to `batch` images of `shape`."""
+def _schema_of(example: Any) -> dict[str, Any]:
+    """The schema of JSON such as `example`."""
+    if isinstance(example, list):
+        return _list(_schema_of(example[0]) if example else {})
+    if isinstance(example, dict):
+        return {"type": "object", "additionalProperties": _any(_schema_of(value) for value in example.values())}
+    return TEXT if isinstance(example, str) else NUMBER
+
+
+def _any(schemas: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The schema of what is of one of several, each named once."""
+    different: list[dict[str, Any]] = []
+    for schema in schemas:
+        if schema not in different:
+            different.append(schema)
+    return different[0] if len(different) == 1 else {"anyOf": different}
+
+
+def schemas(shape: tuple[int, int, int], batch: int, tasks: Mapping[str, TaskSpec]) -> dict[str, Any]:
+    """Make the schemas of all bodies, for up to `batch` images of `shape` and the answers to `tasks`."""
     pixel = {"type": "integer", "minimum": 0, "maximum": 255}
     fraction = {"type": "number", "exclusiveMinimum": -1, "exclusiveMaximum": 256}  # cut off by MLflow's protocol
 
@@ -47,7 +70,12 @@ def schemas(shape: tuple[int, int, int], batch: int) -> dict[str, Any]:
     fractions, integers = [
         [_object({key: images(kind)}) for key in ("instances", "inputs")] for kind in (fraction, pixel)
     ]
-    answer = _object({"label": TEXT, "probability": NUMBER})
+    examples = [
+        kinds.find(spec.kind).decode(spec, np.ones((1, len(spec.names)), np.float32))[0] for spec in tasks.values()
+    ]
+    answer = _any(_object({key: _schema_of(value) for key, value in example.items()}) for example in examples)
+    label = _any(_schema_of(joint.bare(example)) for example in examples)
+    numbers = {"type": "object", "additionalProperties": NUMBER}
     return {
         "Invocations": {"oneOf": [*fractions, _object({"dataframe_split": table})]},
         "Predictions": _object({"predictions": rows}),
@@ -67,16 +95,18 @@ def schemas(shape: tuple[int, int, int], batch: int) -> dict[str, Any]:
         ),
         "Truth": {
             "oneOf": [
-                _object({"id": TEXT, "labels": {"type": "object", "additionalProperties": TEXT, "minProperties": 1}}),
+                _object({"id": TEXT, "labels": {"type": "object", "additionalProperties": label, "minProperties": 1}}),
                 _object({"id": TEXT, "class": TEXT}),
             ]
         },
         "Judgement": _object(
             {
                 "right": {"type": "object", "additionalProperties": {"type": "boolean"}},
-                "accuracy": {"type": "object", "additionalProperties": NUMBER},
+                "accuracy": numbers,
                 "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
-            }
+            },
+            errors=numbers,
+            mean_absolute_error=numbers,
         ),
         "Error": _object({"error": TEXT}),
         "Anything": {},
@@ -120,7 +150,7 @@ def describe(app: FastAPI, gateway: Gateway, secured: bool) -> None:
         app.openapi_schema = None
         document = original()
         if gateway.ready:
-            document["components"] = {"schemas": schemas(gateway.shape, gateway.limits.batch)}
+            document["components"] = {"schemas": schemas(gateway.shape, gateway.limits.batch, gateway.tasks)}
         if secured:
             document.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             document["security"] = [{"token": []}]

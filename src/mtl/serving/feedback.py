@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import os
 import secrets
 import sqlite3
@@ -11,9 +13,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from mtl.errors import UserError, one_line
-from mtl.serving.refusals import busy
+from mtl.serving.refusals import Refused, busy
 
 log = logging.getLogger("uvicorn.error")
 
@@ -23,14 +26,29 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS predictions (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL);
 CREATE TABLE IF NOT EXISTS answers (
     number INTEGER NOT NULL REFERENCES predictions ON DELETE CASCADE,
-    task TEXT NOT NULL, label TEXT NOT NULL, truth TEXT, PRIMARY KEY (number, task)
+    task TEXT NOT NULL, label TEXT NOT NULL, truth TEXT, error REAL, PRIMARY KEY (number, task)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS judged ON answers (task, label, truth) WHERE truth IS NOT NULL;
+"""
+_INDEX = """
+CREATE INDEX IF NOT EXISTS compared ON answers (task, label, truth, error) WHERE truth IS NOT NULL;
+DROP INDEX IF EXISTS judged;
 """
 
 
+class Standing(NamedTuple):
+    """The answers so far whose truth is known, by task, each with their number.
+
+    `accuracy`: the fraction of right answers. `absolute_error`: the mean, of answers that are numbers.
+    """
+
+    accuracy: dict[str, tuple[float, int]]
+    absolute_error: dict[str, tuple[float, int]]
+
+
 class Feedback:
-    """The last joint answers by id, and the accuracy of those whose true labels are known.
+    """The last joint answers by id, and how good those are whose true labels are known.
+
+    Answers and truths are text, or numbers and lists, which the file holds as JSON.
 
     Errors of the file never stop an answer: the log reports them once, answers are not stored, and the file is not
     tried again for `pause` seconds. A file that was removed is created again. Methods may be called from any thread.
@@ -48,21 +66,21 @@ class Feedback:
     def __init__(self, path: Path | str, capacity: int = CAPACITY, timeout: float = 0.5, pause: float = 5.0) -> None:
         self._path, self._capacity, self._timeout, self._pause = Path(path), capacity, timeout, pause
         self._lock, self._failing, self._retry_at, self._unstored = threading.Lock(), False, 0.0, 0
-        self._accuracy: dict[str, tuple[float, int]] = {}
+        self._standing = Standing({}, {})
         try:
             self._database: sqlite3.Connection | None = self._connect()
         except (sqlite3.Error, OSError) as error:
             raise UserError(f"{path}: no file for feedback: {error}; name another one with --feedback") from error
 
-    def remember(self, labels: Mapping[str, str]) -> str | None:
-        """Store the label of each task; returns the id for `record_truth`, or None if the answer cannot be stored."""
+    def remember(self, labels: Mapping[str, Any]) -> str | None:
+        """Store the answer of each task; returns the id for `record_truth`, or None if the answer cannot be stored."""
         identity = secrets.token_hex(16)
         with self._lock:
             try:
                 with self._transaction() as database:
                     database.execute("INSERT INTO predictions (id) VALUES (?)", [identity])
                     ((number,),) = database.execute("SELECT last_insert_rowid()")
-                    rows = [(number, task, label) for task, label in labels.items()]
+                    rows = [(number, task, _text(label)) for task, label in labels.items()]
                     database.executemany("INSERT INTO answers (number, task, label) VALUES (?, ?, ?)", rows)
                     database.execute("DELETE FROM predictions WHERE number <= ?", [number - self._capacity])
             except _UnusableError:
@@ -73,34 +91,40 @@ class Feedback:
                 self._failing, self._unstored = False, 0
         return identity
 
-    def record_truth(self, identity: str, truth: Mapping[str, str]) -> dict[str, bool] | None:
+    def record_truth(self, identity: str, truth: Mapping[str, Any]) -> dict[str, bool | float] | None:
         """Record the true label of each task, in place of an earlier one.
 
-        Returns whether each task was right; None if the id is unknown, or too old.
-        Raises Refused (503) if the file cannot be used now.
+        Returns whether each task was right, and of a number its absolute error; None if the id is unknown, or too old.
+        Raises Refused: 503 if the file cannot be used now; 400 for a number where the answer was none.
         """
         try:
             with self._lock, self._transaction() as database:
                 rows = database.execute(
                     "SELECT number, task, label FROM answers JOIN predictions USING (number) WHERE id = ?", [identity]
                 ).fetchall()
-                judged = [(truth[task], number, task) for number, task, _ in rows if task in truth]
-                database.executemany("UPDATE answers SET truth = ? WHERE number = ? AND task = ?", judged)
+                judged = {task: _compare(task, label, truth[task]) for _, task, label in rows if task in truth}
+                changes = [
+                    (_text(truth[task]), None if isinstance(judged[task], bool) else judged[task], number, task)
+                    for number, task, _ in rows
+                    if task in truth
+                ]
+                database.executemany("UPDATE answers SET truth = ?, error = ? WHERE number = ? AND task = ?", changes)
         except _UnusableError:
             raise busy("the stored answers cannot be used now; the server's log says why") from None
-        return {task: label == truth[task] for _, task, label in rows if task in truth} if rows else None
+        return judged if rows else None
 
-    def accuracy(self) -> dict[str, tuple[float, int]]:
-        """Compute, per task, the fraction of right answers among those whose truth is known, and their number.
-
-        If the file cannot be used now, these are the last known values.
-        """
+    def standing(self) -> Standing:
+        """Compare all answers with their truths; if the file cannot be used now, the standing is the last known one."""
         with self._lock, suppress(_UnusableError), self._transaction() as database:
             rows = database.execute(
-                "SELECT task, AVG(label = truth), COUNT(*) FROM answers WHERE truth IS NOT NULL GROUP BY task"
+                "SELECT task, AVG(label = truth), AVG(error), COUNT(*) FROM answers WHERE truth IS NOT NULL"
+                " GROUP BY task, error IS NULL"
             ).fetchall()
-            self._accuracy = {task: (accuracy, count) for task, accuracy, count in rows}
-        return self._accuracy
+            self._standing = Standing(
+                {task: (accuracy, count) for task, accuracy, error, count in rows if error is None},
+                {task: (error, count) for task, _, error, count in rows if error is not None},
+            )
+        return self._standing
 
     def close(self) -> None:
         """Close the file."""
@@ -112,6 +136,9 @@ class Feedback:
         try:
             database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;")
             database.executescript(_TABLES)
+            if "error" not in [name for _, name, *_ in database.execute("PRAGMA table_info(answers)")]:
+                database.execute("ALTER TABLE answers ADD COLUMN error REAL")  # an earlier version made the file
+            database.executescript(_INDEX)
             if self._path != MEMORY:
                 self._stat = self._path.stat()
         except BaseException:
@@ -157,6 +184,22 @@ class Feedback:
                 )
             self._failing, self._retry_at = True, time.monotonic() + self._pause
             raise _UnusableError from error
+
+
+def _text(value: Any) -> str:
+    """An answer or truth as the file holds it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _compare(task: str, stored: str, truth: Any) -> bool | float:
+    """Whether a stored answer is right, or where the truth is a number its absolute error. Raises Refused."""
+    if isinstance(truth, bool) or not isinstance(truth, int | float):
+        return stored == _text(truth)
+    try:
+        error = abs(float(stored) - truth)
+    except ValueError:
+        raise Refused(f"{task} was answered with {stored!r:.80} then, and a number cannot be its truth") from None
+    return math.inf if math.isnan(error) else error  # NaN would be NULL in the file
 
 
 class _UnusableError(Exception):

@@ -148,7 +148,7 @@ class Gateway:
         return self._find(task, version).model
 
     async def predict(self, task: str, images: np.ndarray, version: str | None = None) -> np.ndarray:
-        """Compute probabilities, float32 (N, K), of images, uint8 (N, H, W, C). Raises Refused."""
+        """Compute the outputs, float32 (N, K), of images, uint8 (N, H, W, C). Raises Refused."""
         if len(images) > self.limits.batch:
             raise wrong_shape(f"{len(images)} images in one request; at most {self.limits.batch}")
         served = self._find(task, version)
@@ -161,8 +161,8 @@ class Gateway:
         served = dict(self._served)
         if images.shape[1:] != self.shape:
             raise busy("the models have just changed; try again")
-        probabilities = await asyncio.gather(*(entry.batcher(images) for entry in served.values()))
-        return dict(zip(served, probabilities, strict=True))
+        outputs = await asyncio.gather(*(entry.batcher(images) for entry in served.values()))
+        return dict(zip(served, outputs, strict=True))
 
     def _find(self, task: str, version: str | None = None) -> Served:
         self._any()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from mtl.errors import UserError, one_line
 from mtl.networks import saving
 from mtl.serving.batching import Compute
 from mtl.serving.pixels import Shape
+from mtl.tasks import kinds, spec
+from mtl.tasks.kinds import Kind
 from mtl.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -38,9 +41,16 @@ class Loaded:
     version: str
     compute: Compute
 
+    @property
+    def kind(self) -> Kind:
+        """The kind of its task."""
+        return kinds.find(self.task.kind)
+
 
 def from_folder(folder: Path, version: str = "1", served: Collection[str] = ()) -> dict[str, Loaded]:
-    """Load and compile every `<task>.keras` in `folder` whose task is in data/labels, with the same class names.
+    """Load and compile every `<task>.keras` in `folder` whose task is in data/labels, with the same kind and names.
+
+    What its answers mean says the model itself: training decides a part of it, such as thresholds.
 
     Args:
         folder: the models' folder.
@@ -61,10 +71,13 @@ def from_folder(folder: Path, version: str = "1", served: Collection[str] = ()) 
         raise UserError(f"{folder}: no model of a task in {paths.LABELS}; run `dvc repro`, or `dvc checkout`")
     for recipe in settings.recipes.values() if settings else ():
         catalog.find(recipe.network)  # the user's own module may register its layers
+    for task in settings.tasks.values() if settings else ():
+        kinds.find(task.kind)  # so may that of a kind
     if unserved := sorted(labelled - tasks):
         log.warning("not served, as %s has no model of them: %s", folder, ", ".join(unserved))
-    specs = {task: store.read_task(task) for task in sorted(tasks)}
-    networks = {task: saving.read_for(spec, None, folder / f"{task}.keras") for task, spec in specs.items()}
+    files = {task: folder / f"{task}.keras" for task in sorted(tasks)}
+    networks = {task: saving.read_for(store.read_task(task), None, path) for task, path in files.items()}
+    specs = {task: spec.read_from_model(path) for task, path in files.items()}
     shape = store.read_dataset().shape if store.is_loaded() else None
     return compile_models(networks, specs, version, shape)
 
@@ -79,12 +92,13 @@ def compile_models(
 ) -> dict[str, Loaded]:
     """Check and compile the models of all tasks.
 
-    Raises UserError if one does not fit its task or compute, or if they take images of different shapes, or of another
-    shape than `shape`, that of the data set.
+    Raises UserError if one does not fit its task or compute, if its kind is unknown, or if they take images of
+    different shapes, or of another shape than `shape`, that of the data set.
     """
     for task, network in networks.items():
         if task in params.RESERVED or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", task):
             raise UserError(f"a task cannot be served as {task!r}; name it like model1")
+        check_kind(specs[task])
         check_fits_task(network, specs[task])
     shapes = {} if shape is None else {"the data set": shape}
     _check_same_shape(shapes | {task: network.input_shape[1:] for task, network in networks.items()})
@@ -94,13 +108,26 @@ def compile_models(
     }
 
 
+def check_kind(task: TaskSpec) -> None:
+    """Raise UserError unless the kind is one of the project's, or of a module that a person has imported.
+
+    A person's own is never imported because a model names it.
+    """
+    module, colon, _ = task.kind.partition(":")
+    if colon and module not in sys.modules:
+        raise UserError(
+            f"{task.name} is of the kind {task.kind}, whose module was not imported: `mtl serve --import {module}`"
+        )
+    kinds.find(task.kind)
+
+
 def check_fits_task(network: keras.Model, task: TaskSpec) -> None:
     """Raise UserError unless `network` takes images of one size and has an output for each name of its task."""
     inputs, outputs = getattr(network, "input_shape", None), getattr(network, "output_shape", None)
     if not isinstance(inputs, tuple) or len(inputs) != 4 or None in inputs[1:] or inputs[3] != 3:
         raise UserError(f"the model of {task.name} takes {inputs}; images (N, height, width, 3) of one size are needed")
     if outputs != (None, len(task.names)):
-        raise UserError(f"the model of {task.name} gives {outputs}; its {len(task.names)} classes need one output each")
+        raise UserError(f"the model of {task.name} gives {outputs}; its {len(task.names)} names need one output each")
 
 
 def _check_same_shape(shapes: Mapping[str, Shape]) -> None:
@@ -131,9 +158,9 @@ def compile_network(network: keras.Model) -> Compute:
 
     try:
         for size in SIZES:
-            probabilities = compute(np.zeros((size, *shape), np.uint8))
+            outputs = compute(np.zeros((size, *shape), np.uint8))
     except (tf.errors.OpError, ValueError, TypeError) as error:
         raise UserError(f"model {network.name!r} does not compute: {one_line(error)}") from error
-    if not np.isfinite(probabilities).all():
+    if not np.isfinite(outputs).all():
         raise UserError(f"model {network.name!r} has outputs that are NaN or infinite; train it again")
     return compute

@@ -33,7 +33,7 @@ def mlflow_routes(gateway: Gateway) -> APIRouter:
 
     @router.post("/{task}/invocations", **documents.with_body("Invocations", "Predictions", "MlflowError"))
     async def invocations(task: str, request: Request) -> Response:
-        """Probabilities of each image, as `mlflow models serve` of the same model returns them."""
+        """The outputs for each image, as `mlflow models serve` of the same model returns them."""
         model = gateway.model(task)
         mlflow.check_content_type(request.headers.get("content-type"))
         images = mlflow.images(await request.body(), model.shape)
@@ -67,7 +67,7 @@ def tensorflow_routes(gateway: Gateway) -> APIRouter:
         "/{task}/versions/{version}:predict", **documents.with_body("PredictRequest", "PredictResponse", "Error")
     )
     async def predict(task: str, request: Request) -> Response:
-        """Probabilities of each image, in row format (`instances`) or columnar format (`inputs`)."""
+        """The outputs for each image, in row format (`instances`) or columnar format (`inputs`)."""
         model = gateway.model(task, _version(request))
         _check_content_type(request)
         images, by_row = tensorflow.images(await request.body(), model.shape)
@@ -134,10 +134,10 @@ def open_inference_routes(gateway: Gateway) -> APIRouter:
         "/models/{task}/versions/{version}/infer", **documents.with_body("InferRequest", "InferResponse", "Error")
     )
     async def infer(task: str, request: Request) -> Response:
-        """Probabilities of each image; with the binary tensor extension, pixels and answers as bytes."""
+        """The outputs for each image; with the binary tensor extension, pixels and answers as bytes."""
         model = gateway.model(task, _version(request))
         _check_content_type(request)
-        parsed = open_inference.parse(await request.body(), request.headers.get(open_inference.HEADER), model.shape)
+        parsed = open_inference.parse(await request.body(), request.headers.get(open_inference.HEADER), model)
         body, headers = open_inference.answer(
             model, parsed, await gateway.predict(task, parsed.images, _version(request))
         )

@@ -3,6 +3,7 @@
 const element = (id) => document.getElementById(id);
 let token = "";
 let identity = null;
+let units = {};
 
 async function ask(path, options = {}) {
   const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
@@ -17,36 +18,79 @@ function setText(text, kind = "", id = "message") {
   element(id).className = kind;
 }
 
-const truths = () => [...element("truths").querySelectorAll("select")];
+function create(tag, properties, ...content) {
+  const created = Object.assign(document.createElement(tag), properties);
+  created.append(...content);
+  return created;
+}
 
-// One menu where all tasks are of one column, else a menu per task, which may say nothing.
-function offerTruths(classes, labels) {
-  const menus = classes.length ? [] : Object.entries(labels).map(([task, names]) => {
-    const label = document.createElement("label");
-    const select = document.createElement("select");
-    select.name = task;
+const number = (value) => (value === null ? "no number" : `${Number(value.toPrecision(4))}`);
+const withUnit = (value, unit) => number(value) + (unit ? ` ${unit}` : "");
+
+// What people tell of a task, by its kind: the control, and how its truth is read; undefined: not known.
+const controls = {
+  classes(task, { names }) {
+    const select = create("select", { name: task });
     select.append(new Option("not known", ""), ...names.map((name) => new Option(name)));
-    label.append(`${task} `, select);
-    return label;
-  });
+    return { shown: create("label", {}, `${task} `, select), read: () => select.value || undefined };
+  },
+  value(task, { unit }) {
+    const input = create("input", { name: task, type: "number", step: "any", placeholder: "not known" });
+    const read = () => (input.value === "" ? undefined : input.valueAsNumber);
+    return { shown: create("label", {}, `${task} `, input, unit ? ` ${unit}` : ""), read };
+  },
+  multilabel(task, { names }) {
+    const boxes = [...names, ""].map((value) => create("input", { name: task, type: "checkbox", value }));
+    const none = boxes.at(-1);
+    for (const box of boxes) {
+      box.addEventListener("change", () => {
+        for (const other of boxes) if (other !== box && (box === none || other === none)) other.checked = false;
+      });
+    }
+    const labels = boxes.map((box) => create("label", {}, box, box === none ? " none of these" : ` ${box.value}`));
+    const read = () => {
+      const checked = boxes.filter((box) => box.checked).map((box) => box.value);
+      return checked.length ? checked.filter(Boolean) : undefined;
+    };
+    return { shown: create("div", { className: "boxes", role: "group", ariaLabel: task }, `${task} `, ...labels), read };
+  },
+};
+const truths = new Map();
+
+// One menu where all tasks are of one column, else a control per task, which may say nothing.
+function offerTruths(classes, tasks) {
+  truths.clear();
+  for (const [task, about] of classes.length ? [] : Object.entries(tasks)) {
+    if (controls[about.kind]) truths.set(task, controls[about.kind](task, about));
+  }
   element("truth").replaceChildren(...classes.map((name) => new Option(name)));
-  element("truth").parentElement.hidden = menus.length > 0;
-  element("truths").replaceChildren(element("truths").firstElementChild, ...menus);
-  element("truths").hidden = menus.length === 0;
+  element("truth").parentElement.hidden = truths.size > 0;
+  element("truths").replaceChildren(element("truths").firstElementChild, ...[...truths.values()].map(({ shown }) => shown));
+  element("truths").hidden = truths.size === 0;
 }
 
 function truth() {
-  if (!truths().length) return { class: element("truth").value };
-  return { labels: Object.fromEntries(truths().filter((menu) => menu.value).map((menu) => [menu.name, menu.value])) };
+  if (!truths.size) return { class: element("truth").value };
+  const told = [...truths].map(([task, { read }]) => [task, read()]).filter(([, label]) => label !== undefined);
+  return { labels: Object.fromEntries(told) };
+}
+
+const bar = (probability) => [create("meter", { value: probability }), `${(100 * probability).toFixed(1)} %`];
+
+// The second and third cell of an answer's row, by what it consists of.
+function cellsOf(answer) {
+  if ("label" in answer) return [[answer.label], bar(answer.probability)];
+  if ("value" in answer) return [[withUnit(answer.value, answer.unit)], []];
+  if (!("labels" in answer)) return [[JSON.stringify(answer)], []];
+  const bars = Object.entries(answer.probabilities).map(([name, probability]) =>
+    create("div", { className: answer.labels.includes(name) ? "on" : "" }, ...bar(probability), ` ${name}`));
+  return [[answer.labels.join(", ") || "none"], bars];
 }
 
 function show(joint) {
-  const rows = Object.entries(joint.answers).map(([task, { label, probability }]) => {
+  const rows = Object.entries(joint.answers).map(([task, answer]) => {
     const row = document.createElement("tr");
-    const meter = document.createElement("meter");
-    meter.value = probability;
-    const cells = [[task], [label], [meter, `${(100 * probability).toFixed(1)} %`]];
-    row.append(...cells.map((content) => {
+    row.append(...[[task], ...cellsOf(answer)].map((content) => {
       const cell = document.createElement("td");
       cell.append(...content);
       return cell;
@@ -55,8 +99,8 @@ function show(joint) {
   });
   element("answers").tBodies[0].replaceChildren(...rows);
   element("answers").hidden = false;
-  for (const menu of truths()) menu.value = "";
-  element("feedback").hidden = identity === null || !(element("truth").options.length || truths().length);
+  if (truths.size) element("feedback").reset();
+  element("feedback").hidden = identity === null || !(element("truth").options.length || truths.size);
   if (joint.contradiction) setText(`The models contradict each other: ${joint.contradictions.join("; ")}.`, "bad", "verdict");
   else setText(joint.contradiction === false ? "The models do not contradict each other." : "", "", "verdict");
 }
@@ -82,10 +126,15 @@ async function sendFeedback(event) {
   try {
     const body = JSON.stringify({ id: identity, ...truth() });
     const headers = { "Content-Type": "application/json" };
-    const { right, accuracy } = await (await ask("feedback", { method: "POST", body, headers })).json();
+    const judged = await (await ask("feedback", { method: "POST", body, headers })).json();
+    const { right, accuracy, errors = {}, mean_absolute_error: mean = {} } = judged;
     const text = Object.entries(right).map(([task, correct]) =>
       `${task} was ${correct ? "right" : "wrong"} (${(100 * accuracy[task]).toFixed(1)} % right so far)`);
-    setText(`${text.join(", ")}.`, Object.values(right).every(Boolean) ? "good" : "bad", "judgement");
+    text.push(...Object.entries(errors).map(([task, error]) =>
+      `${task} was off by ${withUnit(error, units[task])} (${withUnit(mean[task], units[task])} on average so far)`));
+    const rights = Object.values(right);
+    const colour = rights.length && (rights.every(Boolean) ? "good" : "bad");
+    setText(`${text.join(", ")}.`, colour || "", "judgement");
   } catch (error) {
     setText(error.message, "bad", "judgement");
   }
@@ -93,8 +142,9 @@ async function sendFeedback(event) {
 
 async function start() {
   try {
-    const { images, classes, labels } = await (await ask("samples")).json();
-    offerTruths(classes, labels);
+    const { images, classes, tasks } = await (await ask("samples")).json();
+    units = Object.fromEntries(Object.entries(tasks).map(([task, { unit }]) => [task, unit]));
+    offerTruths(classes, tasks);
     const buttons = await Promise.all(images.map(async (index) => {
       const picture = await (await ask(`samples/${index}.png`)).blob();
       const button = document.createElement("button");

@@ -77,9 +77,9 @@ def _from_table(rows: list[list[Any]], shape: Shape) -> np.ndarray:
     return array
 
 
-def answer(probabilities: np.ndarray) -> dict[str, Any]:
+def answer(outputs: np.ndarray) -> dict[str, Any]:
     """Make the body of a response."""
-    return {"predictions": probabilities}
+    return {"predictions": outputs}
 
 
 def error(refused: Refused) -> dict[str, str]:

@@ -15,10 +15,10 @@ import numpy as np
 import orjson
 
 from mtl.serving.loading import Loaded
-from mtl.serving.pixels import Shape, check_shape, from_nested, from_numbers, parse_json
+from mtl.serving.pixels import check_shape, from_nested, from_numbers, parse_json
 from mtl.serving.refusals import Refused, encoded_image, wrong_shape
 
-INPUT, OUTPUT = "images", "probabilities"
+INPUT = "images"
 HEADER = "Inference-Header-Content-Length"
 
 
@@ -30,7 +30,7 @@ class Request:
         images: uint8 (N, H, W, C).
         id: the client's name for the request; None: it has none.
         binary: whether the client asks for a binary tensor.
-        best: number of classes to name for each image, instead of all probabilities; 0: all probabilities.
+        best: number of classes to name for each image, instead of all outputs; 0: all outputs.
     """
 
     images: np.ndarray
@@ -52,7 +52,7 @@ def metadata(model: Loaded) -> dict[str, Any]:
         "versions": [model.version],
         "platform": "keras",
         "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, *model.shape]}],
-        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, len(model.task.names)]}],
+        "outputs": [{"name": model.kind.OUTPUT, "datatype": "FP32", "shape": [-1, len(model.task.names)]}],
     }
 
 
@@ -61,7 +61,7 @@ def index_entry(model: Loaded) -> dict[str, str]:
     return {"name": model.task.name, "version": model.version, "state": "READY", "reason": ""}
 
 
-def parse(body: bytes, header_length: str | None, shape: Shape) -> Request:
+def parse(body: bytes, header_length: str | None, model: Loaded) -> Request:
     """Read a request; `header_length` is the value of HEADER, if a tensor follows the JSON. Raises Refused."""
     length = len(body)
     if header_length is not None:
@@ -77,7 +77,7 @@ def parse(body: bytes, header_length: str | None, shape: Shape) -> Request:
     sizes = tensor.get("shape")
     if not isinstance(sizes, list) or not all(type(size) is int and size >= 0 for size in sizes):
         raise Refused("shape must be a list of sizes")
-    check_shape(sizes, shape)
+    check_shape(sizes, model.shape)
     binary_size = _parameters(tensor).get("binary_data_size")
     if binary_size is not None:
         images = _from_bytes(rest, binary_size, sizes)
@@ -87,7 +87,7 @@ def parse(body: bytes, header_length: str | None, shape: Shape) -> Request:
         images = _from_json(tensor.get("data"), sizes)
     if not isinstance(content.get("id", ""), str):
         raise Refused("id must be text")
-    return Request(images, content.get("id"), *_requested_output(content))
+    return Request(images, content.get("id"), *_requested_output(content, model))
 
 
 def _only_input(content: dict[str, Any]) -> dict[str, Any]:
@@ -128,30 +128,33 @@ def _from_json(data: Any, shape: list[int]) -> np.ndarray:
     return images.reshape(shape)
 
 
-def _requested_output(content: dict[str, Any]) -> tuple[bool, int]:
+def _requested_output(content: dict[str, Any], model: Loaded) -> tuple[bool, int]:
     """Read `binary` and `best` of a Request."""
+    only = model.kind.OUTPUT
     default = _parameters(content).get("binary_data_output", False) is True
     outputs = content.get("outputs", [])
     if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
         raise Refused("outputs must be a list of objects")
     if len(outputs) > 1:
-        raise Refused(f"outputs has {len(outputs)} entries; there is one output, {OUTPUT!r}")
-    output = outputs[0] if outputs else {"name": OUTPUT}
-    if output.get("name") != OUTPUT:
-        raise Refused(f"there is no output {output.get('name')!r:.80}; there is {OUTPUT!r}")
+        raise Refused(f"outputs has {len(outputs)} entries; there is one output, {only!r}")
+    output = outputs[0] if outputs else {"name": only}
+    if output.get("name") != only:
+        raise Refused(f"there is no output {output.get('name')!r:.80}; there is {only!r}")
     parameters = _parameters(output)
     if unknown := set(parameters) - {"binary_data", "classification"}:
         raise Refused(f"parameter {min(unknown)!r:.80} of the output; there are binary_data and classification")
     best = parameters.get("classification", 0)
     if type(best) is not int or best < 0:
         raise Refused(f"classification must be a number of classes, not {best!r:.40}")
+    if best and model.task.kind != "classes":
+        raise Refused(f"classification is for tasks of the kind classes; {model.task.name} is {model.task.kind}")
     return parameters.get("binary_data", default) is True, best
 
 
-def answer(model: Loaded, request: Request, probabilities: np.ndarray) -> tuple[bytes, dict[str, str]]:
+def answer(model: Loaded, request: Request, outputs: np.ndarray) -> tuple[bytes, dict[str, str]]:
     """Make the body and the headers of a response."""
-    values = _classified(model, request.best, probabilities) if request.best else probabilities.astype("<f4")
-    tensor: dict[str, Any] = {"name": OUTPUT, "datatype": "BYTES" if request.best else "FP32"}
+    values = _classified(model, request.best, outputs) if request.best else outputs.astype("<f4")
+    tensor: dict[str, Any] = {"name": model.kind.OUTPUT, "datatype": "BYTES" if request.best else "FP32"}
     tensor["shape"] = list(values.shape)
     content: dict[str, Any] = {"model_name": model.task.name, "model_version": model.version, "outputs": [tensor]}
     if request.id is not None:

@@ -13,7 +13,7 @@ from mtl.serving.loading import Loaded
 from mtl.serving.pixels import Shape, from_nested, parse_json
 from mtl.serving.refusals import Refused, encoded_image
 
-INPUT, OUTPUT, SIGNATURE = "images", "probabilities", "serving_default"
+INPUT, SIGNATURE = "images", "serving_default"
 
 
 def images(body: bytes, shape: Shape) -> tuple[np.ndarray, bool]:
@@ -41,9 +41,9 @@ def _by_name(values: Any) -> Any:
     return values[INPUT]
 
 
-def answer(probabilities: np.ndarray, by_row: bool) -> dict[str, Any]:
+def answer(outputs: np.ndarray, by_row: bool) -> dict[str, Any]:
     """Make the body of a response, in the format of its request."""
-    return {"predictions" if by_row else "outputs": probabilities}
+    return {"predictions" if by_row else "outputs": outputs}
 
 
 def status(model: Loaded) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def metadata(model: Loaded) -> dict[str, Any]:
 
     signature = {
         "inputs": tensor(INPUT, "DT_UINT8", *model.shape),
-        "outputs": tensor(OUTPUT, "DT_FLOAT", len(model.task.names)),
+        "outputs": tensor(model.kind.OUTPUT, "DT_FLOAT", len(model.task.names)),
         "method_name": "tensorflow/serving/predict",
     }
     return {

@@ -103,14 +103,23 @@ class Kind(Protocol):
     def tables(self, answers: Answers) -> dict[str, Rows]:
         """The tables that `dvc plots` draws, by the folder that they go to."""
 
+    def ideal(self, spec: TaskSpec, labels: np.ndarray) -> np.ndarray:
+        """The outputs of a model that is always right, float32 (N, K), on examples with these labels."""
+
+    def drift(self, spec: TaskSpec, outputs: np.ndarray) -> float:
+        """The distance of what the model answers to some examples, N at least 1, from the training labels; 0: none."""
+
     def decode(self, spec: TaskSpec, outputs: np.ndarray) -> list[dict[str, Any]]:
-        """An answer per example, as JSON."""
+        """An answer per example, as JSON. Its first entry is the answer proper, of the form that `truth` returns."""
 
     def caption(self, spec: TaskSpec, answer: Mapping[str, Any]) -> str:
         """An answer of `decode` in a few words."""
 
     def truth(self, spec: TaskSpec, label: Any) -> Any:
-        """The label that feedback tells as JSON, as `decode` would write it; ValueError says what would be right."""
+        """The label that feedback tells as JSON, as `decode` would write it; ValueError says what would be right.
+
+        A number is compared with the answer by its distance, anything else is right where it is the same.
+        """
 
 
 def find(name: str) -> Kind:

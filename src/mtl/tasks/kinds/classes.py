@@ -194,6 +194,19 @@ def tables(answers: Answers) -> dict[str, Rows]:
     return rows
 
 
+def ideal(spec: TaskSpec, labels: np.ndarray) -> np.ndarray:
+    """All probability on the label."""
+    return np.eye(len(spec.names), dtype=np.float32)[labels]
+
+
+def drift(spec: TaskSpec, outputs: np.ndarray) -> float:
+    """The Jensen-Shannon distance, base 2, of the names answered from the frequencies: 0 to 1."""
+    from scipy.spatial.distance import jensenshannon
+
+    counts = np.bincount(predicted(outputs), minlength=len(spec.names))
+    return float(jensenshannon(counts, np.array(spec.frequencies), base=2))
+
+
 def decode(spec: TaskSpec, outputs: np.ndarray) -> list[dict[str, Any]]:
     """`label` and its `probability`, as the network gives it."""
     best = predicted(outputs)

@@ -328,6 +328,16 @@ def tables(answers: Answers) -> dict[str, Rows]:
     return {"reliability": _reliability(a), "per_label": rows}
 
 
+def ideal(spec: TaskSpec, labels: np.ndarray) -> np.ndarray:
+    """Probability 1 of the names that are true, 0 of the others."""
+    return labels.astype(np.float32)
+
+
+def drift(spec: TaskSpec, outputs: np.ndarray) -> float:
+    """The mean over the names of how far the share of answers with it is from its frequency: 0 to 1."""
+    return float(np.abs(said(spec, outputs).mean(axis=0) - np.array(spec.frequencies)).mean())
+
+
 def decode(spec: TaskSpec, outputs: np.ndarray) -> list[dict[str, Any]]:
     """`labels`, the names taken for true, and the probability of each name, `probabilities`."""
     return [
@@ -346,6 +356,6 @@ def caption(spec: TaskSpec, answer: Mapping[str, Any]) -> str:
 
 def truth(spec: TaskSpec, label: Any) -> list[str]:
     """A list of the names that are true."""
-    if not isinstance(label, list) or not set(map(str, label)) <= set(spec.names):
+    if not isinstance(label, list) or not all(name in spec.names for name in label):
         raise ValueError(f"{spec.name} takes a list of the names that are true, of {shorten(spec.names)}")
     return [name for name in spec.names if name in label]

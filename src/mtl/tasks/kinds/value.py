@@ -247,6 +247,16 @@ def tables(answers: Answers) -> dict[str, Rows]:
     return {"values": [{"actual": actual, "predicted": predicted} for actual, predicted in pairs]}
 
 
+def ideal(spec: TaskSpec, labels: np.ndarray) -> np.ndarray:
+    """The labels themselves."""
+    return labels.astype(np.float32)[:, None]
+
+
+def drift(spec: TaskSpec, outputs: np.ndarray) -> float:
+    """The distance of the mean answer from the mean training label, in training deviations, both transformed."""
+    return float(abs(standardised(spec, outputs[:, 0]).mean()))
+
+
 def decode(spec: TaskSpec, outputs: np.ndarray) -> list[dict[str, Any]]:
     """`value`, and its `unit` where it has one."""
     unit = {} if spec.unit is None else {"unit": spec.unit}
