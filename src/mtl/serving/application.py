@@ -66,7 +66,7 @@ def _joint_routes(gateway: Gateway, feedback: Feedback) -> APIRouter:
         content = await request.body()
         images = await asyncio.to_thread(pixels.from_file, content, shape, gateway.limits.pixels)
         tasks, outputs = gateway.tasks, await gateway.predict_all(images)
-        joint_answer = joint.answer({task: tasks[task] for task in outputs if task in tasks}, outputs)
+        joint_answer = joint.answer({task: tasks[task] for task in outputs if task in tasks}, outputs, gateway.related)
         labels = {task: joint.bare(answer) for task, answer in joint_answer["answers"].items()}
         identity = await asyncio.to_thread(feedback.remember, labels)
         if identity is None:

@@ -15,6 +15,7 @@ from mtl.serving.loading import SIZES, Loaded
 from mtl.serving.metrics import Metrics
 from mtl.serving.pixels import Shape
 from mtl.serving.refusals import Refused, busy, wrong_shape
+from mtl.tasks.relations import Relations
 from mtl.tasks.spec import TaskSpec
 
 log = logging.getLogger("uvicorn.error")
@@ -126,6 +127,11 @@ class Gateway:
     def tasks(self) -> dict[str, TaskSpec]:
         """What the answers of each task mean that is served."""
         return {task: served.model.task for task, served in self._served.items()}
+
+    @property
+    def related(self) -> Relations:
+        """The relations between the tasks that are served."""
+        return self._any().model.related
 
     @property
     def shape(self) -> Shape:

@@ -10,27 +10,29 @@ import numpy as np
 from mtl.errors import one_line
 from mtl.serving.refusals import Refused
 from mtl.tasks import kinds, relations
+from mtl.tasks.relations import Relations
 from mtl.tasks.spec import TaskSpec
 
 
-def answer(tasks: Mapping[str, TaskSpec], outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def answer(tasks: Mapping[str, TaskSpec], outputs: Mapping[str, np.ndarray], related: Relations) -> dict[str, Any]:
     """Make the joint answer for one image: `answers` by task, `contradiction`, and `contradictions` in words.
 
-    `contradiction` is None if no task is known to imply another.
+    `contradiction` is None where no labels of two tasks can contradict each other.
 
     Args:
         tasks: what the answers of each task mean.
         outputs: float32 (1, K) of each task.
+        related: the relations between the tasks.
     """
     answers = {task: kinds.find(spec.kind).decode(spec, outputs[task])[0] for task, spec in tasks.items()}
-    labels = {task: outputs[task].argmax(axis=1) for task in tasks}
-    related = relations.find_all(tasks)
+    labels = {task: outputs[task].argmax(axis=1) for task, spec in tasks.items() if spec.kind == "classes"}
+    contradicted = relations.contradictions(related, labels)
     contradictions = [
         f"{base} says {bare(answers[base])}, {task} says {bare(answers[task])}"
-        for task, contradicted in relations.contradictions(related, labels).items()
-        if contradicted[0] and (base := related[task].base)
+        for (base, task), is_so in contradicted.items()
+        if is_so[0]
     ]
-    contradiction = bool(contradictions) if related else None
+    contradiction = bool(contradictions) if contradicted else None
     return {"answers": answers, "contradiction": contradiction, "contradictions": contradictions}
 
 

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mtl import files
 from mtl.config import params
 from mtl.data import paths, store
 from mtl.errors import UserError, one_line
 from mtl.networks import saving
 from mtl.serving.batching import Compute
 from mtl.serving.pixels import Shape
-from mtl.tasks import kinds, spec
+from mtl.tasks import kinds, relations, spec
 from mtl.tasks.kinds import Kind
+from mtl.tasks.relations import UNRELATED, Relations
 from mtl.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -34,12 +36,21 @@ SIZES = (1, 2, 4, 8, 16, 32, 64)  # batches are padded to one of these, so that 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model that is ready to serve. `compute`: uint8 (N, H, W, C) -> float32 (N, K), N up to SIZES[-1]."""
+    """A model that is ready to serve.
+
+    Attributes:
+        task: what its answers mean.
+        shape: height, width and channels of its images.
+        version: for clients.
+        compute: uint8 (N, H, W, C) -> float32 (N, K), N up to SIZES[-1].
+        related: the relations between the tasks of all models that are served with it.
+    """
 
     task: TaskSpec
     shape: Shape
     version: str
     compute: Compute
+    related: Relations = UNRELATED
 
     @property
     def kind(self) -> Kind:
@@ -75,20 +86,25 @@ def from_folder(folder: Path, version: str = "1", served: Collection[str] = ()) 
         kinds.find(task.kind)  # so may that of a kind
     if unserved := sorted(labelled - tasks):
         log.warning("not served, as %s has no model of them: %s", folder, ", ".join(unserved))
-    files = {task: folder / f"{task}.keras" for task in sorted(tasks)}
-    networks = {task: saving.read_for(store.read_task(task), None, path) for task, path in files.items()}
-    specs = {task: spec.read_from_model(path) for task, path in files.items()}
+    models = {task: folder / f"{task}.keras" for task in sorted(tasks)}
+    networks = {task: saving.read_for(store.read_task(task), None, path) for task, path in models.items()}
+    specs = {task: spec.read_from_model(path) for task, path in models.items()}
     shape = store.read_dataset().shape if store.is_loaded() else None
-    return compile_models(networks, specs, version, shape)
+    kept = relations.read(files.read_json(paths.RELATIONS)) if paths.RELATIONS.exists() else UNRELATED
+    return compile_models(networks, specs, version, kept.among(specs), shape)
 
 
 def from_bundle(bundle: Bundle, networks: Mapping[str, keras.Model], version: str) -> dict[str, Loaded]:
     """Compile the `networks` of a bundle, which alone knows their tasks. Raises UserError as `from_folder`."""
-    return compile_models(networks, bundle.tasks, version)
+    return compile_models(networks, bundle.tasks, version, bundle.relations)
 
 
 def compile_models(
-    networks: Mapping[str, keras.Model], specs: Mapping[str, TaskSpec], version: str, shape: Shape | None = None
+    networks: Mapping[str, keras.Model],
+    specs: Mapping[str, TaskSpec],
+    version: str,
+    related: Relations = UNRELATED,
+    shape: Shape | None = None,
 ) -> dict[str, Loaded]:
     """Check and compile the models of all tasks.
 
@@ -103,7 +119,7 @@ def compile_models(
     shapes = {} if shape is None else {"the data set": shape}
     _check_same_shape(shapes | {task: network.input_shape[1:] for task, network in networks.items()})
     return {
-        task: Loaded(specs[task], network.input_shape[1:], version, compile_network(network))
+        task: Loaded(specs[task], network.input_shape[1:], version, compile_network(network), related)
         for task, network in networks.items()
     }
 
