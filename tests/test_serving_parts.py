@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import task_spec
+from conftest import regrouped, task_spec
 from gateways import OF_CLASS, TASKS
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +22,7 @@ from mtl.serving.feedback import Feedback
 from mtl.serving.pixels import from_file, from_nested, from_numbers, parse_json
 from mtl.serving.refusals import Refused
 from mtl.tasks.kinds import classes
+from mtl.tasks.relations import UNRELATED
 
 SHAPE = (2, 3, 3)
 
@@ -197,21 +198,16 @@ def probabilities(task: str, label: str) -> np.ndarray:
 @pytest.mark.parametrize("one", TASKS["model1"].names)
 @pytest.mark.parametrize("two", TASKS["model2"].names)
 def test_a_contradiction_is_a_group_that_the_class_is_not_in(one, two):
-    answer = joint.answer(TASKS, {"model1": probabilities("model1", one), "model2": probabilities("model2", two)})
+    outputs = {"model1": probabilities("model1", one), "model2": probabilities("model2", two)}
+    answer = joint.answer(TASKS, outputs, regrouped(*TASKS.values()))
     assert answer["contradiction"] == (OF_CLASS[one] != two)
     assert answer["contradictions"] == ([f"model1 says {one}, model2 says {two}"] if answer["contradiction"] else [])
     assert answer["answers"]["model2"] == {"label": two, "probability": 1.0}
 
 
-@pytest.mark.parametrize("known", [{"model1"}, {"model2"}])
-def test_whether_models_contradict_each_other_is_null_where_it_is_not_known(known):
-    tasks = {
-        name: task if name in known else task.model_copy(update={"columns": ("another",)})
-        for name, task in TASKS.items()
-    }
-    answer = joint.answer(
-        tasks, {"model1": probabilities("model1", "cat"), "model2": probabilities("model2", "vehicle")}
-    )
+def test_whether_models_contradict_each_other_is_null_where_it_is_not_known():
+    outputs = {"model1": probabilities("model1", "cat"), "model2": probabilities("model2", "vehicle")}
+    answer = joint.answer(TASKS, outputs, UNRELATED)
     assert answer["contradiction"] is None
     assert answer["contradictions"] == []
 
