@@ -55,9 +55,10 @@ def train(seed: int, *options: str) -> dict[str, Any]:
         children = {task: common.child("bench/train_one.py", task, str(seed), files[task], *options) for task in TASKS}
         answers = {task: common.answer(child) for task, child in children.items()}
         probabilities = np.load(files["model1"], allow_pickle=False)
-    relation = relations.find("model2", {task: store.read_task(task) for task in TASKS})
-    assert relation is not None, "model1 does not imply model2 in params.yaml"
-    derived = relations.group_sums(probabilities, relation)
+    specs = {task: store.read_task(task) for task in TASKS}
+    relation = relations.learn(specs, {task: store.read_targets(task, "train") for task in TASKS}).of(*TASKS)
+    assert relation.functional, "model1 does not imply model2 in params.yaml"
+    derived = relations.derive(relation, probabilities, specs["model2"])
     answers["derived_acc"] = scores.accuracy(derived, store.read_targets("model2", "test").labels)
     return answers
 

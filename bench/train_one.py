@@ -17,8 +17,7 @@ import numpy as np
 from mtl.config import params
 from mtl.config.recipes import Recipe
 from mtl.data import backend, store
-from mtl.tasks import scores, weights
-from mtl.tasks.targets import Head
+from mtl.tasks import heads, scores
 
 
 def main() -> None:
@@ -41,11 +40,11 @@ def main() -> None:
     backend.configure(settings.hardware, recipe.precision, options.seed)
     train, test = store.read_examples("train", options.task), store.read_examples("test", options.task)
     if options.images:
-        chosen = np.random.default_rng(options.seed).permutation(len(train[0]))[: options.images]
-        train = store.Examples(train.images[chosen], train.labels[chosen])
+        train = train.at(np.random.default_rng(options.seed).permutation(len(train.images))[: options.images])
     spec = store.read_task(options.task)
-    heads = (Head(len(spec.names), class_weights=weights.of_task(settings, spec)),)
-    model = catalog.build(recipe, train.images.shape[1:], len(spec.names), train.images)
+    head = heads.of_task(settings, spec, train.targets, test.targets)
+    model = catalog.build(recipe, train.images.shape[1:], len(spec.names), train.images, [spec.kind])
+    feeds = [Arrays(np.asarray(part.images), heads.carried(spec, part.targets, head)) for part in (train, test)]
     started, wall, rows = time.process_time(), time.perf_counter(), []
 
     def note(row: fitting.Row) -> None:
@@ -53,9 +52,7 @@ def main() -> None:
         rows.append({"epoch": row["epoch"], "test_acc": row["val_acc"], **spent})
 
     with tempfile.TemporaryDirectory() as folder:
-        fitting.fit(
-            model, Plan(recipe, options.seed, heads), Arrays(*train), Arrays(*test), Path(folder), note, verbose=0
-        )
+        fitting.fit(model, Plan(recipe, options.seed, (head,)), *feeds, Path(folder), note, verbose=0)
     probabilities = inference.predict(model, test.images)
     np.save(options.file, probabilities)
     print(json.dumps({"rows": rows, "test_acc": scores.accuracy(probabilities, test.labels)}))

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import requests
 import uvicorn
-from conftest import CIFAR10, ROOT, task_spec
+from conftest import CIFAR10, ROOT, regrouped, task_spec
 
 from mtl import files
 from mtl.data import paths
@@ -37,6 +37,7 @@ TASKS = {
     "model1": task_spec("model1", CIFAR10),
     "model2": task_spec("model2", OF_CLASS, ("animal", "vehicle")).model_copy(update={"frequencies": (0.6, 0.4)}),
 }
+RELATED = regrouped(*TASKS.values())
 # What the models below say: red pixels are a cat, others a ship; green pixels are an animal, others a vehicle.
 RED, GREEN, YELLOW, BLACK = (255, 0, 0), (0, 255, 0), (255, 255, 0), (0, 0, 0)
 
@@ -64,7 +65,7 @@ COMPUTE = {"model1": by_colour(0, 3, 8, 10), "model2": by_colour(1, 0, 1, 2)}
 def loaded(version: str = "1", compute: dict | None = None) -> dict[str, Loaded]:
     """Both models, of NumPy alone."""
     functions = COMPUTE | (compute or {})
-    return {name: Loaded(task, SHAPE, version, functions[name]) for name, task in TASKS.items()}
+    return {name: Loaded(task, SHAPE, version, functions[name], RELATED) for name, task in TASKS.items()}
 
 
 class Client(requests.Session):

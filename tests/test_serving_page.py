@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from gateways import GREEN, RED, TASKS, YELLOW, by_colour, picture, serving
+from gateways import GREEN, RED, RELATED, TASKS, YELLOW, by_colour, picture, serving
 from images import encoded
 
 from mtl.config.params import Data
@@ -65,7 +65,7 @@ def test_images(tmp_path, monkeypatch):
 
 def models() -> dict[str, Loaded]:
     compute = {"model1": by_colour(0, 3, 8, 10), "model2": by_colour(1, 0, 1, 2)}
-    return {name: Loaded(task, SHAPE, "1", compute[name]) for name, task in TASKS.items()}
+    return {name: Loaded(task, SHAPE, "1", compute[name], RELATED) for name, task in TASKS.items()}
 
 
 def answers(page) -> list[list[str]]:
