@@ -143,6 +143,7 @@ def write_project(folder: Path, seed: int = 0) -> Path:
     files.write_array(folder / paths.IMAGES / "x_test.npy", images)
     dataset = Dataset("n", "folder", {}, "png", 20, 0, 20, shape, {"class": "text"})
     files.write_json(folder / paths.DATASET, asdict(dataset))
+    files.write_json(folder / paths.RELATIONS, RELATED.model_dump(mode="json"))
     for name, task in TASKS.items():
         files.write_json(folder / paths.LABELS / name / paths.TASK, task.model_dump())
         network = inference.plain(catalog.compact(shape, len(task.names), [4]))

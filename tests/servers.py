@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 SECONDS = 600  # for a server to answer once it was started, on a machine that is busy
@@ -266,3 +268,33 @@ def postgresql() -> Iterator[str]:
             yield server.url
         finally:
             server.kill()
+
+
+@contextmanager
+def mlflow_serving(model: str, uri: str, log: Path) -> Iterator[str]:
+    """The URL of a live `mlflow models serve` of a model of the store at `uri`; what it prints goes to `log`."""
+    port = free_port()
+    command = [sys.executable, "-c", "from mlflow.cli import cli; cli()", "models", "serve", "-m", model]
+    environment = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [*command, "--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)],
+            env=os.environ | environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            assert server.poll() is None
+            try:
+                requests.get(f"{url}/ping", timeout=2)
+                break
+            except requests.ConnectionError:
+                threading.Event().wait(0.2)
+        yield url
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()

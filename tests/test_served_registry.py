@@ -55,6 +55,7 @@ def log(folder: Path, monkeypatch: pytest.MonkeyPatch, imports: tuple[str, ...] 
     images, joint = store.read_images("test"), folder / "joint"
     shutil.copytree(paths.MODELS, joint)
     files.write_json(joint / "imports.json", list(imports))
+    shutil.copy(paths.RELATIONS, joint)
     with mlflow.start_run(experiment_id=experiment) as active:
         run = tracking.Run(tracking.identify("e", active.info.run_id))
         run.log_model(saving.read(paths.model_path("model1")), TASKS["model1"], imports, images)

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import threading
-from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
 import requests
 from gateways import TASKS, Process, write_project
-from servers import free_port
+from servers import mlflow_serving
 
 from mtl import tracking
 from mtl.networks import saving
@@ -55,31 +49,8 @@ def store(project, tmp_path_factory):
 def mlflow_url(store, tmp_path_factory):
     """The URL of a live `mlflow models serve` of model1."""
     uri, logged, _ = store
-    port = free_port()
-    command = [sys.executable, "-c", "from mlflow.cli import cli; cli()", "models", "serve", "-m", logged["model"]]
-    environment = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with (tmp_path_factory.mktemp("log") / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [*command, "--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)],
-            env=os.environ | environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            assert server.poll() is None
-            try:
-                requests.get(f"{url}/ping", timeout=2)
-                break
-            except requests.ConnectionError:
-                threading.Event().wait(0.2)
+    with mlflow_serving(logged["model"], uri, tmp_path_factory.mktemp("log") / "log") as url:
         yield url
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
 
 
 @pytest.fixture(scope="module")
