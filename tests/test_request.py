@@ -28,6 +28,7 @@ from mtl.sources import decoding
 from mtl.tasks.targets import Targets
 
 CLASSES = {"model1": ["cat", "dog", "ship"], "model2": ["animal", "vehicle"]}
+SPECS = {task: task_spec(task, classes) for task, classes in CLASSES.items()}
 CAT = {"predictions": [[0.75, 0.125, 0.125]]}
 ANIMAL = {"predictions": [[0.875, 0.25]]}  # two sigmoids need not sum to one
 
@@ -104,9 +105,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         store.write_raw(dataset, pa.table({"split": ["test"] * 4}), {"test": images})
-        for task, classes in CLASSES.items():
+        for spec in SPECS.values():
             targets = Targets(np.array([0, 1, 0, 1], np.uint8), np.ones(4, bool))
-            store.write_targets(task_spec(task, classes), {"test": targets})
+            store.write_targets(spec, {"test": targets})
     drop = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
     environment = {key: value for key, value in os.environ.items() if key.upper() not in drop}
     environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -289,7 +290,7 @@ json_values = st.recursive(
 @given(json_values, st.sampled_from(["model1", "joint"]))
 def test_whatever_a_server_says_is_predictions_or_a_value_error(answer, task):
     try:
-        predicted = client.read(task, answer, CLASSES)
+        predicted = client.read(task, answer, SPECS)
     except ValueError:
         return
     assert predicted

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from urllib.parse import urlsplit
 
-import numpy as np
+import mixed
 import pytest
 from gateways import GREEN, RED, RELATED, TASKS, YELLOW, by_colour, picture, serving
 from images import encoded
+from prometheus_client.parser import text_string_to_metric_families
 
+from mtl import files
 from mtl.config.params import Data
+from mtl.data import paths
+from mtl.serving import loading
 from mtl.serving.loading import Loaded
 from mtl.sources import generated
 from mtl.tasks.spec import TaskSpec
@@ -56,11 +59,9 @@ def open_page(browser):
 def test_images(tmp_path, monkeypatch):
     """Generated images where the gateway looks for test images."""
     monkeypatch.chdir(tmp_path)
-    Path("data/raw").mkdir(parents=True)
     monkeypatch.setattr(generated, "TRAIN", 10)
-    images = generated.load(Data(source="generated", path="data/external", validation=0), seed=0)
-    np.save("data/raw/images/x_test.npy", images.x_test)
-    return images.x_test
+    loaded = generated.load(Data(source="generated", path="data/external", validation=0), seed=0)
+    files.write_array(paths.IMAGES / "x_test.npy", loaded.images["test"])
 
 
 def models() -> dict[str, Loaded]:
@@ -154,3 +155,40 @@ def test_of_several_columns_the_truth_is_told_by_task_and_in_part(open_page):
         page.click("#feedback button")
         page.wait_for_selector("#judgement:has-text('for_kids was wrong')")
         assert "garment" not in page.inner_text("#judgement")
+
+
+def test_an_answer_of_each_kind_is_shown_and_its_truth_told(open_page, tensorflow, tmp_path, monkeypatch):
+    monkeypatch.chdir(mixed.write(tmp_path))
+    models = loading.from_folder(paths.MODELS)
+
+    def told(client) -> dict:
+        families = text_string_to_metric_families(client.get("/metrics").text)
+        return {s.labels["task"]: s.value for f in families if f.name == "mtl_feedback_answers" for s in f.samples}
+
+    with serving(lambda: models) as (client, _, _):
+        page = open_page(client.base + "/")
+        page.click("#samples button >> nth=1")
+        assert answers(page) == [["flaws", "dent"], ["shape", "disc"], ["size", "100 mm"]]
+        rows = [row.locator("meter").count() for row in page.locator("#answers tbody tr").all()]
+        assert rows == [2, 1, 0]
+        flaws = page.locator("#answers tbody tr >> nth=0").locator("div").all_inner_texts()
+        assert [text.split()[-1] for text in flaws] == ["dent", "scratch"]
+
+        # Nothing is told of the tasks that are left alone, and no box at all is not the same as none of them.
+        page.fill("#truths input[name=size]", "97.5")
+        page.click("#feedback button")
+        page.wait_for_selector("#judgement:has-text('size was off by 2.5 mm (2.5 mm on average so far)')")
+        assert told(client) == {"size": 1}
+        page.check("#truths input[name=flaws][value=dent]")
+        page.check("#truths input[name=flaws][value='']")
+        assert not page.is_checked("#truths input[name=flaws][value=dent]")
+        page.select_option("#truths select[name=shape]", "disc")
+        page.click("#feedback button")
+        page.wait_for_selector("#judgement:has-text('flaws was wrong (0.0 % right so far), shape was right')")
+        assert told(client) == {"flaws": 1, "shape": 1, "size": 1}
+
+        page.click("#samples button >> nth=2")
+        page.wait_for_selector("#answers:has-text('200 mm')")
+        assert answers(page)[0] == ["flaws", "none"]
+        assert page.input_value("#truths input[name=size]") == ""
+        assert not page.is_checked("#truths input[name=flaws][value='']")

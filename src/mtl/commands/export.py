@@ -24,7 +24,7 @@ def command(task: str, kind: exporter.Kind, output: Path | None, force: bool) ->
 
     A SavedModel computes in the precision of the model. It has the signatures serving_default (`images`: uint8 batch)
     and serving_bytes (`image_bytes`: PNG or JPEG files). ONNX takes `images` and computes in float32. Both return
-    `probabilities`, which are compared with those of the Keras model before the export is kept.
+    `probabilities`, of a value `values`, which are compared with those of the Keras model before the export is kept.
     """
     export = exporter.export(task, kind, output, force)
     click.echo(f"{export.path}: within {export.difference:.1e} of the Keras model on {export.images} test images")

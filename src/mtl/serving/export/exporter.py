@@ -15,12 +15,13 @@ from mtl.config import params
 from mtl.data import paths, store
 from mtl.errors import UserError, one_line
 from mtl.serving.export import formats
+from mtl.tasks import kinds, spec
 
 Kind = Literal["saved_model", "onnx"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 EXPORTS = Path("exports")
-TOLERANCE = 1e-4  # largest difference between an exported model's probabilities and those of the Keras model
+TOLERANCE = 1e-4  # largest difference of an exported model's outputs from the Keras model's, of values relative to them
 CHECKED = 100  # test images on which they are compared
 
 
@@ -31,7 +32,7 @@ class Export:
     Attributes:
         path: the file or folder.
         images: number of test images that it was checked on.
-        difference: largest difference of its probabilities from those of the Keras model in the same precision.
+        difference: largest difference of its outputs from those of the Keras model in the same precision.
         precision: the Keras model's own precision.
         precision_difference: the same difference from the Keras model in its own precision.
     """
@@ -61,23 +62,27 @@ def export(task: str, kind: Kind, output: Path | None = None, force: bool = Fals
         from mtl.networks import catalog, inference, saving
 
         catalog.find(recipe.network)  # the user's own module may register its layers
-        spec, images = store.read_task(task), np.asarray(store.read_images("test")[:CHECKED])
-        model = saving.read_for(spec, images.shape[1:], paths.model_path(task))
+        images = np.asarray(store.read_images("test")[:CHECKED])
+        model = saving.read_for(store.read_task(task), images.shape[1:], paths.model_path(task))
+        answered = spec.read_from_model(paths.model_path(task))
+        name = kinds.find(answered.kind).OUTPUT
         original, precision = inference.predict(model, images), inference.precision(model)
         try:
             if kind == "onnx":
                 model = formats.in_float32(model)
-                formats.write_onnx(model, spec.names, path)
-                exported = formats.load_onnx(path)(images)
+                formats.write_onnx(model, answered, path)
+                exported = formats.load_onnx(path, name)(images)
             else:
-                formats.write_saved_model(model, spec.names, path)
-                exported = formats.load_saved_model(path)(images)
+                formats.write_saved_model(model, answered, path)
+                exported = formats.load_saved_model(path, name)(images)
         except UserError:
             raise
         except Exception as error:  # converters raise errors of any type on networks that they do not know
             raise UserError(f"{task}: cannot be exported as {kind}: {one_line(error)[:300]}") from error
-        difference = float(np.abs(exported - inference.predict(model, images)).max())
-        if not difference <= TOLERANCE:  # also where it is NaN
+        expected = inference.predict(model, images)
+        difference = float(np.abs(exported - expected).max())
+        size = 1.0 if name == "probabilities" else float(np.abs(expected).max())
+        if not difference <= TOLERANCE * size:  # also where it is NaN
             raise UserError(
                 f"{task}: the {kind} export differs from the model by {difference:.2g}; nothing was written"
             )

@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mtl import files
 from mtl.errors import UserError
+from mtl.tasks import kinds
+from mtl.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-CLASSES = "assets.extra/classes.json"  # SavedModel's folder for files that TensorFlow itself does not read
+EXTRA = "assets.extra"  # SavedModel's folder for files that TensorFlow itself does not read
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
-def write_saved_model(model: keras.Model, classes: Sequence[str], folder: Path) -> None:
-    """Write a SavedModel with signatures for arrays and for encoded images, and the class names beside it."""
+def _meaning(task: TaskSpec) -> tuple[str, Any]:
+    """What says in an export what its outputs mean: `classes`, their names, or of other kinds `task`, all of it."""
+    return ("classes", list(task.names)) if task.kind == "classes" else ("task", task.document())
+
+
+def write_saved_model(model: keras.Model, task: TaskSpec, folder: Path) -> None:
+    """Write a SavedModel with signatures for arrays and for encoded images, and beside it what its outputs mean."""
     import keras
     import tensorflow as tf
 
-    shape = model.input_shape[1:]
+    shape, output = model.input_shape[1:], kinds.find(task.kind).OUTPUT
 
     def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": model([images], training=False)}
+        return {output: model([images], training=False)}
 
     def answer_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         images = tf.map_fn(lambda content: decode(content, shape[:2]), image_bytes, fn_output_signature=tf.uint8)
@@ -41,7 +48,8 @@ def write_saved_model(model: keras.Model, classes: Sequence[str], folder: Path) 
     archive.add_endpoint("serving_default", answer, [tf.TensorSpec((None, *shape), tf.uint8, "images")])
     archive.add_endpoint("serving_bytes", answer_bytes, [tf.TensorSpec((None,), tf.string, "image_bytes")])
     archive.write_out(folder, verbose=False)
-    files.write_json(folder / CLASSES, classes)
+    name, content = _meaning(task)
+    files.write_json(folder / EXTRA / f"{name}.json", content)
 
 
 def decode(content: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
@@ -58,12 +66,12 @@ def decode(content: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     return tf.saturate_cast(tf.round(resized), tf.uint8)
 
 
-def load_saved_model(folder: Path) -> Predict:
+def load_saved_model(folder: Path, output: str) -> Predict:
     """Load the function behind `serving_default`: uint8 (N, H, W, C) -> float32 (N, K)."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(folder)
-    return lambda images: loaded.signatures["serving_default"](images=tf.constant(images))["probabilities"].numpy()
+    return lambda images: loaded.signatures["serving_default"](images=tf.constant(images))[output].numpy()
 
 
 def require_onnx() -> None:
@@ -86,27 +94,30 @@ def in_float32(model: keras.Model) -> keras.Model:
     return copy
 
 
-def write_onnx(model: keras.Model, classes: Sequence[str], path: Path) -> None:
-    """Write ONNX with the class names as JSON in its metadata."""
+def write_onnx(model: keras.Model, task: TaskSpec, path: Path) -> None:
+    """Write ONNX with what its outputs mean as JSON in its metadata."""
     import onnx
     import tensorflow as tf
     import tf2onnx
 
+    output = kinds.find(task.kind).OUTPUT
+
     @tf.function
     def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": model([images], training=False)}
+        return {output: model([images], training=False)}
 
     spec = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8, "images")
     proto, _ = tf2onnx.convert.from_function(answer, [spec])
     for tensor in (*proto.graph.input, *proto.graph.output):
         tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
-    onnx.helper.set_model_props(proto, {"classes": json.dumps(classes)})
+    name, content = _meaning(task)
+    onnx.helper.set_model_props(proto, {name: json.dumps(content)})
     onnx.save(proto, path)
 
 
-def load_onnx(path: Path) -> Predict:
+def load_onnx(path: Path, output: str) -> Predict:
     """Load the function of an ONNX file: uint8 (N, H, W, C) -> float32 (N, K)."""
     import onnxruntime
 
     loaded = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda images: loaded.run(["probabilities"], {"images": images})[0]
+    return lambda images: loaded.run([output], {"images": images})[0]

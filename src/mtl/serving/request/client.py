@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mtl.errors import describe_os_error, one_line
 from mtl.serving.request.servers import JOINT, Server
+from mtl.tasks import kinds
+from mtl.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     import requests
 
 QUOTED = 200  # characters of a server's text that are shown
+
+
+class Predicted(NamedTuple):
+    """An answer in a few words, and where it is one name its probability."""
+
+    text: str
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -26,13 +35,13 @@ class Answer:
     Attributes:
         seconds: time until the answer, or until the error.
         status: HTTP status; None: no answer came.
-        predicted: label and probability of each task; empty after an error.
+        predicted: of each task; empty after an error.
         error: one line; empty if there is none.
     """
 
     seconds: float
     status: int | None = None
-    predicted: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    predicted: Mapping[str, Predicted] = field(default_factory=dict)
     error: str = ""
 
 
@@ -61,7 +70,7 @@ def open_session(retries: int, timeout: float) -> requests.Session:
 
 
 def ask(
-    session: requests.Session, server: Server, image: np.ndarray, timeout: float, classes: Mapping[str, Sequence[str]]
+    session: requests.Session, server: Server, image: np.ndarray, timeout: float, tasks: Mapping[str, TaskSpec]
 ) -> Answer:
     """Ask one server about one image.
 
@@ -70,7 +79,7 @@ def ask(
         server: the server to ask.
         image: uint8 (H, W, C).
         timeout: seconds for the connection, and again for the answer, of each try.
-        classes: the names of each task's labels, in label order.
+        tasks: what the answers to each task mean.
     """
     import requests
 
@@ -83,7 +92,7 @@ def ask(
         status = response.status_code
         error = "" if status == 200 else f"status {status}: {_message(response)}"
         if not error:
-            predicted = read(server.task, response.json(), classes)
+            predicted = read(server.task, response.json(), tasks)
     except requests.JSONDecodeError:
         error = f"the answer is not JSON: {_text(response)}"
     except requests.Timeout:
@@ -95,26 +104,45 @@ def ask(
     return Answer(time.perf_counter() - started, status, predicted, error)
 
 
-def read(task: str, answer: Any, classes: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, float]]:
-    """Read each task's label and its probability from a server's answer about one image.
+def read(task: str, answer: Any, tasks: Mapping[str, TaskSpec]) -> dict[str, Predicted]:
+    """Read each task's answer from a server's about one image.
 
-    Raises ValueError if the answer has another form, or not one probability for each class of `task`.
+    Raises ValueError if the answer has another form, or not one finite number for each of the outputs of `task`.
     """
     try:
         (row,) = answer["predictions"]
         if task == JOINT:
-            answered = [name for name in classes if name in row]
-            predicted = {name: (_quote(row[name]), float(row[f"{name}_probability"])) for name in answered}
-        else:
-            probabilities = np.asarray(row, dtype=float)
-            if probabilities.shape != (len(classes[task]),):
-                raise ValueError
-            predicted = {task: (classes[task][int(probabilities.argmax())], float(probabilities.max()))}
-    except (KeyError, TypeError, ValueError):
-        predicted = {}
-    if not predicted or not all(math.isfinite(probability) for _, probability in predicted.values()):
-        required = "labels with probabilities" if task == JOINT else f"{len(classes[task])} probabilities"
-        raise ValueError(f"not the {required} of {task}: {_quote(answer)}")
+            return _of_row(row, tasks)
+        outputs = np.asarray(row, dtype=float)
+        if outputs.shape != (len(tasks[task].names),) or not np.isfinite(outputs).all():
+            raise ValueError
+        return {task: shown(tasks[task], outputs)}
+    except (KeyError, TypeError, ValueError, OverflowError):
+        count = 0 if task == JOINT else len(tasks[task].names)
+        required = "answers" if task == JOINT else f"{count} {kinds.find(tasks[task].kind).OUTPUT}"
+        raise ValueError(f"not the {required} of {task}: {_quote(answer)}") from None
+
+
+def shown(task: TaskSpec, outputs: np.ndarray) -> Predicted:
+    """What outputs (K,) of the model of `task` answer."""
+    kind = kinds.find(task.kind)
+    answer = kind.decode(task, outputs[None])[0]
+    if "label" in answer:
+        return Predicted(answer["label"], answer["probability"])
+    return Predicted(kind.caption(task, answer))
+
+
+def _of_row(row: Mapping[str, Any], tasks: Mapping[str, TaskSpec]) -> dict[str, Predicted]:
+    """The answers in a row of the joint model, which has `<task>`, and of one name `<task>_probability`."""
+    predicted = {}
+    for name in (name for name in tasks if name in row):
+        text = ", ".join(map(str, row[name])) if isinstance(row[name], list) else row[name]
+        unit = f" {tasks[name].unit}" if tasks[name].unit else ""
+        text = f"{text:.4g}{unit}" if isinstance(text, float) else _quote(text)
+        named = shown(tasks[name], np.ones(len(tasks[name].names))).probability is not None
+        predicted[name] = Predicted(text, float(row[f"{name}_probability"]) if named else None)
+    if not predicted or not all(math.isfinite(each.probability or 0) for each in predicted.values()):
+        raise ValueError
     return predicted
 
 

@@ -12,6 +12,8 @@ from mtl.config import params
 from mtl.data import paths, store
 from mtl.errors import UserError
 from mtl.serving.request import client, servers
+from mtl.tasks import kinds, spec
+from mtl.tasks.spec import TaskSpec
 
 HEADER = ("task", "expected", "predicted", "probability", "status", "ms")
 
@@ -36,28 +38,41 @@ def compare(
     """
     tasks = list(params.read().tasks)
     parsed = servers.parse(addresses, tasks, token)
-    names = {task: store.read_task(task).names for task in tasks}
+    specs = {task: _read_task(task) for task in tasks}
     image = read_image(source) if isinstance(source, Path) else read_test_image(source)
     expected = {}
     if isinstance(source, int):
-        expected = {task: label for task in tasks if (label := _expected(task, source))}
+        expected = {task: label for task in tasks if (label := _expected(specs[task], source))}
     rows, errors = [], []
     with client.open_session(retries, timeout) as session:
         for server in parsed:
-            answer = client.ask(session, server, image, timeout, names)
+            answer = client.ask(session, server, image, timeout, specs)
             status = ("-" if answer.status is None else str(answer.status), f"{1000 * answer.seconds:.0f}")
             for task, (name, probability) in answer.predicted.items():
-                rows.append((task, expected.get(task, "-"), name, f"{probability:.4f}", *status))
+                sure = "-" if probability is None else f"{probability:.4f}"
+                rows.append((task, expected.get(task, "-"), name, sure, *status))
             if answer.error:
                 rows.append((server.task, expected.get(server.task, "-"), "-", "-", *status))
                 errors.append(f"error: {server}: {answer.error}")
     return text.aligned(HEADER, rows, HEADER[3:]), errors
 
 
-def _expected(task: str, index: int) -> str:
-    """The right answer for a test image; empty where it is unknown."""
-    labels, known = store.read_targets(task, "test")
-    return store.read_task(task).names[labels[index]] if known[index] else ""
+def _read_task(task: str) -> TaskSpec:
+    """The task of data/labels, or that of its model here where this answers the same: it knows thresholds too."""
+    labelled, model = store.read_task(task), paths.model_path(task)
+    try:
+        own = spec.read_from_model(model)
+    except UserError:  # there is no model, or one of another version: the servers have theirs
+        return labelled
+    return labelled if labelled.differs(own) else own
+
+
+def _expected(task: TaskSpec, index: int) -> str:
+    """The right answer for a test image; empty where nothing of it is known."""
+    targets = store.read_targets(task.name, "test")
+    if not targets.any_known[index]:
+        return ""
+    return client.shown(task, kinds.find(task.kind).ideal(task, targets.labels[index : index + 1])[0]).text
 
 
 def read_test_image(index: int) -> np.ndarray:
