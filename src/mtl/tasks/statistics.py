@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest, entropy, norm
-from sklearn.metrics import confusion_matrix
 
 BINS = 15  # as Guo et al. count them
 SAMPLES = 500  # of a bootstrap
@@ -18,12 +16,16 @@ Row = dict[str, Any]
 
 def wilson(right: int, images: int) -> tuple[float, float]:
     """The 95 % Wilson score interval of the proportion `right` / `images`."""
+    from scipy.stats import binomtest
+
     interval = binomtest(int(right), int(images)).proportion_ci(confidence_level=0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def nll_of_frequencies(labels: np.ndarray) -> float:
     """The NLL in nats of always answering with the frequencies of `labels` (N,): their entropy."""
+    from scipy.stats import entropy
+
     return float(entropy(np.bincount(labels)))
 
 
@@ -67,6 +69,8 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str])
 
     `share` is None for a class without images.
     """
+    from sklearn.metrics import confusion_matrix
+
     counts = confusion_matrix(labels, predicted, labels=range(len(classes)))
     return [
         {
@@ -104,6 +108,8 @@ def paired(own: np.ndarray, other: np.ndarray) -> Row:
         `p_value` of McNemar's exact test (binomial, two-sided, on the images where one alone is right); and these
         images' counts `only_own` and `only_derived`.
     """
+    from scipy.stats import binomtest, norm
+
     only_own, only_other = int((own & ~other).sum()), int((other & ~own).sum())
     b, c, n = only_own + 0.5, only_other + 0.5, len(own) + 2
     half = norm.ppf(0.975) * math.sqrt(b + c - (b - c) ** 2 / n) / n
@@ -138,6 +144,8 @@ def p_value_of_loss(own: np.ndarray, other: np.ndarray) -> float:
     is right on b examples and the own one alone on c (McNemar, Psychometrika 12, 1947, with the exact distribution).
     Else the sign-flip permutation test of the mean difference, with FLIPS seeded flips. 1 where they never differ.
     """
+    from scipy.stats import binomtest
+
     differences = other - own
     differences = differences[differences != 0]
     if not len(differences):
