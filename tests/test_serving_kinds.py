@@ -252,12 +252,13 @@ def test_a_request_shows_answers_and_labels_of_each_kind(project, served, monkey
 
 
 def test_a_row_of_the_joint_model_may_hold_any_kind():
-    row = {"shape": "bar", "shape_probability": 0.75, "flaws": ["dent", "scratch"], "size": 12.0}
+    row = {"shape": "bar", "shape_probability": 0.75, "flaws": "dent|scratch", "size": 12.0}
     assert requests.read("joint", {"predictions": [row]}, TASKS) == {
         "shape": ("bar", 0.75),
         "flaws": ("dent, scratch", None),
         "size": ("12 mm", None),
     }
+    assert requests.read("joint", {"predictions": [{"flaws": ""}]}, TASKS) == {"flaws": ("none", None)}
     del row["shape_probability"]
     with pytest.raises(ValueError, match="joint"):
         requests.read("joint", {"predictions": [row]}, TASKS)

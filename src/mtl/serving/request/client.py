@@ -136,14 +136,21 @@ def _of_row(row: Mapping[str, Any], tasks: Mapping[str, TaskSpec]) -> dict[str, 
     """The answers in a row of the joint model, which has `<task>`, and of one name `<task>_probability`."""
     predicted = {}
     for name in (name for name in tasks if name in row):
-        text = ", ".join(map(str, row[name])) if isinstance(row[name], list) else row[name]
-        unit = f" {tasks[name].unit}" if tasks[name].unit else ""
-        text = f"{text:.4g}{unit}" if isinstance(text, float) else _quote(text)
         named = shown(tasks[name], np.ones(len(tasks[name].names))).probability is not None
-        predicted[name] = Predicted(text, float(row[f"{name}_probability"]) if named else None)
+        probability = float(row[f"{name}_probability"]) if named else None
+        predicted[name] = Predicted(_of_cell(row[name], tasks[name]), probability)
     if not predicted or not all(math.isfinite(each.probability or 0) for each in predicted.values()):
         raise ValueError
     return predicted
+
+
+def _of_cell(cell: Any, task: TaskSpec) -> str:
+    """The joint model's answer to a task in a few words: it writes several labels as one text, and no unit."""
+    if isinstance(cell, int | float):
+        return f"{cell:.4g}" + (f" {task.unit}" if task.unit else "")
+    if task.kind == "multilabel":
+        return ", ".join(_quote(cell).split(task.delimiter or "|")) or "none"
+    return _quote(cell)
 
 
 def _message(response: requests.Response) -> str:
