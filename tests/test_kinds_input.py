@@ -1,4 +1,4 @@
-"""What is refused of tasks of the kinds multilabel and value: in one line, exit status 1, before anything is trained."""
+"""What is refused of tasks of the kinds multilabel and value: in one line, exit status 1, before training."""
 
 from __future__ import annotations
 
@@ -248,5 +248,5 @@ def test_a_stage_ends_with_status_1_and_one_line(here):
 def test_an_unknown_kind_is_a_line_wherever_it_is_asked_for():
     from mtl.tasks import kinds
 
-    with pytest.raises(UserError, match="'mask'.*classes, multilabel, value"):
+    with pytest.raises(UserError, match=r"'mask'.*classes, multilabel, value"):
         kinds.find("mask")
