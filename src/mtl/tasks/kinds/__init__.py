@@ -105,7 +105,7 @@ class Kind(Protocol):
 
 
 def find(name: str) -> Kind:
-    """The kind called `name`, or a person's own, `module:object`. Raises UserError where there is none, or it lacks a part."""
+    """The kind called `name`, or a person's own, `module:object`; UserError where there is none, or it lacks a part."""
     from mtl.tasks.kinds import classes, multilabel, value
 
     kinds: dict[str, Kind] = {"classes": classes, "multilabel": multilabel, "value": value}
