@@ -131,7 +131,8 @@ def _words(error: ErrorDetails, known: str) -> str:
         case "value_error":
             return error["msg"].removeprefix("Value error, ")
         case "kind":
-            return error["msg"]
+            task = error["input"]
+            return f"{error['msg']}, not {_shown(task.get('kind') if isinstance(task, dict) else task)}"
         case "missing":
             return "is missing; add it"
         case "extra_forbidden":

@@ -123,7 +123,7 @@ class Kind(Protocol):
 
 
 def find(name: str) -> Kind:
-    """The kind called `name`, or a person's own, `module:object`. Raises UserError where there is none."""
+    """The kind called `name`, or a person's own, `module:object`; UserError where there is none, or it lacks a part."""
     from mtl.tasks.kinds import classes, multilabel, value
 
     kinds: dict[str, Kind] = {"classes": classes, "multilabel": multilabel, "value": value}
@@ -131,7 +131,10 @@ def find(name: str) -> Kind:
         return kinds[name]
     if ":" not in name:
         raise UserError(f"unknown kind {name!r}; known: {', '.join(kinds)}, or your own as module:object")
-    return own.find(name, "kind")
+    kind = own.find(name, "kind")
+    if lacks := [part for part in (*Kind.__annotations__, *vars(Kind)) if part[0] != "_" and not hasattr(kind, part)]:
+        raise UserError(f"kind {name!r} has no {', '.join(lacks)}; mtl.tasks.kinds.Kind says what a kind has")
+    return kind
 
 
 def summary(answers: Answers) -> dict[str, float]:

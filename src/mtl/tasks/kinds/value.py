@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -60,24 +61,39 @@ def _numbers(column: pa.ChunkedArray, task: Value, place: str) -> Targets:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if column.null_count == len(column):  # is of the type text
+        return Targets(np.zeros(len(column)), np.zeros(len(column), bool))
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        value = next((value for value in column.to_pylist() if value is not None), None)
+        row, value = _first_odd(column)
         raise UserError(
-            f"{place}: holds {column.type}, such as {value!r:.40}, and a value is a number; what stands for a gap goes"
-            " into data.missing"
+            f"{place}, row {row + 1}: {value!r:.40} is no number; what stands for a gap goes into data.missing, and the"
+            " type of the column into data.types"
         )
     known = pc.is_valid(column).to_numpy()
-    numbers = pc.fill_null(column.cast(pa.float64()), 0.0).to_numpy()
-    wrong = known & ~np.isfinite(numbers)
+    numbers = pc.fill_null(column.cast(pa.float64(), safe=False), 0.0).to_numpy()  # unsafe: integers above 2^53 too
+    wrong = known & ~(np.abs(numbers) <= np.finfo(np.float32).max)
     if wrong.any():
         row = int(wrong.argmax())
-        raise UserError(f"{place}, row {row + 1}: {numbers[row]} is no finite number; make it a gap (data.missing)")
+        raise UserError(
+            f"{place}, row {row + 1}: {numbers[row]:g} is no finite number of 32 bits; make it a gap (data.missing)"
+        )
     if task.transform == "log" and (low := known & (numbers <= 0)).any():
         row = int(low.argmax())
         raise UserError(
             f"{place}, row {row + 1}: {numbers[row]:g} has no logarithm; make it a gap, or leave transform out"
         )
     return Targets(numbers, known)
+
+
+def _first_odd(column: pa.ChunkedArray) -> tuple[int, Any]:
+    """The row and the value of the first that is no number in writing either, else of the first that is no gap."""
+    cells = [(row, value) for row, value in enumerate(column.to_pylist()) if value is not None]
+    for row, value in cells:
+        try:
+            float(value)
+        except ValueError:
+            return row, value
+    return cells[0]
 
 
 def transformed(spec: TaskSpec, numbers: np.ndarray) -> np.ndarray:
@@ -270,6 +286,6 @@ def caption(spec: TaskSpec, answer: Mapping[str, Any]) -> str:
 
 def truth(spec: TaskSpec, label: Any) -> float:
     """A finite number."""
-    if isinstance(label, bool) or not isinstance(label, int | float) or not np.isfinite(label):
+    if isinstance(label, bool) or not isinstance(label, int | float) or not abs(label) <= sys.float_info.max:
         raise ValueError(f"{spec.name} is a value, a finite number, and not {label!r:.80}")
     return float(label)
