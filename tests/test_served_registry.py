@@ -205,7 +205,7 @@ def own_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_code_of_a_network_is_its_module_and_what_that_imports_beside_it(tensorflow, tmp_path, monkeypatch):
     own_project(tmp_path, monkeypatch)
     (tmp_path / "unused.py").write_text("")
-    assert catalog.own_modules(["compact", "nets.mine:small", "article", "nets.mine:other"]) == ["nets.mine"]
+    assert catalog.own_modules("compact", "nets.mine:small", "article", "nets.mine:other") == ["nets.mine"]
     assert {str(path) for path in code.sources(["nets.mine"])} == {"nets/mine.py", "factors.py"}
     assert code.sources(["keras.layers"]) == {}  # installed: a requirement
     assert "keras" in code.distributions(["keras.layers", "nets.mine"])
@@ -267,6 +267,6 @@ def forget(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_bundle_whose_model_has_other_outputs_is_refused(logged, elsewhere, tmp_path):
     bundle = bundles.fetch("models:/joint@champion", tmp_path)
     wrong = bundles.Bundle(bundle.uri, bundle.files, dict.fromkeys(TASKS, task_spec("model1", ("a", "b"))))
-    with pytest.raises(UserError, match=r"the model of model1 gives .*2 classes"):
+    with pytest.raises(UserError, match=r"the model of model1 gives .*2 names"):
         bundles.read(wrong)
     assert isinstance(loading.from_bundle(bundle, bundles.read(bundle), "1")["model2"], loading.Loaded)

@@ -99,9 +99,9 @@ def find(name: str) -> Callable[..., keras.Model]:
         raise UserError(f"network {name!r}: {error}; it must be module:function, importable from here") from error
 
 
-def own_modules(recipe: Recipe, kind: str) -> list[str]:
-    """The modules of a task's network and kind that are a person's own, `module:name`; sorted."""
-    return sorted({name.partition(":")[0] for name in (recipe.network, kind) if ":" in name})
+def own_modules(*names: str) -> list[str]:
+    """The modules of those of some networks and kinds that are a person's own, `module:name`; sorted."""
+    return sorted({name.partition(":")[0] for name in names if ":" in name})
 
 
 def import_own(module: str) -> None:

@@ -50,8 +50,9 @@ def main() -> None:
         for task in settings.tasks:
             shutil.copy(paths.model_path(task), folder)
         shutil.copy(paths.RELATIONS, folder)
-        modules = {m for task, a in answers.items() for m in catalog.own_modules(settings.recipe(task), a.task.kind)}
-        files.write_json(Path(folder) / "imports.json", sorted(modules))
+        networks = [settings.recipe(task).network for task in settings.tasks]
+        imports = catalog.own_modules(*networks, *(a.task.kind for a in answers.values()))
+        files.write_json(Path(folder) / "imports.json", imports)
         run.log_joint_model(Path(folder), images)
         report(settings, answers, related, verdict, tables)
 

@@ -90,7 +90,7 @@ def main(task: str) -> None:
 
         run.log_metrics({name: value for name, value in metrics.items() if name.startswith("test_")})
         run.log_history(task, history)
-        run.log_model(model, spec, catalog.own_modules(recipe, spec.kind), examples["test"].images)
+        run.log_model(model, spec, catalog.own_modules(recipe.network, spec.kind), examples["test"].images)
         run.log_tags({"one_class": str(collapsed).lower()})
         known, every = len(examples["test"].images), dataset.test
         of = f" on {known} of {every} test images, whose labels are known" if known < every else ""
