@@ -46,6 +46,9 @@ class Stars:
             name=name, kind=task.kind, columns=(column,), names=("stars",), mean=mean, options=options
         ), targets
 
+    def counts(self, spec: TaskSpec, targets: Targets) -> dict[str, Any]:
+        return {"examples": int(targets.known.sum())}
+
     def carried(self, spec: TaskSpec, targets: Targets, gaps: bool) -> np.ndarray:
         place = ((targets.labels - 1) / (spec.options["most"] - 1)).astype(np.float32)
         return np.stack([place, targets.known], axis=1) if gaps else place
@@ -63,6 +66,12 @@ class Stars:
 
     def accuracy(self, head: Head) -> None:
         return None
+
+    def constant(self, spec: TaskSpec) -> np.ndarray:
+        return np.array([spec.mean])
+
+    def finished(self, spec: TaskSpec, outputs: np.ndarray) -> np.ndarray:
+        return outputs * (spec.options["most"] - 1) + 1
 
     def finish(self, model: keras.Model, spec: TaskSpec) -> keras.Model:
         import keras
@@ -99,6 +108,12 @@ class Stars:
     def tables(self, answers: Answers) -> dict[str, Rows]:
         pairs = zip(answers.labels.tolist(), answers.outputs[:, 0].tolist(), strict=True)
         return {"values": [{"actual": actual, "predicted": predicted} for actual, predicted in pairs]}
+
+    def ideal(self, spec: TaskSpec, labels: np.ndarray) -> np.ndarray:
+        return labels.astype(np.float32)[:, None]
+
+    def drift(self, spec: TaskSpec, outputs: np.ndarray) -> float:
+        return float(abs(outputs.mean() - spec.mean))
 
     def decode(self, spec: TaskSpec, outputs: np.ndarray) -> list[dict[str, Any]]:
         return [{"stars": stars} for stars in outputs[:, 0].tolist()]
