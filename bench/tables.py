@@ -230,6 +230,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--tasks", nargs="+", default=[], help="measure these anew and keep the others' results")
     parser.add_argument("--rounds", type=int, default=3, help="of the timings")
+    parser.add_argument("--timings", action="store_true", help="measure the timings anew and keep all other results")
     options = parser.parse_args()
     data, kept = options.folder.absolute(), common.RESULTS / "tables.rows.json"
     rows: list[dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
@@ -238,9 +239,11 @@ def main() -> None:
         kept.write_text(json.dumps(rows), encoding="utf-8")
         print({key: value for key, value in rows[-1].items() if not isinstance(value, list)}, flush=True)
 
-    train_all(data, options.seeds, options.tasks, rows, note)
+    if not options.timings:
+        train_all(data, options.seeds, options.tasks, rows, note)
     table, results = compare(rows), common.RESULTS / "tables.json"
-    earlier = json.loads(results.read_text(encoding="utf-8")) if options.tasks else {"rows": [], "figures": {}}
+    keeps = options.tasks or options.timings
+    earlier = json.loads(results.read_text(encoding="utf-8")) if keeps else {"rows": [], "figures": {}}
     anew = {line["task"] for line in table}
     table = [line for line in earlier["rows"] if line["task"] not in anew] + table
     figures = {
@@ -253,7 +256,7 @@ def main() -> None:
         figures |= {"table_over_folder": time_loading(data, options.rounds)}
         figures |= {"gaps_over_half": time_gaps(data, options.rounds)}
     common.report("tables", table, figures, common.versions("tensorflow", "keras", "scikit-learn"))
-    kept.unlink()
+    kept.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
