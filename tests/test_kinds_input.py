@@ -101,6 +101,7 @@ def with_cell(cell: str, row: int = 1, cells: list[str] = X) -> list[str]:
         (VALUE, {"x": [""] * 4 + ["1"] * 4}, ["'x'", "train"]),
         (VALUE, {"x": ["1", "2", "3", "4", "", "", "1", "2"]}, ["'x'", "test"]),
         (VALUE, {"x": [""] * 8}, ["'x'", "train"]),
+        (VALUE, {"x": [f"170000000{digit}" for digit in range(8)]}, ["'x'", "170000000", "32 bits"]),
         (VALUE, {"x": with_cell("1e300")}, ["'x'", "row 2", "1e+300"]),
         (VALUE | {"transform": "log"}, {"x": with_cell("0", 1, ["1", "2"] * 4)}, ["'x'", "train", "row 2", "log"]),
         (VALUE | {"transform": "log"}, {"x": with_cell("-3", 6, ["1", "2"] * 4)}, ["'x'", "validation", "row 1", "-3"]),

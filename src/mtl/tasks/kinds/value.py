@@ -40,7 +40,7 @@ def derive(name: str, task: Value, tables: Mapping[Split, pa.Table]) -> tuple[Ta
     """Labels are the numbers of a column, with the mean and the deviation of the training ones, transformed.
 
     Raises UserError where a value is no finite number or, with `transform: log`, not above 0; where no example of a
-    split that needs one is known; where all training values are the same.
+    split that needs one is known; where all training values are the same, or too close to each other for 32 bits.
     """
     column = grouping.column_of(name, task.column, tables["train"].column_names)
     place = f"{PATH}: tasks.{name}: column {column!r}"
@@ -52,8 +52,13 @@ def derive(name: str, task: Value, tables: Mapping[Split, pa.Table]) -> tuple[Ta
     numbers = transformed(spec, targets["train"].labels[targets["train"].known])
     if np.ptp(numbers) == 0:
         raise UserError(f"{place} is {targets['train'].labels.max():g} for every training example: nothing to learn")
-    statistics_of = {"mean": float(numbers.mean()), "deviation": float(numbers.std())}
-    return spec.model_copy(update=statistics_of), targets
+    mean, deviation = float(numbers.mean()), float(numbers.std())
+    if np.spacing(np.float32(abs(mean))) > deviation / 100:
+        raise UserError(
+            f"{place}: values differ by {deviation:.3g} around {mean:.10g}, too little for answers in 32 bits; subtract"
+            " what they have in common"
+        )
+    return spec.model_copy(update={"mean": mean, "deviation": deviation}), targets
 
 
 def _numbers(column: pa.ChunkedArray, task: Value, place: str) -> Targets:
