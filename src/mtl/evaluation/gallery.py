@@ -58,5 +58,6 @@ def _captions(answers: Mapping[str, Answers], index: int) -> list[tuple[str, boo
     for name, a in answers.items():
         kind, one = kinds.find(a.task.kind), a.at(np.array([index]))
         answer = kind.caption(a.task, kind.decode(a.task, one.outputs)[0])
-        lines.append((f"{name}: {answer}", {1.0: True, 0.0: False}.get(float(kind.utility(one)[0]))))
+        utility, is_number = float(kind.utility(one)[0]), a.labels.dtype.kind == "f"
+        lines.append((f"{name}: {answer}", None if is_number or np.isnan(utility) else utility == 1))
     return lines

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mtl import files, tracking
 from mtl.config import params
 from mtl.data import backend, paths, store
+from mtl.errors import UserError
 from mtl.networks import saving
 from mtl.tasks.columns import SPLITS, Split
 from mtl.tasks.spec import TaskSpec
@@ -17,6 +20,7 @@ from mtl.training.multiworker import cluster
 if TYPE_CHECKING:
     import keras
 
+TRIED = 8  # images that an untrained network answers, to see that it fits its task
 PREFIX = {"train": "train", "validation": "val", "test": "test"}  # of the metrics, as Keras names them
 
 
@@ -52,7 +56,10 @@ def main(task: str) -> None:
         run.log_tags({"strategy": hardware.name(strategy)})
         with strategy.scope():
             model = catalog.build(recipe, shape, len(spec.names), images, [spec.kind])
-        saving.check(kind.finish(inference.plain(model), spec))
+        finished = kind.finish(inference.plain(model), spec)
+        saving.check(finished)
+        if fault := kind.fault(inference.predict(finished, np.asarray(images[:TRIED]))):
+            raise UserError(f"network {recipe.network!r}, before it is trained: {fault}")
         training, validation = (streams.feed(part.images, heads.carried(spec, part.targets, head)) for part in learned)
         board = boards.callbacks(recipe, spec, training, validation) if ours.chief else []
 

@@ -63,5 +63,9 @@ def distinct(column: pa.ChunkedArray) -> list[str]:
 
 
 def describe(table: pa.Table) -> list[str]:
-    """Describe each example by the values of its columns, N lines; a gap is left out."""
-    return [", ".join(str(value) for value in row.values() if value is not None) for row in table.to_pylist()]
+    """Describe each example by the values of its columns, of several with their names, N lines; a gap is left out."""
+    several = table.num_columns > 1
+    return [
+        ", ".join(f"{name} {value}" if several else str(value) for name, value in row.items() if value is not None)
+        for row in table.to_pylist()
+    ]

@@ -58,10 +58,16 @@ def accuracy(heads: Sequence[targets.Head]) -> list[keras.Metric]:
 
 
 def mean_accuracy(heads: Sequence[targets.Head]) -> PerExample | None:
-    """A function of targets and outputs, both (N, ·): the mean (N,) of the accuracies of each example; None if none."""
+    """A function of targets and outputs, both (N, ·): the mean (N,) of the accuracies of each example.
+
+    Of several heads, those whose labels have gaps are left out: an example that one of them does not know has no
+    accuracy there. None where no head has one.
+    """
     parts = zip(heads, of_heads.target_columns(heads), targets.columns(heads), strict=True)
     measured = [
-        (measure, t, p) for head, t, p in parts if (measure := kinds.find(head.kind).accuracy(head)) is not None
+        (measure, t, p)
+        for head, t, p in parts
+        if (measure := kinds.find(head.kind).accuracy(head)) is not None and not (head.gaps and len(heads) > 1)
     ]
 
     def of_examples(y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
