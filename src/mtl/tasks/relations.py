@@ -151,10 +151,10 @@ def _relate(base: TaskSpec, target: TaskSpec, of_base: Targets, of_target: Targe
     table = np.where(totals > 0, sums / np.maximum(totals, 1), overall)
     functional = _is_functional(base, target, table, totals)
     impossible: list[tuple[int, int]] = []
-    # A regrouping of one column is certain; anything else by enough examples. Each two tasks once, from the finer one.
+    # What a functional relation implies is certain, anything else by enough examples. Each two tasks once.
     if target.kind == "classes" and (len(base.names), base.name) > (len(target.names), target.name):
         expected = totals * sums.sum(axis=0) / max(len(classes), 1)
-        never = (sums == 0) & ((expected >= EXPECTED) | (functional and _is_regrouped(base, target)))
+        never = (sums == 0) & ((expected >= EXPECTED) | functional)
         impossible = [(int(i), int(j)) for i, j in np.argwhere(never)]
     return Relation(
         base=base.name,
