@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from ruamel.yaml import YAML
 
 from mtl.config import params
 from mtl.config.params import Data
+from mtl.report.sections import sections
 from mtl.sources import table
 
 EXAMPLES = sorted(path.parent.name for path in ROOT.glob("examples/*/params.yaml"))
@@ -30,6 +32,15 @@ def test_parameters_are_valid_and_every_task_names_its_column(name):
     assert jsonschema_rs.is_valid(json.loads((ROOT / "params.schema.json").read_text()), tree)
     first = (folder / "params.yaml").read_text().splitlines()[0]
     assert first == "# yaml-language-server: $schema=../../params.schema.json"
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_what_came_out_is_kept_beside_the_parameters_and_can_be_printed(name, monkeypatch):
+    folder = ROOT / "examples" / name
+    monkeypatch.chdir(folder)
+    texts, _ = sections(markdown=False)
+    for task in params.read(folder / "params.yaml").tasks:
+        assert all(re.search(rf"^{task}\b", texts[part], re.MULTILINE) for part in ("verdict", "relations", "advice"))
 
 
 def prepared(name: str, source: Path, target: Path) -> list[dict[str, str]]:

@@ -66,6 +66,7 @@ def prepare_client(seconds: int = REQUEST_SECONDS) -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     # MLflow prints the address of each run, with user and password.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     quieten()
     mlflow.set_tracking_uri(uri())
 
