@@ -89,7 +89,7 @@ def write(
 ) -> None:
     """Write the outputs of the stage."""
     files.write_json(paths.METRICS / "main_evaluate.json", verdict)
-    files.write_json(paths.RELATIONS, related.model_dump(mode="json"))
+    files.write_bytes(paths.RELATIONS, f"{related.model_dump_json()}\n".encode())  # tables of many rows, for programs
     for name in (*paths.TABLES, "gallery"):
         shutil.rmtree(paths.PLOTS / name, ignore_errors=True)  # run by hand, those of a former task would stay
     for name, header in paths.TABLES.items():
