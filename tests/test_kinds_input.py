@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from conftest import ROOT
@@ -61,12 +62,12 @@ def store_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store_uri: str) -> Path:
-    """An empty folder as the working directory."""
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store_uri: str) -> Iterator[Path]:
+    """An empty folder as the working directory; what a stage sets in the environment is undone."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_uri)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    return tmp_path
+    with mock.patch.dict(os.environ, {"MLFLOW_TRACKING_URI": store_uri}):
+        yield tmp_path
 
 
 def refusal(main: Callable[[], object]) -> str:
@@ -186,12 +187,13 @@ def test_parameters_that_do_not_fit_the_kind_are_one_line(here, task, names):
         (VALUE, {"network": "article", "options": {"dense": [2], "head": "softmax"}}, ["softmax", "value", "linear"]),
         (LABELS, {"network": "article", "options": {"dense": [2], "head": "softmax"}}, ["softmax", "multilabel"]),
         (VALUE, {"options": {"widths": [4], "activation": "sigmoid"}}, ["sigmoid", "value", "linear"]),
-        (VALUE, {"network": "mine:two", "options": {}}, ["'mine:two'", "(None, 2)", "(None, 1)"]),
-        (VALUE, {"network": "mine:probability", "options": {}}, ["'mine:probability'", "sigmoid", "value"]),
+        (VALUE, {"network": "odd:two", "options": {}}, ["'odd:two'", "(None, 2)", "(None, 1)"]),
+        (VALUE, {"network": "odd:probability", "options": {}}, ["'odd:probability'", "sigmoid", "value"]),
+        (LABELS, {"network": "odd:logits", "options": {}}, ["'odd:logits'", "before it is trained", "sigmoid"]),
     ],
 )
 def test_a_recipe_that_does_not_fit_the_kind_is_one_line(here, task, recipe, names):
-    (here / "mine.py").write_text(
+    (here / "odd.py").write_text(
         "import keras\n"
         "def net(shape, units, activation):\n"
         "    inputs = keras.Input(shape, dtype='uint8')\n"
@@ -199,8 +201,9 @@ def test_a_recipe_that_does_not_fit_the_kind_is_one_line(here, task, recipe, nam
         "    return keras.Model(inputs, keras.layers.Dense(units, activation=activation)(x))\n"
         "def two(shape, classes):\n    return net(shape, 2, None)\n"
         "def probability(shape, classes):\n    return net(shape, classes, 'sigmoid')\n"
+        "def logits(shape, classes):\n    return net(shape, classes, None)\n"
     )
-    sys.modules.pop("mine", None)
+    sys.modules.pop("odd", None)
     write(here, task, **recipe)
     load_data.load(params.read())
     derive_labels.main()
