@@ -135,6 +135,7 @@ def test_a_third_task_trains_itself_and_nothing_else(done, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_second_forced_run_leaves_the_same_lock(done, tmp_path):
     project = done.copy(tmp_path / "p")
     project.run("dvc", "repro", "--force", "-q", DVC_EXP_NAME="another-name")

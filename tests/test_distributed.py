@@ -84,6 +84,7 @@ def in_this_process(folder: Path, change: dict) -> list[np.ndarray]:
         return [arrays[name] for name in arrays.files]
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_model_of_one(tmp_path):
     folder = tmp_path / "one"
     with Workers(tmp_path / "two", 2, {"tensorboard": True}) as two:

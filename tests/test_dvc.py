@@ -52,6 +52,7 @@ def images_at(project: Project, rev: str) -> tuple[int, str, str]:
     return json.loads(to.read_text())["test"], dep["md5"], images["outs"][0]["md5"]
 
 
+@pytest.mark.slow
 def test_experiments_in_temporary_folders_see_added_images(project: Project) -> None:
     temporary = ("dvc", "exp", "run", "--temp", "derive_labels", "-n")
     for number, name in enumerate(("first", "second")):
@@ -77,6 +78,7 @@ def test_what_an_experiment_trained_on_is_there_when_it_is_applied(done: Project
     assert changed(project, "data/external.dvc", "load_data", "derive_labels") == set()
 
 
+@pytest.mark.slow
 def test_an_experiment_says_what_a_temporary_folder_lacks(project: Project, tmp_path: Path) -> None:
     mine = project.root / "data" / "mine"
     shutil.copytree(project.root / "data/external", mine)
@@ -184,6 +186,7 @@ def test_what_a_stage_fails_with_comes_back_out_of_the_cache_as_files_of_their_o
     assert not (project.root / "metrics/model1.json").is_symlink()
 
 
+@pytest.mark.slow
 def test_a_clone_keeps_what_was_pulled_without_images(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,7 @@ def test_mtl_load_answers_for_every_kind(joint):
     assert alone.tasks == {"size": blue.tasks["size"]}
 
 
+@pytest.mark.slow
 def test_the_pyfunc_is_a_table_of_named_columns_without_this_project(joint, project):
     code = f"""
 import json, sys

@@ -37,6 +37,7 @@ def server(tmp_path) -> Iterator[Tracking]:
         running.kill()
 
 
+@pytest.mark.slow
 def test_a_server_takes_the_runs_with_their_models(done: Project, server, tmp_path):
     project = done.copy(tmp_path / "p")
     project.run("dvc", "repro", "-f", "-s", "train@model2", MLFLOW_TRACKING_URI=server.uri)
