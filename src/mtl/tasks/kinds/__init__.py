@@ -1,7 +1,8 @@
 """Kinds of tasks: what an answer is. Each is one module, and everything else asks it.
 
-A further kind is a module with what `Kind` names, an entry in `KINDS`, a type of its own in `config.params`, and a
-line in `decoding` for the pyfunc. A person's own, `module:object`, needs none of these.
+A further kind is a module with what `Kind` names, an entry in `find`, a type of its own in `config.params`, and its
+columns of the joint model in `tracking.joint` and `tracking.flavors`. A person's own, `module:object`, needs none of
+these.
 """
 
 from __future__ import annotations
