@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import hashlib
 import json
@@ -180,6 +181,28 @@ def test_a_value_is_learned_to_the_same_bytes_and_a_changed_column_retrains_its_
     again = ran(project.run("dvc", "repro").stdout)
     assert again == {"load_data", "derive_labels", "train@area", "main_evaluate"}
     assert outputs(project, "area") != before
+
+
+@pytest.mark.slow
+def test_the_gate_asks_for_a_score_of_a_value_and_the_champion_is_loaded_elsewhere(mixed, tmp_path):
+    project = mixed.copy(tmp_path / "p")
+    project.environment = mixed.environment | {"PYTHONPATH": str(project.root / "src")}
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-qm", "mixed")
+    project.edit(lambda tree: tree["promote"]["minimum"]["size"].update(r2=1.0))
+    refused = project.run("mtl", "promote", "--allow-dirty", check=False)
+    assert refused.returncode == 1
+    assert "size: r2" in refused.stderr.splitlines()[-1]
+    project.edit(lambda tree: tree["promote"]["minimum"]["size"].update(r2=-1.0))
+    assert "is @champion now" in project.run("mtl", "promote").stdout
+    code = """
+import mlflow, numpy as np
+answers = mlflow.pyfunc.load_model("models:/joint@champion").predict(np.load("data/raw/images/x_test.npy"))
+print(sorted(answers.columns))
+"""
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{project.root}/mlflow.db"}
+    columns = project.run("python", "-c", code, **store).stdout
+    assert {"shape", "flags_red", "tags_big", "size", "area"} <= {*ast.literal_eval(columns.splitlines()[-1])}
 
 
 def test_a_table_of_no_task_is_an_empty_one(done):

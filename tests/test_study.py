@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import CIFAR10, ROOT, Project, task_spec
 from ruamel.yaml import YAML
+from scipy.stats import entropy
 from test_dag import NO_BYTES, imported, room, search
 
 from mtl.config.reading import read_as
@@ -182,16 +183,18 @@ def inside(project: Project) -> Project:
 def test_the_study_ends_in_one_file(studied):
     content = json.loads((studied.root / "metrics/study.json").read_text())
     assert (content["tasks"], content["base"]) == (["flies", "model1", "model2"], "model1")
-    assert content["loss_weights"] == {"flies": 2.0, "model1": 1.0, "model2": 1.0}
+    constant = {"flies": entropy([0.2, 0.8]) / 2, "model1": np.log(10), "model2": entropy([0.6, 0.4])}
+    assert content["loss_weights"] == {task: pytest.approx(1 / loss) for task, loss in constant.items()}
     runs = {run["arrangement"]: run for run in content["runs"]}
-    assert set(runs) == {"independent", "shared", "derived"}
+    assert set(runs) == {"independent", "shared", "uncertainty", "derived"}
     for run in runs.values():
         assert (run["seed"], set(run["tasks"]), run["images_seen"]) == (3, set(content["tasks"]), 3 * 100)
         assert min(run["seconds"], run["cpu_seconds"], run["milliseconds_per_image"]) > 0
     spent = {name: run["multiply_adds"] for name, run in runs.items()}
     trunk = 11 * 11 * 4 * 3 * 24 + 11 * 11 * 9 * 24 * 8 + 5 * 5 * 9 * 8 * 8 * 2 + 2 * 2 * 9 * 8 * 8
     assert spent["derived"] == 3 * 300 * (trunk + 8 * 10)
-    assert spent["shared"] == 3 * 300 * (trunk + 8 * (10 + 2 + 2))
+    assert spent["shared"] == spent["uncertainty"] == 3 * 300 * (trunk + 8 * (10 + 2 + 2))
+    assert runs["uncertainty"]["parameters"] == runs["shared"]["parameters"] + 3  # a weight for each task
     assert spent["independent"] == 3 * 100 * (3 * trunk + 8 * (10 + 2 + 2))
     assert runs["independent"]["parameters"] > 2 * runs["shared"]["parameters"]
     assert (studied.root / "study/gains.png").read_bytes().startswith(b"\x89PNG")
@@ -213,7 +216,7 @@ def test_its_runs_are_in_the_experiment_study_of_the_projects_store(studied):
     runs = search(studied, "tags.stage LIKE 'train@%'")
     assert set(runs.experiment) == {"study"}
     by_arrangement = runs.set_index("params.arrangement")
-    assert set(by_arrangement.index) == {"independent", "shared", "derived"}
+    assert set(by_arrangement.index) == {"independent", "shared", "uncertainty", "derived"}
     assert set(runs["params.seed"]) == {"3"}
     content = json.loads((studied.root / "metrics/study.json").read_text())
     for run in content["runs"]:
@@ -239,6 +242,6 @@ def test_a_second_forced_run_gives_the_same_results(studied):
     runs = studied.root / "study/runs"
     results = list(runs.glob("*-3.json"))
     before = {path.name: path.read_bytes() for path in results}
-    assert len(before) == 3
+    assert len(before) == 4
     inside(studied).run("mtl", "repro", "--jobs", "2", "--force")
     assert {path.name: path.read_bytes() for path in results} == before
