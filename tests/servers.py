@@ -288,7 +288,7 @@ def mlflow_serving(model: str, uri: str, log: Path) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(600):
-            assert server.poll() is None
+            assert server.poll() is None, log.read_text()[-2000:]
             try:
                 requests.get(f"{url}/ping", timeout=2)
                 break
