@@ -21,7 +21,7 @@ from typing import Any
 import common
 import numpy as np
 from ruamel.yaml import YAML
-from tables import SAMPLES, project, stage
+from tables import compare, project, stage
 
 EXAMPLE = "omniglot"
 PENALTIES = (1e2, 1e3, 1e4, 1e5)
@@ -86,30 +86,12 @@ def one(folder: Path, table: Path, task: str, seed: int) -> dict[str, Any]:
         os.chdir(before)
 
 
-def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each task the mean R² of each contender over the seeds, and the paired difference of ours from the others."""
-
-    def score(of_task: list[dict[str, Any]], name: str, images: np.ndarray) -> float:
-        labels = np.array(of_task[0]["labels"])[images]
-        spread = ((labels - labels.mean()) ** 2).sum()
-        having = [np.array(row[name])[images] for row in of_task if name in row]
-        return float(np.mean([1 - ((answers - labels) ** 2).sum() / spread for answers in having]))
-
-    table = []
-    for task in dict.fromkeys(row["task"] for row in rows):
-        of_task = [row for row in rows if row["task"] == task]
-        count, rng = len(of_task[0]["labels"]), np.random.default_rng(0)
-        samples = [rng.integers(count, size=count) for _ in range(SAMPLES)]
-        own = [score(of_task, "own", sample) for sample in samples]
-        line: dict[str, Any] = {"task": task, "score": "r2", "images": count, "seeds": len(of_task)}
-        line["own"] = score(of_task, "own", np.arange(count))
-        for name in ("ridge", "plain"):
-            differences = np.array(own) - [score(of_task, name, sample) for sample in samples]
-            low, high = np.quantile(differences, [0.025, 0.975])
-            line[name] = score(of_task, name, np.arange(count))
-            line |= {f"over_{name}_low": float(low), f"over_{name}_high": float(high)}
-        table.append(line)
-    return table
+def score(rows: list[dict[str, Any]], name: str, images: np.ndarray) -> float:
+    """The mean R² of a contender over the seeds of one task, on the test images at the indices `images`."""
+    labels = np.array(rows[0]["labels"])[images]
+    spread = ((labels - labels.mean()) ** 2).sum()
+    having = [np.array(row[name])[images] for row in rows if name in row]
+    return float(np.mean([1 - ((answers - labels) ** 2).sum() / spread for answers in having]))
 
 
 def measure(data: Path, seeds: list[int], rows: list[dict[str, Any]], note: Callable[[], None]) -> None:
@@ -142,7 +124,7 @@ def main() -> None:
         print({key: value for key, value in rows[-1].items() if not isinstance(value, list)}, flush=True)
 
     measure(options.folder.absolute(), options.seeds, rows, note)
-    table = compare(rows)
+    table = compare(rows, score, lambda task: "r2", "ridge")
     figures = {"clearly_better": sum(min(line["over_ridge_low"], line["over_plain_low"]) > 0 for line in table)}
     common.report("kinds", table, figures, common.versions("tensorflow", "keras", "scikit-learn"))
     kept.unlink()

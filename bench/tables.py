@@ -153,8 +153,17 @@ def score(rows: list[dict[str, Any]], name: str, images: np.ndarray) -> float:
     return float(np.mean(scores))
 
 
-def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each task the score of each contender and the paired difference of our own from the others."""
+def compare(
+    rows: list[dict[str, Any]], score: Callable[..., float], name_of: Callable[[str], str], baseline: str
+) -> list[dict[str, Any]]:
+    """For each task the score of each contender and the paired difference of our own from the others.
+
+    Args:
+        rows: of each task and seed.
+        score: of the rows of one task, a contender and the test images at some indices.
+        name_of: the name of the score by task.
+        baseline: the contender beside `own` and `plain`.
+    """
     table = []
     for task in dict.fromkeys(row["task"] for row in rows):
         of_task = [row for row in rows if row["task"] == task]
@@ -162,9 +171,9 @@ def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         rng = np.random.default_rng(0)
         samples = [rng.integers(count, size=count) for _ in range(SAMPLES)]
         own = [score(of_task, "own", sample) for sample in samples]
-        line: dict[str, Any] = {"task": task, "score": "balanced_acc" if task == BALANCED else "skill"}
+        line: dict[str, Any] = {"task": task, "score": name_of(task)}
         line |= {"images": count, "seeds": len(of_task), "own": score(of_task, "own", np.arange(count))}
-        for name in ("logistic", "plain"):
+        for name in (baseline, "plain"):
             differences = np.array(own) - [score(of_task, name, sample) for sample in samples]
             low, high = np.quantile(differences, [0.025, 0.975])
             line[name] = score(of_task, name, np.arange(count))
@@ -241,7 +250,8 @@ def main() -> None:
 
     if not options.timings:
         train_all(data, options.seeds, options.tasks, rows, note)
-    table, results = compare(rows), common.RESULTS / "tables.json"
+    table = compare(rows, score, lambda task: "balanced_acc" if task == BALANCED else "skill", "logistic")
+    results = common.RESULTS / "tables.json"
     keeps = options.tasks or options.timings
     earlier = json.loads(results.read_text(encoding="utf-8")) if keeps else {"rows": [], "figures": {}}
     anew = {line["task"] for line in table}

@@ -130,8 +130,7 @@ def test_galleries_are_led_by_the_surest():
     assert examples.mistakes(a, 9).tolist() == [1, 3]  # 50 and 40 % sure
     assert examples.mistakes(a, 1).tolist() == [1]
     # Image 2: the less sure of the two is 50 % sure; image 4: 40 %.
-    labels = relations.labels_of({"model1": a, "model2": b})
-    contradicted = relations.contradictions(RELATED, labels)["model1", "model2"]
+    contradicted = relations.contradicted_by(RELATED, {"model1": a, "model2": b})["model1", "model2"]
     assert examples.contradictions(a, b, contradicted, 9).tolist() == [1, 3]
 
 

@@ -40,7 +40,7 @@ def draw(
         return [figures.Picture(np.asarray(images[i]), truth[i], _captions(answers, i)) for i in indices]
 
     galleries = {}
-    contradicted = relations.contradictions(related, relations.labels_of(answers))
+    contradicted = relations.contradicted_by(related, answers)
     for name, own in answers.items():
         title = f"{name}: {WORST.get(own.task.kind, WORST_OF_ALL)}"
         galleries[f"{name}_mistakes"] = figures.gallery(title, pictures(examples.mistakes(own, MOST)))

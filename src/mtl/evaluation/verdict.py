@@ -59,7 +59,7 @@ def judge(answers: Mapping[str, Answers], related: Relations = UNRELATED) -> dic
     skills = [task["skill"] for task in tasks.values() if task["skill"] is not None]
     if skills:
         verdict["ave_skill"] = sum(skills) / len(skills)
-    contradicted = relations.contradictions(related, relations.labels_of(answers))
+    contradicted = relations.contradicted_by(related, answers)
     derived = {
         target: of_derived(answers, target, related, contradicted.get((base, target)))
         for target, base in related.among(answers).derived.items()

@@ -126,8 +126,7 @@ class Predictor:
 
     def _contradictions(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """The images with a contradiction, bool (N,); None where no labels can contradict each other."""
-        labels = {task: rows.argmax(axis=1) for task, rows in outputs.items() if self.specs[task].kind == "classes"}
-        contradicted = relations.contradictions(self._relations, labels)
+        contradicted = relations.contradictions(self._relations, relations.labels_of(self.specs, outputs))
         return np.any(list(contradicted.values()), axis=0) if contradicted else None
 
 

@@ -25,8 +25,7 @@ def answer(tasks: Mapping[str, TaskSpec], outputs: Mapping[str, np.ndarray], rel
         related: the relations between the tasks.
     """
     answers = {task: kinds.find(spec.kind).decode(spec, outputs[task])[0] for task, spec in tasks.items()}
-    labels = {task: outputs[task].argmax(axis=1) for task, spec in tasks.items() if spec.kind == "classes"}
-    contradicted = relations.contradictions(related, labels)
+    contradicted = relations.contradictions(related, relations.labels_of(tasks, outputs))
     contradictions = [
         f"{base} says {bare(answers[base])}, {task} says {bare(answers[task])}"
         for (base, task), is_so in contradicted.items()

@@ -62,6 +62,7 @@ def answer(settings: params.Params, *splits: Split) -> dict[Split, dict[str, Ans
     from mtl.networks import catalog, inference
 
     shape, answers = store.read_dataset().shape, {split: dict[str, Answers]() for split in splits}
+    images = {split: store.read_images(split) for split in splits}
     for task in settings.tasks:
         recipe, path = settings.recipe(task), paths.model_path(task)
         catalog.find(recipe.network)  # a person's own module may register its layers
@@ -69,7 +70,7 @@ def answer(settings: params.Params, *splits: Split) -> dict[Split, dict[str, Ans
         spec = read_from_model(path)  # with what training decided
         for split in splits:
             labels, known = store.read_targets(task, split)
-            outputs = inference.predict(model, store.read_images(split))
+            outputs = inference.predict(model, images[split])
             answers[split][task] = Answers(spec, labels, outputs, recipe.loss, known)
     return answers
 

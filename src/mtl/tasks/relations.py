@@ -13,13 +13,14 @@ from pydantic import Field
 from mtl.config.settings import Settings
 from mtl.tasks import kinds
 from mtl.tasks.answers import Answers
-from mtl.tasks.kinds import value
+from mtl.tasks.kinds import classes, value
 from mtl.tasks.scores import normalise
 from mtl.tasks.spec import TaskSpec
 from mtl.tasks.targets import Targets
 
 EXPECTED = 10  # training examples of a pair of labels under independence, so that none at all is a contradiction
 FEWEST = 5  # training examples of each class, so that all of one label is no accident
+MOST_PAIRS = 1_000_000  # of labels of two tasks; of more nothing is learned, and no table is made
 SHARE = 0.5  # of the own model's skill that an answer must have to be worth deriving
 
 Pair = tuple[str, str]  # base and target
@@ -80,7 +81,9 @@ def learn(specs: Mapping[str, TaskSpec], targets: Mapping[str, Targets]) -> Rela
     found = [
         _relate(specs[base], specs[target], targets[base], targets[target])
         for base, target in permutations(specs, 2)
-        if specs[base].kind == "classes" and specs[target].kind in ("classes", "multilabel", "value")
+        if specs[base].kind == "classes"
+        and specs[target].kind in ("classes", "multilabel", "value")
+        and len(specs[base].names) * len(specs[target].names) <= MOST_PAIRS
     ]
     derived: dict[str, str] = {}
     for relation in (relation for relation in found if relation.functional):
@@ -140,20 +143,25 @@ def contradictions(relations: Relations, labels: Mapping[str, np.ndarray]) -> di
 
 
 def _relate(base: TaskSpec, target: TaskSpec, of_base: Targets, of_target: Targets) -> Relation:
-    known = of_base.known & of_target.any_known
-    classes, means = of_base.labels[known].astype(int), _indicators(target, of_target)[known]
-    weights = of_target.known[known].reshape(len(means), -1).astype(float)
-    count = len(base.names)
-    sums, totals = np.zeros((count, means.shape[1])), np.zeros((count, weights.shape[1]))
-    np.add.at(sums, classes, means * weights)
-    np.add.at(totals, classes, weights)
+    known, count, names = of_base.known & of_target.any_known, len(base.names), len(target.names)
+    labels = of_base.labels[known].astype(int)
+    if target.kind == "classes":
+        pairs = labels * names + of_target.labels[known].astype(int)
+        sums = np.bincount(pairs, minlength=count * names).reshape(count, names).astype(float)
+        totals = sums.sum(axis=1, keepdims=True)
+    else:
+        numbers = _numbers(target, of_target)[known]
+        weights = of_target.known[known].reshape(len(numbers), -1).astype(float)
+        sums, totals = np.zeros((count, names)), np.zeros((count, names))
+        np.add.at(sums, labels, numbers * weights)
+        np.add.at(totals, labels, weights)
     overall = sums.sum(axis=0) / np.maximum(totals.sum(axis=0), 1)
     table = np.where(totals > 0, sums / np.maximum(totals, 1), overall)
     functional = _is_functional(base, target, table, totals)
     impossible: list[tuple[int, int]] = []
     # What a functional relation implies is certain, anything else by enough examples. Each two tasks once.
     if target.kind == "classes" and (len(base.names), base.name) > (len(target.names), target.name):
-        expected = totals * sums.sum(axis=0) / max(len(classes), 1)
+        expected = totals * sums.sum(axis=0) / max(len(labels), 1)
         never = (sums == 0) & ((expected >= EXPECTED) | functional)
         impossible = [(int(i), int(j)) for i, j in np.argwhere(never)]
     return Relation(
@@ -165,10 +173,8 @@ def _relate(base: TaskSpec, target: TaskSpec, of_base: Targets, of_target: Targe
     )
 
 
-def _indicators(spec: TaskSpec, targets: Targets) -> np.ndarray:
-    """The labels as numbers whose mean is the answer, float64 (N, K)."""
-    if spec.kind == "classes":
-        return np.eye(len(spec.names))[targets.labels]
+def _numbers(spec: TaskSpec, targets: Targets) -> np.ndarray:
+    """The labels of a task of the kind `multilabel` or `value`, whose mean is the answer, float64 (N, K)."""
     if spec.kind == "value":
         return np.where(targets.known, value.standardised(spec, targets.labels), 0.0)[:, None]
     return targets.labels.astype(float)
@@ -244,12 +250,12 @@ def read(content: Any) -> Relations:
     return Relations.model_validate(content) if isinstance(content, dict) and "pairs" in content else Relations()
 
 
-def labels_of(answers: Mapping[str, Answers]) -> dict[str, np.ndarray]:
-    """The label that each model of the kind `classes` names, as `contradictions` takes them."""
-    return {name: a.outputs.argmax(axis=1) for name, a in answers.items() if a.task.kind == "classes"}
+def labels_of(specs: Mapping[str, TaskSpec], outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The label that each model of the kind `classes` names, from outputs (N, K), as `contradictions` takes them."""
+    return {task: classes.predicted(outputs[task]) for task, spec in specs.items() if spec.kind == "classes"}
 
 
-def describe(pair: Relation, specs: Mapping[str, TaskSpec], labels: Mapping[str, np.ndarray], example: int) -> str:
-    """A contradiction on one example in words: `model1 says cat, model2 says vehicle`."""
-    said = [f"{task} says {specs[task].names[int(labels[task][example])]}" for task in (pair.base, pair.target)]
-    return ", ".join(said)
+def contradicted_by(relations: Relations, answers: Mapping[str, Answers]) -> dict[Pair, np.ndarray]:
+    """`contradictions` between the answers of some models."""
+    specs, outputs = ({name: getattr(a, part) for name, a in answers.items()} for part in ("task", "outputs"))
+    return contradictions(relations, labels_of(specs, outputs))
