@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +113,7 @@ def compile_models(
     for task, network in networks.items():
         if task in params.RESERVED or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", task):
             raise UserError(f"a task cannot be served as {task!r}; name it like model1")
-        check_kind(specs[task])
+        kinds.find_imported(specs[task].kind, task)
         check_fits_task(network, specs[task])
     shapes = {} if shape is None else {"the data set": shape}
     _check_same_shape(shapes | {task: network.input_shape[1:] for task, network in networks.items()})
@@ -122,19 +121,6 @@ def compile_models(
         task: Loaded(specs[task], network.input_shape[1:], version, compile_network(network), related)
         for task, network in networks.items()
     }
-
-
-def check_kind(task: TaskSpec) -> None:
-    """Raise UserError unless the kind is one of the project's, or of a module that a person has imported.
-
-    A person's own is never imported because a model names it.
-    """
-    module, colon, _ = task.kind.partition(":")
-    if colon and module not in sys.modules:
-        raise UserError(
-            f"{task.name} is of the kind {task.kind}, whose module was not imported: `mtl serve --import {module}`"
-        )
-    kinds.find(task.kind)
 
 
 def check_fits_task(network: keras.Model, task: TaskSpec) -> None:

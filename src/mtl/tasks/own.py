@@ -18,6 +18,11 @@ def import_from_here(module: str) -> ModuleType:
     return importlib.import_module(module)
 
 
+def how_to_import(module: str) -> str:
+    """The advice where a module that a model needs was not imported."""
+    return f"`mtl serve --import {module}`, or mtl.load(…, imports=[{module!r}])"
+
+
 def find(name: str, what: str) -> Any:
     """The object `module:name`; raises UserError, which calls it `what`, where there is none."""
     module, _, attribute = name.partition(":")

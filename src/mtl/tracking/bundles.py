@@ -14,7 +14,7 @@ from mtl import files
 from mtl.data import paths
 from mtl.errors import UserError
 from mtl.networks import saving
-from mtl.tasks import kinds, relations, spec
+from mtl.tasks import kinds, own, relations, spec
 from mtl.tasks.relations import Relations
 from mtl.tasks.spec import TaskSpec
 from mtl.tracking import artifacts
@@ -85,11 +85,7 @@ def read(bundle: Bundle) -> dict[str, keras.Model]:
     """
     networks = {}
     for task, file in bundle.files.items():
-        kind = bundle.tasks[task].kind
-        if ":" not in kind:
-            kinds.find(kind)  # one that this version does not know is a UserError
-        if kind.partition(":")[0] not in sys.modules and ":" in kind:  # a model never decides what is imported
-            raise UserError(f"{bundle.uri}: {task} is of the kind {kind}, which was not imported; {_advice(kind)}")
+        kinds.find_imported(bundle.tasks[task].kind, f"{bundle.uri}: {task}")
         try:
             networks[task] = saving.read(file)
         except UserError as error:
@@ -97,7 +93,7 @@ def read(bundle: Bundle) -> dict[str, keras.Model]:
             if missing:
                 raise UserError(
                     f"{bundle.uri}: {task} has layers of the module {missing[0]}, which was not imported;"
-                    f" {_advice(missing[0])}"
+                    f" {own.how_to_import(missing[0])}"
                 ) from None
             raise UserError(f"{bundle.uri}: {str(error).replace(str(file), file.name)}") from None
         names = bundle.tasks[task].names
@@ -107,8 +103,3 @@ def read(bundle: Bundle) -> dict[str, keras.Model]:
                 f" its {len(names)} names need one output each"
             )
     return networks
-
-
-def _advice(name: str) -> str:
-    module = name.partition(":")[0]
-    return f"`mtl serve --import {module}`, or mtl.load(…, imports=[{module!r}])"

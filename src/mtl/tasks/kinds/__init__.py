@@ -7,6 +7,7 @@ these.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -136,6 +137,21 @@ def find(name: str) -> Kind:
     if lacks := [part for part in (*Kind.__annotations__, *vars(Kind)) if part[0] != "_" and not hasattr(kind, part)]:
         raise UserError(f"kind {name!r} has no {', '.join(lacks)}; mtl.tasks.kinds.Kind says what a kind has")
     return kind
+
+
+def find_imported(name: str, place: str) -> Kind:
+    """`find` for a kind that a model names, which never decides what is imported.
+
+    Raises UserError, whose message begins with `place`, where it is unknown, or the module of a person's own was not
+    imported.
+    """
+    module, colon, _ = name.partition(":")
+    if colon and module not in sys.modules:
+        raise UserError(f"{place} is of the kind {name}, whose module was not imported; {own.how_to_import(module)}")
+    try:
+        return find(name)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
 
 
 def summary(answers: Answers) -> dict[str, float]:
