@@ -133,6 +133,25 @@ def test_what_a_class_says_about_a_value_is_its_mean():
     assert chosen.pairs == ()  # what is not used is not kept
 
 
+def of_many(name: str, count: int) -> TaskSpec:
+    names = tuple(f"{name}{index}" for index in range(count))
+    return TaskSpec(name=name, columns=(name,), names=names, frequencies=(1 / count,) * count)
+
+
+def test_a_task_of_very_many_classes_is_related_to_one_of_few_and_to_its_like_not_at_all():
+    fine, halves, others = of_many("fine", 60_000), of_many("half", 2), of_many("other", 60_000)
+    labels = np.arange(60_000)
+    targets = {"fine": other(labels), "half": other(labels % 2), "other": other(labels)}
+    related = relations.learn({spec.name: spec for spec in (fine, halves, others)}, targets)
+    assert {(pair.base, pair.target) for pair in related.pairs} == {
+        ("fine", "half"),
+        ("half", "fine"),
+        ("other", "half"),
+        ("half", "other"),
+    }
+    assert related.of("half", "fine").table[1][:4] == (0, pytest.approx(1 / 30_000), 0, pytest.approx(1 / 30_000))
+
+
 def test_relations_come_back_from_json_and_those_of_an_earlier_version_are_none():
     related = regrouped(FINE, described("coarse", [0, 0, 1, 1, 1]))
     assert relations.read(related.model_dump(mode="json")) == related
