@@ -32,6 +32,7 @@ _WANTED = {
     "bool_parsing": "must be true or false",
     "string_type": "must be text",
     "string_too_short": "must have at least {min_length} character",
+    "string_too_long": "must have at most {max_length} characters",
     "literal_error": "must be {expected}",
     "greater_than": "must be above {gt}",
     "greater_than_equal": "must be at least {ge}",
