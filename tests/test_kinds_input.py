@@ -162,6 +162,7 @@ def test_the_largest_whole_numbers_are_values(here, cells, expected):
         ({"kind": 3}, ["tasks.t", "kind"]),
         ({"kind": ["value"]}, ["tasks.t", "kind"]),
         ({"kind": "my-own:KIND", "columns": ["x"]}, ["tasks.t", "kind"]),
+        (VALUE | {"unit": "u" * 21}, ["tasks.t.unit", "20 characters"]),
         (VALUE | {"labels": {"few": ["1"], "many": ["2"]}}, ["tasks.t.labels", "unknown key"]),
         (VALUE | {"delimiter": "|"}, ["tasks.t.delimiter", "unknown key"]),
         (LABELS | {"unit": "ms"}, ["tasks.t.unit", "unknown key"]),
