@@ -79,6 +79,15 @@ class Stars:
         scaled = keras.layers.Rescaling(spec.options["most"] - 1, offset=1.0, dtype="float32")(model.outputs[0])
         return keras.Model(model.inputs, scaled, name=model.name)
 
+    def link(self, spec: TaskSpec, outputs: Any, xp: Any = np) -> Any:
+        return outputs
+
+    def inverse_link(self, spec: TaskSpec, linked: Any, xp: Any = np) -> Any:
+        return linked
+
+    def calibrate(self, answers: Answers, temperature: Callable[[Answers], float]) -> TaskSpec:
+        raise UserError("stars are not calibrated")
+
     def settle(self, spec: TaskSpec, on_validation: Callable[[], Answers]) -> TaskSpec:
         return spec
 

@@ -261,15 +261,13 @@ class Params(Settings):
             if task.recipe not in self.recipes:
                 known = ", ".join(self.recipes) or "none"
                 raise ValueError(f"tasks.{name}.recipe: there is no recipe {task.recipe!r}; known: {known}")
-            if (
-                self.recipes[task.recipe].keep == "best"
-                and self.data.validation == 0
-                and self.data.source != "tfrecord"
-            ):
-                raise ValueError(
-                    f"recipes.{task.recipe}.keep: 'best' is chosen on the validation images and data.validation"
-                    " is 0; hold some out, or keep: last"
-                )
+            recipe, place = self.recipes[task.recipe], f"recipes.{task.recipe}"
+            if self.data.validation == 0 and self.data.source != "tfrecord":
+                why = "on the validation images and data.validation is 0; hold some out"
+                if recipe.keep == "best":
+                    raise ValueError(f"{place}.keep: 'best' is chosen {why}, or keep: last")
+                if recipe.calibrate != "none":
+                    raise ValueError(f"{place}.calibrate: a temperature is fitted {why}, or calibrate: none")
         return self
 
     def task(self, name: str) -> Task:

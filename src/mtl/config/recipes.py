@@ -94,6 +94,8 @@ class Recipe(Settings):
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None  # batches of an epoch; None: every image once
     steps_per_execution: Annotated[int, Field(ge=1)] = 1  # steps that the device gets at once
     keep: Literal["last", "best"] = "last"
+    mirror: bool = False  # the model answers by the mean of an image and its mirror image, which costs twice as much
+    calibrate: Literal["none", "temperature"] = "none"  # by the validation images: answers as sure as they are right
     tensorboard: Annotated[
         Annotated[bool, Tag("switch")] | Annotated[Board, Tag("more")],
         Discriminator(lambda value: "switch" if isinstance(value, bool | str | int | None) else "more"),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 from mtl.data.shards import ShardedImages
 from mtl.errors import UserError, one_line
 from mtl.networks import blocks
+from mtl.tasks import kinds
+from mtl.tasks.spec import TaskSpec
 
 
 def plain(model: keras.Model) -> keras.Model:
@@ -32,6 +35,27 @@ def plain(model: keras.Model) -> keras.Model:
     return copy
 
 
+def finish(network: keras.Model, task: TaskSpec, mirror: bool = False) -> keras.Model:
+    """The model that is saved: a network, as `plain` returns it, with what makes answers of its outputs.
+
+    Its layers and operations are those of Keras, so that it loads anywhere in safe mode.
+
+    Args:
+        network: trained.
+        task: what the answers mean, with the temperature where it has one.
+        mirror: the mean answer to an image and its mirror image, on the scale of the kind's link function.
+    """
+    kind = kinds.find(task.kind)
+    model = kind.finish(network, task)
+    if not mirror and task.temperature is None:
+        return model
+    images = keras.Input(network.input_shape[1:], dtype="uint8")
+    views = [images, ops.flip(images, axis=2)] if mirror else [images]
+    linked = [kind.link(task, keras.tree.flatten(model([view]))[0], ops) for view in views]
+    mean = sum(linked[1:], linked[0]) / (len(views) * (task.temperature or 1.0))
+    return keras.Model([images], [kind.inverse_link(task, mean, ops)], name=network.name)
+
+
 def predict(model: keras.Model, images: np.ndarray | ShardedImages, batch_size: int = 500) -> np.ndarray:
     """Outputs, float32 (N, K), of `images`, uint8 (N, H, W, C); those in shards are read batch by batch."""
     if not len(images):
@@ -44,16 +68,28 @@ def predict(model: keras.Model, images: np.ndarray | ShardedImages, batch_size: 
 
 def precision(model: keras.Model) -> str:
     """The precision that most layers of a model compute in, as a recipe names it."""
-    policies = [layer.dtype_policy.name for layer in model.layers]
+    policies = [layer.dtype_policy.name for layer in _layers(model)]
     return max(set(policies), key=policies.count)
 
 
 def multiply_adds(model: keras.Model) -> int:
-    """Multiply-adds of the forward pass of one image through the convolutions and dense layers of `model`."""
+    """Multiply-adds of the forward pass of one image through the convolutions and dense layers of `model`.
+
+    Those of a network that looks at the mirror image too count twice.
+    """
     total = 0
-    for layer in model.layers:
+    for layer in _layers(model):
         if isinstance(layer, layers.Conv2D):
             total += math.prod(layer.output.shape[1:3]) * math.prod(layer.kernel.shape)
         elif isinstance(layer, layers.Dense):
             total += math.prod(layer.kernel.shape)
-    return total
+    return total * (1 + any(type(operation).__name__ == "Flip" for operation in model.operations))
+
+
+def _layers(model: keras.Model) -> Iterator[keras.Layer]:
+    """The layers of a model, and those of the models in it."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
+        else:
+            yield layer

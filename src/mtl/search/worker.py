@@ -169,7 +169,7 @@ def fit(
     from mtl.networks import catalog, inference
     from mtl.tasks import heads, kinds
     from mtl.tasks.answers import Answers
-    from mtl.training import fitting
+    from mtl.training import finishing, fitting
 
     recipe, spec = settings.recipe(task), store.read_task(task)
     kind, metric = kinds.find(spec.kind), settings.tune.metric if settings.tune else "val_loss"
@@ -177,25 +177,26 @@ def fit(
     backend.configure(settings.hardware, recipe.precision, settings.seed)
     train, validation = splits["train"], splits["validation"]
 
-    def figures(answering: keras.Model) -> dict[str, float]:
-        outputs = inference.predict(answering, validation.images)
-        answers = Answers(spec, validation.labels, outputs, recipe.loss, validation.known)
-        answers = replace(answers, task=kind.settle(spec, lambda: answers))
+    def scores_of(answers: Answers) -> dict[str, float]:
         scores = {"loss": kind.loss_of(answers), **kind.judge(answers)}
         return {f"val_{name}": value for name, value in scores.items() if value is not None}
 
     with hardware.strategy(settings.hardware).scope():
         model = catalog.build(recipe, train.images.shape[1:], len(spec.names), train.images, [spec.kind])
-        answering = kind.finish(model, spec)
+        answering = kind.finish(model, spec)  # neither mirrored nor calibrated, which every epoch would pay for
         head = heads.of_task(settings, spec, train.targets, validation.targets)
         first, second = (
             streams.feed(part.images, heads.carried(spec, part.targets, head)) for part in (train, validation)
         )
 
         def judge() -> dict[str, float]:
-            measured = metric in ("val_acc", "val_loss")  # by Keras
-            return {} if measured else {metric: figures(answering)[metric]}
+            if metric in ("val_acc", "val_loss"):  # Keras measures them
+                return {}
+            outputs = inference.predict(answering, validation.images)
+            answers = Answers(spec, validation.labels, outputs, recipe.loss, validation.known)
+            return {metric: scores_of(replace(answers, task=kind.settle(spec, lambda: answers)))[metric]}
 
         plan = Plan(recipe, settings.seed, (head,))
         fitting.fit(model, plan, first, second, folder, on_epoch, judge=judge)
-    return figures(kind.finish(inference.plain(model), spec))
+    finished = finishing.finish(inference.plain(model), spec, recipe, validation)
+    return scores_of(finished.validation)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,13 +11,9 @@ from mtl.config import params
 from mtl.data import backend, paths, store
 from mtl.errors import UserError
 from mtl.networks import saving
-from mtl.tasks.columns import SPLITS, Split
-from mtl.tasks.spec import TaskSpec
+from mtl.tasks.columns import SPLITS
 from mtl.training import checkpoint, hardware
 from mtl.training.multiworker import cluster
-
-if TYPE_CHECKING:
-    import keras
 
 TRIED = 8  # images that an untrained network answers, to see that it fits its task
 PREFIX = {"train": "train", "validation": "val", "test": "test"}  # of the metrics, as Keras names them
@@ -35,7 +30,7 @@ def main(task: str) -> None:
     from mtl.tasks import heads, kinds
     from mtl.tasks.answers import Answers
     from mtl.tracking import boards
-    from mtl.training import fitting
+    from mtl.training import finishing, fitting
 
     ours = cluster.of(settings.hardware)  # of several machines the chief alone writes and tracks
     place = task if ours.chief else f"{task}-worker-{ours.index}"
@@ -56,17 +51,12 @@ def main(task: str) -> None:
         run.log_tags({"strategy": hardware.name(strategy)})
         with strategy.scope():
             model = catalog.build(recipe, shape, len(spec.names), images, [spec.kind])
-        finished = kind.finish(inference.plain(model), spec)
-        saving.check(finished)
-        if fault := kind.fault(inference.predict(finished, np.asarray(images[:TRIED]))):
+        untrained = inference.finish(inference.plain(model), spec, recipe.mirror)
+        saving.check(untrained)
+        if fault := kind.fault(inference.predict(untrained, np.asarray(images[:TRIED]))):
             raise UserError(f"network {recipe.network!r}, before it is trained: {fault}")
         training, validation = (streams.feed(part.images, heads.carried(spec, part.targets, head)) for part in learned)
         board = boards.callbacks(recipe, spec, training, validation) if ours.chief else []
-
-        def answers_to(model: keras.Model, spec: TaskSpec, split: Split) -> Answers:
-            part = examples[split]
-            return Answers(spec, part.labels, inference.predict(model, part.images), recipe.loss, part.known)
-
         plan, started = Plan(recipe, settings.seed, (head,)), time.perf_counter()
         history, epochs = fitting.fit(model, plan, training, validation, folder, run.log_epoch, callbacks=board)
         seconds = time.perf_counter() - started
@@ -82,20 +72,27 @@ def main(task: str) -> None:
             print(f"{task}: trained; worker 0, the chief, has the model and judges it")
             return
 
-        model = kind.finish(inference.plain(model), spec)
-        spec = kind.settle(spec, lambda: answers_to(model, spec, "validation"))
-        saving.write(model, paths.model_path(task), spec)
+        finished = finishing.finish(inference.plain(model), spec, recipe, examples["validation"])
+        spec = finished.task
+        saving.write(finished.model, paths.model_path(task), spec)
         model = saving.read(paths.model_path(task))  # what is judged is what was saved
         metrics: dict[str, float] = {}
         for split in SPLITS:
-            if len(examples[split].images):
-                answers = answers_to(model, spec, split)
-                metrics |= {f"{PREFIX[split]}_{name}": value for name, value in kinds.summary(answers).items()}
+            part = examples[split]
+            if not len(part.images):
+                continue
+            if split == "validation":
+                answers = finished.validation
+            else:
+                answers = Answers(spec, part.labels, inference.predict(model, part.images), recipe.loss, part.known)
+            metrics |= {f"{PREFIX[split]}_{name}": value for name, value in kinds.summary(answers).items()}
         collapsed = kind.one_answer(answers.outputs)
-        files.write_json(paths.METRICS / f"{task}.json", metrics | {"precision": recipe.precision})
+        calibrated = {"calibration": finished.calibration} if finished.calibration else {}
+        files.write_json(paths.METRICS / f"{task}.json", metrics | calibrated | {"precision": recipe.precision})
         files.write_csv(paths.PLOTS / f"{task}_history.csv", history)
 
         run.log_metrics({name: value for name, value in metrics.items() if name.startswith("test_")})
+        run.log_metrics({f"calibration.{name}": value for name, value in finished.calibration.items()})
         run.log_history(task, history)
         run.log_model(model, spec, catalog.own_modules(recipe.network, spec.kind), examples["test"].images)
         run.log_tags({"one_class": str(collapsed).lower()})

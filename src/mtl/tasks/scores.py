@@ -12,6 +12,9 @@ OF_TWO_CLASSES = ("auc", "average_precision")  # scores that tasks of more class
 EPSILON = 1e-7  # keras.config.epsilon(): probabilities are clipped to [EPSILON, 1 - EPSILON] before the logarithm
 
 
+TINY = 1e-30  # probabilities are clipped to it where their logarithm is scaled or added up
+
+
 def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Fraction of rows of `probabilities` (N, K) whose largest entry is at `labels` (N,)."""
     return float(np.mean(probabilities.argmax(axis=1) == labels))
@@ -19,7 +22,7 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def normalise(probabilities: np.ndarray) -> np.ndarray:
     """Rows of `probabilities` (N, K) scaled to sum to one, float64. A row of zeros becomes 1 / K each."""
-    positive = probabilities.astype(np.float64).clip(1e-30)
+    positive = probabilities.astype(np.float64).clip(TINY)
     return positive / positive.sum(axis=1, keepdims=True)
 
 

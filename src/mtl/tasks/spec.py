@@ -40,6 +40,10 @@ class TaskSpec(Settings):
         unit: of `value`, for people.
         transform: of `value`: `log`, where the network learns the natural logarithm.
         mean, deviation: of `value`: of the training labels that are known, transformed.
+        temperature: of `classes` and `multilabel`, in a calibrated model: what divided the logarithms of its
+            probabilities, or of their odds.
+        residuals: of `value`, in a calibrated model: the bounds of 95 % of label minus answer on the validation
+            examples, standardised.
         options: of a person's own kind, whatever it keeps.
     """
 
@@ -55,6 +59,8 @@ class TaskSpec(Settings):
     transform: Literal["log"] | None = None
     mean: float | None = None
     deviation: float | None = None
+    temperature: Annotated[float, Field(gt=0)] | None = None
+    residuals: tuple[float, float] | None = None
     options: dict[str, JsonValue] | None = None
 
     def document(self) -> dict[str, Any]:

@@ -87,7 +87,8 @@ def in_float32(model: keras.Model) -> keras.Model:
     import keras
 
     def float32(layer: keras.Layer) -> keras.Layer:
-        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+        is_layer = isinstance(layer, keras.Layer)  # else it is one of keras.ops, which has the type of its input
+        return type(layer).from_config(layer.get_config() | ({"dtype": "float32"} if is_layer else {}))
 
     copy = keras.models.clone_model(model, clone_function=float32, recursive=True)
     copy.set_weights(model.get_weights())

@@ -78,6 +78,22 @@ class Kind(Protocol):
     def finished(self, spec: TaskSpec, outputs: np.ndarray) -> np.ndarray:
         """What the layers that `finish` puts on make of outputs (N, K)."""
 
+    def link(self, spec: TaskSpec, outputs: Any, xp: Any = np) -> Any:
+        """Answers (N, K) on the scale on which they are averaged, tempered and combined: of probabilities logarithms.
+
+        The link function of a generalised linear model; `inverse_link` undoes it. `xp` is the module that computes:
+        numpy, or keras.ops.
+        """
+
+    def inverse_link(self, spec: TaskSpec, linked: Any, xp: Any = np) -> Any:
+        """The answers (N, K) of what `link` returns, or of a weighted sum of such."""
+
+    def calibrate(self, answers: Answers, temperature: Callable[[Answers], float]) -> TaskSpec:
+        """The task with what makes its answers as sure as they are right, by judged answers to validation examples.
+
+        `temperature` is that of the least loss. Raises UserError where the examples do not allow it.
+        """
+
     def settle(self, spec: TaskSpec, on_validation: Callable[[], Answers]) -> TaskSpec:
         """The task with what is decided by the answers to the validation examples, of which there may be none."""
 

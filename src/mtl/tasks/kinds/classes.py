@@ -9,6 +9,7 @@ import numpy as np
 
 from mtl.config.params import Classes
 from mtl.config.recipes import LossName
+from mtl.errors import UserError
 from mtl.tasks import grouping, scores, statistics
 from mtl.tasks.answers import Answers
 from mtl.tasks.columns import Split
@@ -107,6 +108,25 @@ def finish(model: keras.Model, spec: TaskSpec) -> keras.Model:
 def finished(spec: TaskSpec, outputs: np.ndarray) -> np.ndarray:
     """The outputs as they are."""
     return outputs
+
+
+def link(spec: TaskSpec, outputs: Any, xp: Any = np) -> Any:
+    """The logarithms of the probabilities."""
+    return xp.log(xp.clip(outputs, scores.TINY, 1.0))
+
+
+def inverse_link(spec: TaskSpec, linked: Any, xp: Any = np) -> Any:
+    """Softmax."""
+    powers = xp.exp(linked - xp.max(linked, axis=-1, keepdims=True))
+    return powers / xp.sum(powers, axis=-1, keepdims=True)
+
+
+def calibrate(answers: Answers, temperature: Callable[[Answers], float]) -> TaskSpec:
+    """The task with a temperature, of answers to examples of every class."""
+    names = answers.task.names
+    if lacking := [name for k, name in enumerate(names) if not (answers.labels == k).any()]:
+        raise UserError(f"no validation image of {shorten(lacking)}")
+    return answers.task.model_copy(update={"temperature": temperature(answers)})
 
 
 def settle(spec: TaskSpec, on_validation: Callable[[], Answers]) -> TaskSpec:

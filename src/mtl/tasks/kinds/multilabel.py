@@ -192,6 +192,21 @@ def finished(spec: TaskSpec, outputs: np.ndarray) -> np.ndarray:
     return outputs
 
 
+def link(spec: TaskSpec, outputs: Any, xp: Any = np) -> Any:
+    """The logarithms of the odds."""
+    return xp.log(xp.clip(outputs, scores.TINY, 1.0)) - xp.log(xp.clip(1.0 - outputs, scores.TINY, 1.0))
+
+
+def inverse_link(spec: TaskSpec, linked: Any, xp: Any = np) -> Any:
+    """The logistic function."""
+    return 0.5 + 0.5 * xp.tanh(0.5 * linked)
+
+
+def calibrate(answers: Answers, temperature: Callable[[Answers], float]) -> TaskSpec:
+    """The task with a temperature, one for all its labels."""
+    return answers.task.model_copy(update={"temperature": temperature(answers)})
+
+
 def settle(spec: TaskSpec, on_validation: Callable[[], Answers]) -> TaskSpec:
     """The task with a threshold for each name: the one with the best F1 on these examples, without them one half."""
     from sklearn.metrics import precision_recall_curve

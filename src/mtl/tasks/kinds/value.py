@@ -34,6 +34,8 @@ ACTIVATIONS: tuple[str, ...] = ("linear",)
 OUTPUT: str = "values"
 
 MOST_POINTS = 1000  # of a scatter plot
+QUANTILES = (0.025, 0.975)  # of the residuals
+FEWEST_RESIDUALS = 40  # for these quantiles: one beyond each
 
 
 def derive(name: str, task: Value, tables: Mapping[Split, pa.Table]) -> tuple[TaskSpec, dict[Split, Targets]]:
@@ -101,22 +103,23 @@ def _first_odd(column: pa.ChunkedArray) -> tuple[int, Any]:
     return cells[0]
 
 
-def transformed(spec: TaskSpec, numbers: np.ndarray) -> np.ndarray:
-    """Numbers in the unit as the network learns them, before they are standardised."""
-    return np.log(np.maximum(numbers, np.finfo(np.float32).tiny)) if spec.transform == "log" else numbers
+def transformed(spec: TaskSpec, numbers: Any, xp: Any = np) -> Any:
+    """Numbers in the unit as the network learns them, before they are standardised; `xp` is numpy or keras.ops."""
+    return xp.log(xp.maximum(numbers, float(np.finfo(np.float32).tiny))) if spec.transform == "log" else numbers
 
 
-def standardised(spec: TaskSpec, numbers: np.ndarray) -> np.ndarray:
+def standardised(spec: TaskSpec, numbers: Any, xp: Any = np) -> Any:
     """Numbers in the unit, transformed, with the training labels' mean at 0 and their deviation 1."""
     assert spec.mean is not None and spec.deviation is not None  # `derive` sets them
-    return (transformed(spec, numbers.astype(np.float64)) - spec.mean) / spec.deviation
+    exact = numbers.astype(np.float64) if xp is np else numbers
+    return (transformed(spec, exact, xp) - spec.mean) / spec.deviation
 
 
-def in_unit(spec: TaskSpec, numbers: np.ndarray) -> np.ndarray:
+def in_unit(spec: TaskSpec, numbers: Any, xp: Any = np) -> Any:
     """Standardised numbers back in the unit."""
     assert spec.mean is not None and spec.deviation is not None  # `derive` sets them
     scaled = numbers * spec.deviation + spec.mean
-    return np.exp(scaled) if spec.transform == "log" else scaled
+    return xp.exp(scaled) if spec.transform == "log" else scaled
 
 
 def counts(spec: TaskSpec, targets: Targets) -> dict[str, Any]:
@@ -186,6 +189,28 @@ def finish(model: keras.Model, spec: TaskSpec) -> keras.Model:
 def finished(spec: TaskSpec, outputs: np.ndarray) -> np.ndarray:
     """The outputs in the unit."""
     return in_unit(spec, outputs)
+
+
+def link(spec: TaskSpec, outputs: Any, xp: Any = np) -> Any:
+    """Numbers in the unit, transformed and standardised."""
+    return standardised(spec, outputs, xp)
+
+
+def inverse_link(spec: TaskSpec, linked: Any, xp: Any = np) -> Any:
+    """Standardised numbers back in the unit."""
+    return in_unit(spec, linked, xp)
+
+
+def calibrate(answers: Answers, temperature: Callable[[Answers], float]) -> TaskSpec:
+    """The task with the quantiles of the residuals that 95 % of them lie between."""
+    errors = -_errors(answers)
+    if len(errors) < FEWEST_RESIDUALS:
+        raise UserError(
+            f"{len(errors)} validation examples have a label, and {FEWEST_RESIDUALS} are needed for the"
+            " spread of the residuals"
+        )
+    low, high = np.quantile(errors, QUANTILES)
+    return answers.task.model_copy(update={"residuals": (float(low), float(high))})
 
 
 def settle(spec: TaskSpec, on_validation: Callable[[], Answers]) -> TaskSpec:
