@@ -57,7 +57,11 @@ def project(tmp_path_factory: pytest.TempPathFactory, tensorflow) -> Project:
             keras.config.set_dtype_policy(backend.resolve(recipe, []).precision)
             model = catalog.build(recipe.model_copy(update={"options": options}), (24, 24, 3), len(classes), images)
             keras.config.set_dtype_policy("float32")
-            saving.write(inference.plain(model), paths.model_path(task), task_spec(task, classes))
+            spec, trained = task_spec(task, classes), inference.plain(model)
+            if task == "model1":
+                spec = spec.model_copy(update={"temperature": 0.6})
+                trained = inference.finish(trained, spec, mirror=True)
+            saving.write(trained, paths.model_path(task), spec)
             store.write_targets(task_spec(task, classes), {})
     return project
 

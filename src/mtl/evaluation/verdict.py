@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mtl.errors import UserError
-from mtl.tasks import kinds, relations, statistics
+from mtl.tasks import calibration, kinds, relations, statistics
 from mtl.tasks.answers import Answers
 from mtl.tasks.kinds import Rows, classes
 from mtl.tasks.relations import UNRELATED, Relations
@@ -77,7 +77,8 @@ def of_task(answers: Answers) -> dict[str, Any]:
     Returns:
         `kind`; `unit`, where it has one; `loss`; the figures of the kind's `judge`, with the 95 % interval of the
         primary score, `<score>_low` and `<score>_high`; `one_class`: the model gives every example the same answer, its
-        training collapsed; and `examples`: how many these are.
+        training collapsed; `examples`: how many these are; and, of a model calibrated by a temperature,
+        `before_calibration`: `nll` and `ece` without it.
     """
     a, kind = answers.judged(), kinds.find(answers.task.kind)
     primary, (low, high) = next(iter(kind.SCORES)), kind.interval(a)
@@ -90,7 +91,17 @@ def of_task(answers: Answers) -> dict[str, Any]:
         f"{primary}_high": high,
         "one_class": kind.one_answer(a.outputs),
         "examples": len(a.labels),
+        **_before_calibration(a),
     }
+
+
+def _before_calibration(a: Answers) -> dict[str, Any]:
+    """`before_calibration`: `nll`, the kind's loss in nats, and `ece`; nothing where no temperature was fitted."""
+    before, kind = calibration.before(a), kinds.find(a.task.kind)
+    if before is None:
+        return {}
+    figures = {"nll": kind.loss_of(replace(before, loss="auto")), "ece": kind.judge(before)["ece"]}
+    return {"before_calibration": figures}
 
 
 def of_derived(
@@ -149,7 +160,11 @@ def tables(answers: Mapping[str, Answers]) -> dict[str, dict[str, Rows]]:
     """The tables of `dvc plots`: folder -> task -> rows, led by the task's name."""
     of_tasks: dict[str, dict[str, Rows]] = {}
     for name, a in answers.items():
-        for table, rows in kinds.find(a.task.kind).tables(a.judged()).items():
+        drawn, before = kinds.find(a.task.kind).tables(a.judged()), calibration.before(a.judged())
+        if before is not None:
+            earlier = kinds.find(a.task.kind).tables(before)["reliability"]
+            drawn["reliability"] += [{**row, "answers": "before calibration"} for row in earlier]
+        for table, rows in drawn.items():
             of_tasks.setdefault(table, {})[name] = [{"task": name, **row} for row in rows]
     return of_tasks
 

@@ -41,6 +41,17 @@ def scores(v: Verdict) -> Table:
     return rows
 
 
+def calibration(v: Verdict) -> Table:
+    """A row per calibrated task: the cross-entropy and the calibration error on the test examples, before and after."""
+    rows = [["calibrated", "examples", "nll before", "after", "ECE before", "after"]]
+    for task, s in v.tasks.items():
+        if (before := s.before_calibration) is not None:
+            nll = s.loss if s.nll is None else s.nll
+            figures = (before.nll, nll, before.ece, s.ece)
+            rows.append([task, _count(s.examples), *(_number(figure, ".4f") for figure in figures)])
+    return rows
+
+
 def of_kinds(v: Verdict) -> list[Table]:
     """A table for each other kind: a row per task with its primary score and its interval, and its other scores."""
     tables = []

@@ -24,6 +24,13 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
 
+class Before(Part):
+    """The figures of a model before it was calibrated."""
+
+    nll: float
+    ece: float
+
+
 class OfTask(Part):
     """The verdict on one task's own model, on the test images; the figures that its kind does not have are None.
 
@@ -48,6 +55,7 @@ class OfTask(Part):
     macro_f1: float | None = None
     auc: float | None = None
     average_precision: float | None = None
+    before_calibration: Before | None = None
 
     def figure(self, name: str) -> float | None:
         """A figure by its key; None where it is undefined or missing."""

@@ -37,7 +37,7 @@ def reliability(confidence: np.ndarray, right: np.ndarray) -> list[Row]:
         right: whether the answer was right, bool (N,).
 
     Returns:
-        Rows with `low`, `high`, `images`, and the means `confidence` and `acc` of the images.
+        Rows with `answers` (`as given`), `low`, `high`, `images`, and the means `confidence` and `acc` of the images.
     """
     of_image = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     rows = []
@@ -45,6 +45,7 @@ def reliability(confidence: np.ndarray, right: np.ndarray) -> list[Row]:
         in_bin = of_image == index
         rows.append(
             {
+                "answers": "as given",
                 "low": round(int(index) / BINS, 4),
                 "high": round((int(index) + 1) / BINS, 4),
                 "images": int(in_bin.sum()),

@@ -117,6 +117,8 @@ def joint_outputs(tasks: Sequence[TaskSpec]) -> Schema:
             columns.append(ColSpec("double", f"{task.name}_probability"))
         elif task.kind == "multilabel":
             columns += [ColSpec("double", f"{task.name}_{label}") for label in task.names]
+        elif task.residuals is not None:
+            columns += [ColSpec("double", f"{task.name}_{end}") for end in ("low", "high")]
     return Schema(columns)
 
 

@@ -51,7 +51,8 @@ def columns(task: dict[str, Any], outputs: np.ndarray) -> dict[str, Any]:
 
     `classes`: `<task>`, the name, and its `<task>_probability`. `multilabel`: `<task>`, the names that are true, with
     the column's delimiter or `|` between them, and for each name its probability, `<task>_<name>`. `value`: `<task>`,
-    the number in its unit. A person's own kind: `<task>`, its answer as JSON; its module is logged with the model.
+    the number in its unit, and of a calibrated model `<task>_low` and `<task>_high`. A person's own kind: `<task>`, its
+    answer as JSON; its module is logged with the model.
     """
     name, names, kind = task["name"], task["names"], task["kind"]
     if kind == "classes":
@@ -63,12 +64,22 @@ def columns(task: dict[str, Any], outputs: np.ndarray) -> dict[str, Any]:
         said = [between.join(label for label, on in zip(names, row, strict=True) if on) for row in true]
         return {name: said} | {f"{name}_{label}": outputs[:, k].astype(float) for k, label in enumerate(names)}
     if kind == "value":
-        return {name: outputs[:, 0].astype(float)}
+        return {name: outputs[:, 0].astype(float), **bounds(task, outputs[:, 0].astype(float))}
     module, _, attribute = kind.partition(":")
     if not attribute:
         raise ValueError(f"task {name} is of the kind {kind!r}, which this server does not know")
     own = getattr(importlib.import_module(module), attribute)
     return {name: [json.dumps(answer) for answer in own.decode(SimpleNamespace(**task), outputs)]}
+
+
+def bounds(task: dict[str, Any], numbers: np.ndarray) -> dict[str, np.ndarray]:
+    """`<task>_low` and `<task>_high`, between which 95 % lie, where the model of a value is calibrated."""
+    if not task.get("residuals"):
+        return {}
+    is_log = task.get("transform") == "log"
+    spread = [residual * task["deviation"] for residual in task["residuals"]]
+    each = zip(("low", "high"), spread, strict=True)
+    return {f"{task['name']}_{end}": numbers * np.exp(by) if is_log else numbers + by for end, by in each}
 
 
 set_model(JointModel())

@@ -213,6 +213,11 @@ def calibrate(answers: Answers, temperature: Callable[[Answers], float]) -> Task
     return answers.task.model_copy(update={"residuals": (float(low), float(high))})
 
 
+def bounded(spec: TaskSpec, outputs: np.ndarray) -> np.ndarray:
+    """The bounds around each answer of a calibrated model, in the unit, (N, 2)."""
+    return in_unit(spec, standardised(spec, outputs) + np.array(spec.residuals))
+
+
 def settle(spec: TaskSpec, on_validation: Callable[[], Answers]) -> TaskSpec:
     """Nothing is decided."""
     return spec
@@ -256,19 +261,25 @@ def judge(answers: Answers) -> dict[str, Any]:
         `r2`: 1 - squared errors / squared distances of these labels from their mean, both of the transformed value
         (None where they are all the same). `skill`: the same with the distances from the mean of the training labels:
         0 knows nothing, 1 is perfect. `mae` and `rmse`: the mean absolute error and the root of the mean squared one,
-        in the unit. `spearman`: the rank correlation (None where it is undefined).
+        in the unit. `spearman`: the rank correlation (None where it is undefined). Of a calibrated model also
+        `coverage`: the share of the labels that lie between the bounds; 0.95 is right.
     """
     from scipy.stats import spearmanr
 
     a, own = answers, answers.outputs[:, 0].astype(np.float64)
     of_constant = float((standardised(a.task, a.labels) ** 2).mean())
     differ = np.ptp(own) > 0 and np.ptp(a.labels) > 0
+    between = np.array([])
+    if a.task.residuals is not None:
+        low, high = bounded(a.task, a.outputs).T
+        between = (low <= a.labels) & (a.labels <= high)
     return {
         "r2": _r2(a),
         "skill": 1 - float((_errors(a) ** 2).mean()) / of_constant if of_constant > 0 else None,
         "mae": float(np.abs(own - a.labels).mean()),
         "rmse": float(np.sqrt(((own - a.labels) ** 2).mean())),
         "spearman": float(spearmanr(own, a.labels).statistic) if differ else None,
+        **({"coverage": float(between.mean())} if len(between) else {}),
     }
 
 
@@ -304,9 +315,13 @@ def drift(spec: TaskSpec, outputs: np.ndarray) -> float:
 
 
 def decode(spec: TaskSpec, outputs: np.ndarray) -> list[dict[str, Any]]:
-    """`value`, and its `unit` where it has one."""
+    """`value`, its `unit` where it has one and, of a calibrated model, `low` and `high`: 95 % lie between them."""
     unit = {} if spec.unit is None else {"unit": spec.unit}
-    return [{"value": value, **unit} for value in outputs[:, 0].tolist()]
+    values = [{"value": value, **unit} for value in outputs[:, 0].tolist()]
+    if spec.residuals is None:
+        return values
+    bounds = bounded(spec, outputs).tolist()
+    return [{**value, "low": low, "high": high} for value, (low, high) in zip(values, bounds, strict=True)]
 
 
 def caption(spec: TaskSpec, answer: Mapping[str, Any]) -> str:
