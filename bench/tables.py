@@ -129,7 +129,8 @@ def one(folder: Path, table: Path, task: str, seed: int) -> dict[str, Any]:
         ]
         parameters = common.answer(children[1])
         row: dict[str, Any] = {"parameters_plain": parameters, "own_test_acc": common.answer(children[0])["test_acc"]}
-        answers = {name: np.load(file, allow_pickle=False) for name, file in files.items()}
+        own, plain_answers = (np.load(files[name], allow_pickle=False) for name in ("own", "plain"))
+        answers = {"own": own["test"], "plain": plain_answers}
         if seed == 0:
             answers["logistic"] = logistic(folder, task)
         for name, probabilities in answers.items():

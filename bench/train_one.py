@@ -1,7 +1,8 @@
 """Train one task with the images of data/raw and look at the test images after each epoch.
 
-Prints the history as JSON, with the processor seconds of `fit` so far, and saves the test probabilities to a file. A
-benchmark may look at the test images; no choice is made on them.
+Prints the history as JSON, with the processor seconds of `fit` so far, and saves the answers to the validation and the
+test images to a file: with mirror averaging where the recipe has it, not calibrated. A benchmark may look at the test
+images; no choice is made on them.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task")
     parser.add_argument("seed", type=int)
-    parser.add_argument("file", help="where the test probabilities go")
+    parser.add_argument("file", help="where the answers go, .npz of `validation` and `test`")
+    parser.add_argument("--recipe", help="a recipe for the task's own")
     parser.add_argument("--change", type=json.loads, default={}, help="JSON of what to change in the recipe")
     parser.add_argument("--images", type=int, help="train on the first so many of a shuffled order")
     options = parser.parse_args()
     settings = params.read()
-    recipe = Recipe.model_validate(settings.recipe(options.task).model_dump() | options.change)
+    named = settings.recipes[options.recipe] if options.recipe else settings.recipe(options.task)
+    recipe = Recipe.model_validate(named.model_dump() | options.change)
     backend.import_tensorflow(recipe.precision)
     recipe = backend.resolve_here(recipe)
     from mtl.data.feeds import Arrays, Plan
@@ -53,9 +56,12 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         fitting.fit(model, Plan(recipe, options.seed, (head,)), *feeds, Path(folder), note, verbose=0)
-    probabilities = inference.predict(model, test.images)
-    np.save(options.file, probabilities)
-    print(json.dumps({"rows": rows, "test_acc": scores.accuracy(probabilities, test.labels)}))
+    finished = inference.finish(inference.plain(model), spec, recipe.mirror)
+    answers = {"test": inference.predict(finished, test.images)}
+    answers["validation"] = inference.predict(finished, store.read_images("validation"))
+    with Path(options.file).open("wb") as file:  # to which numpy adds no suffix
+        np.savez(file, **answers)
+    print(json.dumps({"rows": rows, "test_acc": scores.accuracy(answers["test"], test.labels)}))
 
 
 if __name__ == "__main__":
