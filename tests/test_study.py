@@ -123,6 +123,7 @@ def test_the_recipe_has_heads_for_several_tasks_alone():
         ("seeds: [0, 1, 2]", "seeds: [0, 0]", "seeds: one of them is listed twice"),
         ("[independent, shared, uncertainty, derived]", "[independent, alone]", "arrangements.1: "),
         ("batch_size: 512", "batch_size: 512\n  keep: best", "recipe: keep must be 'last' here"),
+        ("batch_size: 512", "batch_size: 512\n  mirror: true", "recipe: mirror and calibrate"),
         ("loss_weights: {}", "loss_weights: {model2: 0}", "loss_weights.model2: "),
     ],
 )

@@ -48,6 +48,10 @@ class Study(Settings):
             raise ValueError("precision must be stated here: float32 or mixed_bfloat16")
         if recipe.keep != "last":
             raise ValueError("keep must be 'last' here: arrangements are compared after all their epochs")
+        if recipe.mirror or recipe.calibrate != "none":
+            raise ValueError(
+                "mirror and calibrate must be left out here: arrangements are compared as they are trained"
+            )
         return recipe
 
 
