@@ -50,7 +50,7 @@ class Study(Settings):
             raise ValueError("keep must be 'last' here: arrangements are compared after all their epochs")
         if recipe.mirror or recipe.calibrate != "none":
             raise ValueError(
-                "mirror and calibrate must be left out here: arrangements are compared as they are trained"
+                "mirror and calibrate must be left out here: arrangements are compared as trained"
             )
         return recipe
 
