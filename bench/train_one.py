@@ -61,7 +61,9 @@ def main() -> None:
     answers["validation"] = inference.predict(finished, store.read_images("validation"))
     with Path(options.file).open("wb") as file:  # to which numpy adds no suffix
         np.savez(file, **answers)
-    print(json.dumps({"rows": rows, "test_acc": scores.accuracy(answers["test"], test.labels)}))
+    labels = {"test": test.labels, "validation": store.read_targets(options.task, "validation").labels}
+    told = {f"{split}_acc": scores.accuracy(answers[split], labels[split]) for split in labels if len(labels[split])}
+    print(json.dumps({"rows": rows, **told}))
 
 
 if __name__ == "__main__":

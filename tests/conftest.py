@@ -127,6 +127,8 @@ def small(tree: dict) -> None:
     """Parameters for a DAG of seconds on the images of `write_images`."""
     tree["data"] |= {"source": "folder", "path": "data/external", "validation": 20}
     tree["recipes"]["compact"] |= {"epochs": 2, "batch_size": 32, "options": {"widths": [8, 8]}}
+    for task in tree["tasks"].values():
+        task["recipe"] = "compact"
 
 
 @pytest.fixture

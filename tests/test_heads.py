@@ -92,6 +92,20 @@ def test_a_shared_network_learns_both_tasks_and_goes_on_where_it_was_killed(tmp_
     assert (p[:, 2:].argmax(axis=1) == 2 * y).mean() > 0.9
 
 
+def test_a_convolution_may_begin_by_passing_its_channels_on():
+    def kernels(**options):
+        model = catalog.build(recipe(options={"widths": [8, 32], **options}), SHAPE, 2, images(4)[0])
+        return [layer.get_weights()[0] for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+
+    (white, *drawn), (same, *passing) = kernels(), kernels(identity=True)
+    np.testing.assert_array_equal(white, same)
+    for plain, kernel in zip(drawn, passing, strict=True):
+        first = min(kernel.shape[2:])
+        np.testing.assert_array_equal(kernel[1, 1, :first, :first], np.eye(first))
+        assert kernel[..., :first].sum() == first
+        assert kernel[..., first:].size == 0 or kernel[..., first:].std() == pytest.approx(plain.std(), rel=0.2)
+
+
 def test_multiply_adds_by_hand():
     model = catalog.build(recipe(options={"widths": [8]}), SHAPE, 2, images(4)[0])
     whitening, first, second, dense = 11 * 11 * 4 * 3 * 24, 11 * 11 * 9 * 24 * 8, 5 * 5 * 9 * 8 * 8, 8 * 2

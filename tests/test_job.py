@@ -54,7 +54,7 @@ def refused(*arguments: str) -> str:
     return str(error)
 
 
-def changed(*words: str, task: str = "model2") -> params.Params:
+def changed(*words: str, task: str = "model1") -> params.Params:
     return values.change(SETTINGS, task, values.parse(words), Path("p.yaml"))[0]
 
 
@@ -77,7 +77,7 @@ def test_sections_lists_and_whole_numbers_written_as_fractions_are_taken():
     assert got.recipes["compact"].options == {"widths": [8, 8]}
     assert got.recipes["compact"].batch_size == 256
     # A name of the recipe means the one that the task has in the end; defaults that the file leaves out have names too.
-    got = changed("--label_smoothing=0.2", "--tasks.model2.recipe=article_binary")
+    got = changed("--label_smoothing=0.2", "--tasks.model1.recipe=article_binary")
     assert got.recipes["article_binary"].label_smoothing == 0.2
     assert got.recipes["compact"] == SETTINGS.recipes["compact"]
 
@@ -87,7 +87,7 @@ def test_sections_lists_and_whole_numbers_written_as_fractions_are_taken():
     [
         (("--learning_rate=0.1",), "p.yaml has no recipes.compact.learning_rate; known in recipes.compact: network"),
         (("--optimizer.rate=1",), "known in recipes.compact.optimizer: name, learning_rate, momentum, weight_decay"),
-        (("--recipes.huge.epochs=1",), "p.yaml has no recipes.huge.epochs; known in recipes: compact, article_"),
+        (("--recipes.huge.epochs=1",), "p.yaml has no recipes.huge.epochs; known in recipes: compact, brief, article_"),
         (("--epochs.of.all=1",), "p.yaml has no recipes.compact.epochs.of.all; known in recipes.compact: network"),
         (("--epochs=many",), "--epochs=many: recipes.compact.epochs: must be a whole number"),
         (("--epochs=1.5",), "--epochs=1.5: recipes.compact.epochs: must be a whole number"),
@@ -117,7 +117,8 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(here):
     assert said == "--data nowhere: no such file or folder"
     assert "data.source is 'generated'" in refused("model1", *usual, "--data.source=generated")
     assert "p.yaml has no recipes.compact.lr" in refused("model1", *usual, "--lr=1")
-    said = refused("model1", *usual, "--report=r", "--data.validation=0")
+    assert "calibrate" in refused("model1", *usual, "--data.validation=0")
+    said = refused("model1", *usual, "--report=r", "--calibrate=none", "--data.validation=0")
     assert said.startswith("--report: no images are held out for validation")
     assert "TF_CONFIG is not set" in refused("model1", *usual, "--hardware.strategy=multi_worker")
     assert "'extra' is not understood" in refused("model1", *usual, "extra")

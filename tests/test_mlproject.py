@@ -20,9 +20,9 @@ SETTINGS = params.read(ROOT / "params.yaml")
     ("arguments", "expected"),
     [
         (("", "", 0), []),
-        (("", "compact", SETTINGS.recipes["compact"].epochs), []),
-        (("", "", 2), ["recipes.compact.epochs=2"]),
-        (("model2", "", 2), ["recipes.compact.epochs=2"]),
+        (("", "compact", SETTINGS.recipes["compact"].epochs), ["tasks.model2.recipe=compact"]),
+        (("", "", 2), ["recipes.compact.epochs=2", "recipes.brief.epochs=2"]),
+        (("model2", "", 2), ["recipes.brief.epochs=2"]),
         (("model2", "article_binary", 0), ["tasks.model2.recipe=article_binary"]),
         (
             ("", "article_binary", 3),

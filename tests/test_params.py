@@ -194,11 +194,11 @@ def test_what_would_fill_the_memory_or_is_no_value_is_one_line(tmp_path, kind):
 
 def test_aliases_are_taken(tmp_path):
     text = (ROOT / "params.yaml").read_text()
-    (tmp_path / "params.yaml").write_text(text.replace("schedule: {", "schedule: &own {") + "x: &y 1\n")
+    (tmp_path / "params.yaml").write_text(text.replace("schedule: {", "schedule: &own {", 1) + "x: &y 1\n")
     with pytest.raises(UserError, match="x: unknown key"):
         params.read(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text(
-        text.replace("widths: [64, 128, 256]", "widths: [&w 64, *w, *w]").replace("label_smoothing: 0.1", "<<: {}")
+        text.replace("widths: [64, 256, 256]", "widths: [&w 64, *w, *w]").replace("label_smoothing: 0.1", "<<: {}")
     )
     assert params.read(tmp_path / "params.yaml").recipes["compact"].options == {"widths": [64, 64, 64]}
 

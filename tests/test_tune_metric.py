@@ -26,10 +26,8 @@ from mtl.training import fitting
 def settings(metric: str, goal: str = "maximize") -> Params:
     """The shipped parameters with a small recipe and another metric of the study."""
     tree = YAML(typ="safe").load(ROOT / "params.yaml")
-    small = recipe(epochs=2).model_dump(mode="json")
-    return validate(
-        tree | {"recipes": {"compact": small}, "tune": tree["tune"] | {"metric": metric, "goal": goal}}, Params
-    )
+    recipes = dict.fromkeys(("compact", "brief"), recipe(epochs=2).model_dump(mode="json"))
+    return validate(tree | {"recipes": recipes, "tune": tree["tune"] | {"metric": metric, "goal": goal}}, Params)
 
 
 def test_a_metric_is_one_of_the_validation_images():

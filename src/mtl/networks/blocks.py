@@ -103,6 +103,21 @@ def head(features: keras.KerasTensor, outputs: int, activation: str = "softmax")
     return layers.Activation(activation, dtype="float32")(layers.Dense(outputs)(x))
 
 
+def start_at_identity(model: keras.Model) -> None:
+    """Let the first filters of every trainable convolution each pass one channel on; the others stay as they are.
+
+    Zagoruyko and Komodakis, DiracNets (arXiv:1706.00388), as airbench has it.
+    """
+    for layer in model.layers:
+        if isinstance(layer, layers.Conv2D) and layer.trainable:
+            (kernel,) = layer.get_weights()  # (height, width, channels, filters)
+            height, width, *sizes = kernel.shape
+            kernel[..., : min(sizes)] = 0
+            for channel in range(min(sizes)):
+                kernel[height // 2, width // 2, channel, channel] = 1
+            layer.set_weights([kernel])
+
+
 def whitening_kernel(images: np.ndarray, size: int = 2, epsilon: float = 5e-4) -> np.ndarray:
     """A convolution kernel that makes the patches of `images` uncorrelated, with unit variance, and its negative.
 

@@ -49,6 +49,7 @@ def compact(
     heads: Sequence[int] | None = None,
     activation: str | Sequence[str] = "softmax",
     uncertainty: bool = False,
+    identity: bool = False,
 ) -> keras.Model:
     """A small all-convolutional network for images of any size, after Keller Jordan's airbench (arXiv:2404.00498).
 
@@ -63,6 +64,7 @@ def compact(
             stand side by side in the output, whose size is the sum. None: one task.
         uncertainty: the losses of the heads are weighed by what the network learns (`blocks.TaskUncertainty`).
         activation: of the output, `softmax`, `sigmoid` or `linear`; for each head, or one for all.
+        identity: the convolutions begin by passing their channels on (`blocks.start_at_identity`).
 
     Raises:
         ValueError: `heads` do not add up to `classes`.
@@ -77,7 +79,10 @@ def compact(
     joined = outputs[0] if len(outputs) == 1 else layers.Concatenate(dtype="float32")(outputs)
     if uncertainty:
         joined = blocks.TaskUncertainty(len(sizes))(joined)
-    return keras.Model(inputs, joined, name="compact")
+    model = keras.Model(inputs, joined, name="compact")
+    if identity:
+        blocks.start_at_identity(model)
+    return model
 
 
 NETWORKS: dict[str, Callable[..., keras.Model]] = {"article": article, "compact": compact}

@@ -49,9 +49,7 @@ class Study(Settings):
         if recipe.keep != "last":
             raise ValueError("keep must be 'last' here: arrangements are compared after all their epochs")
         if recipe.mirror or recipe.calibrate != "none":
-            raise ValueError(
-                "mirror and calibrate must be left out here: arrangements are compared as trained"
-            )
+            raise ValueError("mirror and calibrate must be left out here: arrangements are compared as trained")
         return recipe
 
 
