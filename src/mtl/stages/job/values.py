@@ -56,11 +56,17 @@ def change(settings: Params, task: str, texts: dict[str, str], path: Path) -> tu
         _refuse_unknown(tree, name, full, path)
         values[full] = _read(name, texts[name], get(tree, full) if holds(tree, full) else None)
         put(tree, full, values[full])
+    try:
+        return validate(tree, Params), values
+    except ValidationError:
+        tree = settings.model_dump(mode="json")
+    for name, (full, value) in zip(sorted(texts, key=lambda name: not _is_full(name)), values.items(), strict=True):
+        put(tree, full, value)
         try:
             validate(tree, Params)
-        except ValidationError as error:
+        except ValidationError as error:  # the first value that does not fit those before it
             raise UserError(f"--{name}={addresses.shown(texts[name])}: {first_line(error)}") from None
-    return validate(tree, Params), values
+    raise AssertionError("all values together were refused")
 
 
 def _is_full(name: str) -> bool:
