@@ -69,6 +69,10 @@ class Relations(Settings):
         """The relation between two tasks."""
         return next(pair for pair in self.pairs if (pair.base, pair.target) == (base, target))
 
+    def note(self, task: str) -> dict[str, str]:
+        """What an answer to a task says of itself as JSON, where it is not its own model's."""
+        return {"answer": self.answer[task]} if task in self.answer else {}
+
     def among(self, tasks: Iterable[str]) -> Relations:
         """Those between the `tasks` alone."""
         names = set(tasks)
