@@ -226,7 +226,7 @@ def _relate(base: TaskSpec, target: TaskSpec, of_base: Targets, of_target: Targe
         totals = sums.sum(axis=1, keepdims=True)
     else:
         numbers = _numbers(target, of_target)[known]
-        weights = of_target.known[known].reshape(len(numbers), -1).astype(float)
+        weights = of_target.known[known].reshape(numbers.shape).astype(float)
         sums, totals = np.zeros((count, names)), np.zeros((count, names))
         np.add.at(sums, labels, numbers * weights)
         np.add.at(totals, labels, weights)
