@@ -122,6 +122,8 @@ def report(
     alone = [task for task in answers if task not in related.derived]
     if alone:
         print(f"no derived answer, as no other task's labels imply theirs: {', '.join(alone)}")
+    for task, name in related.answer.items():
+        print(f"{task}: the joint model gives the {name} answer, from {related.derived[task]}")
     drawn = tables.get("confusion", {})
     large = [task for task, a in answers.items() if a.task.kind == "classes" and task not in drawn]
     if large:
