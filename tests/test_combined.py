@@ -260,6 +260,8 @@ def test_the_pyfunc_computes_what_the_project_does(by, seed):
             atol=1e-7,
         )
         assert pyfunc.answered(own.task.document(), outputs, {}) is own.outputs
+        alone = {"t": own.outputs}
+        assert pyfunc.answered(own.task.document(), alone, asked.model_dump(mode="json")) is own.outputs
 
 
 def test_contradictions_are_between_the_models_own_answers():

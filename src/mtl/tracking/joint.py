@@ -54,13 +54,13 @@ class JointModel(PythonModel):
 def answered(task: dict[str, Any], outputs: dict[str, np.ndarray], related: dict[str, Any]) -> np.ndarray:
     """The answer to a task, (N, K), by its option: its own model's output, the derived answer, or both combined.
 
+    Without the base's output its own model answers, whatever the option.
     As `mtl.tasks.relations.answered`, from the content of relations.json.
     """
     name, kind = task["name"], task["kind"]
-    by, own = related.get("answer", {}).get(name), outputs[name]
-    if by is None:
+    by, own, base = related.get("answer", {}).get(name), outputs[name], related.get("derived", {}).get(name)
+    if by is None or base not in outputs:
         return own
-    base = related["derived"][name]
     (pair,) = [pair for pair in related["pairs"] if (pair["base"], pair["target"]) == (base, name)]
     p = outputs[base] if kind == "classes" and pair["functional"] else _normalised(outputs[base])
     derived = p @ np.array(pair["table"])
