@@ -163,12 +163,27 @@ def test_what_is_asked_for_is_made_even_where_it_is_hardly_worth_it_and_nothing_
     assert "\n" not in str(caught.value)
 
 
+def test_the_bounds_of_a_calibrated_value_are_those_of_the_answer_that_is_given():
+    own, base = answers_of("value", 0, noise=0.3)
+    calibrated = replace(own, task=own.task.model_copy(update={"residuals": (-0.1, 0.1)}))
+    assert related(calibrated, base).residuals == {}
+    asked = related(calibrated, base, t="derived")
+    meant = asked.meaning(calibrated.task)
+    answers = relations.answered(asked, {"base": base.outputs, "t": own.outputs}, own.task)
+    link, known = kinds.find("value").link, own.has_label
+    errors = (link(own.task, own.labels) - link(own.task, answers[:, 0]))[known]
+    low, high = meant.residuals
+    assert np.mean((low <= errors) & (errors <= high)) == pytest.approx(0.95, abs=0.04)
+    assert meant.model_copy(update={"residuals": (-0.1, 0.1)}) == calibrated.task
+    assert asked.among(["t"]).residuals == {}
+
+
 def test_relations_of_the_version_before_have_no_weights():
     now = related(*answers_of("multilabel", 0), t="combined")
     content = now.model_dump(mode="json")
     assert relations.read(json.loads(now.model_dump_json())) == now
     before = relations.read({key: content[key] for key in ("pairs", "derived", "matrix")})
-    assert before == now.model_copy(update={"weights": {}, "answer": {}})
+    assert before == now.model_copy(update={"weights": {}, "answer": {}, "residuals": {}})
 
 
 # The tasks of `mixed`, answered from the shape: numbers by hand, as nothing is learned there.

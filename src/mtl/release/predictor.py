@@ -116,7 +116,11 @@ class Predictor:
         outputs = {task: inference.predict(network, images) for task, network in self._networks.items()}
         contradicts = self._contradictions(outputs)
         answers = {
-            task: _answers(spec, relations.answered(self._relations, outputs, spec), self._relations.note(task))
+            task: _answers(
+                self._relations.meaning(spec),
+                relations.answered(self._relations, outputs, spec),
+                self._relations.note(task),
+            )
             for task, spec in self.specs.items()
         }
         return [

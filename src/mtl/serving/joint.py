@@ -26,10 +26,10 @@ def answer(tasks: Mapping[str, TaskSpec], outputs: Mapping[str, np.ndarray], rel
         related: the relations between the tasks.
     """
     own = {task: kinds.find(spec.kind).decode(spec, outputs[task])[0] for task, spec in tasks.items()}
-    others = {
-        task: kinds.find(tasks[task].kind).decode(tasks[task], relations.answered(related, outputs, tasks[task]))[0]
-        for task in related.answer
-    }
+    others = {}
+    for task in related.answer:
+        spec = related.meaning(tasks[task])
+        others[task] = kinds.find(spec.kind).decode(spec, relations.answered(related, outputs, spec))[0]
     answers = {task: others.get(task, own[task]) | related.note(task) for task in tasks}
     contradicted = relations.contradictions(related, relations.labels_of(tasks, outputs))
     contradictions = [

@@ -13,7 +13,7 @@ from pydantic import Field
 from mtl.config.params import PATH, AnswerName
 from mtl.config.settings import Settings
 from mtl.errors import UserError
-from mtl.tasks import combining, kinds
+from mtl.tasks import calibration, combining, kinds
 from mtl.tasks.answers import Answers
 from mtl.tasks.combining import Weights
 from mtl.tasks.kinds import classes, value
@@ -57,6 +57,7 @@ class Relations(Settings):
         matrix: what the labels of each two tasks say about each other, as `association` gives it.
         weights: of the own and the derived answer, for each task whose combined answer was fitted.
         answer: of each task that is not answered by its own model: by what.
+        residuals: of those of the kind `value` whose model is calibrated: as `TaskSpec.residuals`, of that answer.
     """
 
     pairs: tuple[Relation, ...] = ()
@@ -64,6 +65,7 @@ class Relations(Settings):
     matrix: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     weights: dict[str, Weights] = Field(default_factory=dict)
     answer: dict[str, AnswerName] = Field(default_factory=dict)
+    residuals: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
     def of(self, base: str, target: str) -> Relation:
         """The relation between two tasks."""
@@ -73,6 +75,11 @@ class Relations(Settings):
         """What an answer to a task says of itself as JSON, where it is not its own model's."""
         return {"answer": self.answer[task]} if task in self.answer else {}
 
+    def meaning(self, spec: TaskSpec) -> TaskSpec:
+        """What the answer to a task by its option means: its bounds are not those of its own model's answers."""
+        residuals = self.residuals.get(spec.name)
+        return spec if residuals is None else spec.model_copy(update={"residuals": residuals})
+
     def among(self, tasks: Iterable[str]) -> Relations:
         """Those between the `tasks` alone."""
         names = set(tasks)
@@ -80,7 +87,10 @@ class Relations(Settings):
         derived = {target: base for target, base in self.derived.items() if {base, target} <= names}
         weights = {target: pair for target, pair in self.weights.items() if target in derived}
         answer = {target: name for target, name in self.answer.items() if target in derived}
-        return Relations(pairs=pairs, derived=derived, matrix=self.matrix, weights=weights, answer=answer)
+        residuals = {target: bounds for target, bounds in self.residuals.items() if target in derived}
+        return Relations(
+            pairs=pairs, derived=derived, matrix=self.matrix, weights=weights, answer=answer, residuals=residuals
+        )
 
 
 UNRELATED = Relations()
@@ -165,7 +175,15 @@ def choose(
         for target, a in validation.items()
         if (base := validation.get(derived.get(target, ""))) is not None and a.has_label.any()
     }
-    return Relations(pairs=used, derived=derived, matrix=relations.matrix, weights=weights, answer=asked)
+    chosen = Relations(pairs=used, derived=derived, matrix=relations.matrix, weights=weights, answer=asked)
+    outputs, residuals = {task: a.outputs for task, a in validation.items()}, {}
+    for task in asked:
+        a = validation[task]
+        if a.task.residuals is not None and a.has_label.any():
+            answers = replace(a, outputs=answered(chosen, outputs, a.task)).judged()
+            calibrated = kinds.find(a.task.kind).calibrate(answers, calibration.temperature)
+            residuals[task] = calibrated.residuals
+    return chosen.model_copy(update={"residuals": residuals})
 
 
 def derive(relation: Relation, outputs: np.ndarray, target: TaskSpec) -> np.ndarray:

@@ -47,7 +47,8 @@ class JointModel(PythonModel):
         answers: dict[str, Any] = {}
         outputs = {task: network.predict(model_input, verbose=0) for task, network in self.networks.items()}
         for task in self.tasks.values():
-            answers |= columns(task, answered(task, outputs, self.related))
+            bounds = self.related.get("residuals", {}).get(task["name"], task.get("residuals"))
+            answers |= columns(task | {"residuals": bounds}, answered(task, outputs, self.related))
         return pd.DataFrame(answers)
 
 
