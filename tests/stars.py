@@ -100,6 +100,9 @@ class Stars:
     def loss_of(self, answers: Answers) -> float:
         return float(np.abs(answers.outputs[:, 0] - answers.labels).mean())
 
+    def losses(self, answers: Answers) -> np.ndarray:
+        return np.where(answers.is_known, np.abs(answers.outputs[:, 0] - answers.labels), np.nan)
+
     def judge(self, answers: Answers) -> dict[str, Any]:
         trivial = float(np.abs(answers.labels - answers.task.mean).mean())
         return {"near": float(self.utility(answers).mean()), "skill": 1 - self.loss_of(answers) / trivial}

@@ -254,6 +254,9 @@ def test_where_the_images_are_is_kept_whatever_folder_is_worked_in(here):
 
 
 def test_the_params_file_keeps_its_comments_and_one_task(here):
+    content = YAML().load(here / "p.yaml")
+    content["tasks"]["model2"]["answer"] = "combined"  # alone, it has no other task to be combined with
+    YAML().dump(content, here / "p.yaml")
     folders.write_params(here / "p.yaml", {"recipes.compact.epochs": 3, "data.path": "/x"}, "model2", here / "q.yaml")
     settings = params.read(here / "q.yaml")
     assert (list(settings.tasks), settings.data.path, settings.recipe("model2").epochs) == (["model2"], "/x", 3)

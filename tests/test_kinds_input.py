@@ -145,6 +145,27 @@ def test_the_largest_whole_numbers_are_values(here, cells, expected):
     assert np.load("data/labels/t/y_train.npy").tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("answer", "x", "y"),
+    [
+        (
+            "derived",
+            ["1", "0", "", "", "1", "0", "1", "0"],
+            ["", "", "1", "2", "1", "2", "1", "2"],
+        ),  # nothing known of both
+        ("combined", X, ["1", "2", "3", "4", "1", "2", "", ""]),  # no validation label
+    ],
+)
+def test_an_answer_that_no_other_model_gives_is_refused_before_training(here, answer, x, y):
+    tree = write(here, {"kind": "value", "column": "y", "answer": answer}, x=x, y=y)
+    tree["tasks"]["s"] = {"recipe": "small", "column": "x"}
+    tree["data"]["validation"] = 2  # held out by the column `split`
+    (here / "params.yaml").write_text(json.dumps(tree))
+    load_data.load(params.read())
+    refused(derive_labels.main, "tasks.t.answer", answer)
+    assert not (here / "data/labels").exists()
+
+
 # --- parameters
 
 

@@ -97,6 +97,22 @@ BAD = [
     ("recipes.compact.optimizer", {"name": "sgd"}, "recipes.compact.optimizer.learning_rate: is missing"),
     ("recipes.compact.optimizer", 3, "recipes.compact.optimizer: must be a mapping, keys with values, not 3"),
     ("recipes.compact.network", "my file.py", "recipes.compact.network: must be a network's name, or module:function"),
+    ("tasks.model2.answer", "both", "tasks.model2.answer: must be 'own', 'derived' or 'combined', not 'both'"),
+    (
+        "tasks",
+        {"model1": {"recipe": "compact", "answer": "derived"}},
+        "tasks.model1.answer: derived needs another task",
+    ),
+    (
+        "tasks",
+        {"a": {"recipe": "compact", "answer": "derived"}, "b": {"kind": "value", "recipe": "compact"}},
+        "tasks.a.answer: derived needs another task of the kind classes",
+    ),
+    (
+        "tasks.own",
+        {"kind": "mine:Kind", "columns": ["a"], "recipe": "compact", "answer": "derived"},
+        "tasks.own.answer: unknown key",
+    ),
     ("tasks.Model3", {"labels": None, "recipe": "compact"}, "tasks.Model3: must be a name of small letters"),
     ("tasks", ["model1"], "tasks: must be a mapping, keys with values, not a list of 1"),
     ("tasks.model2.labels.animal", "cat", "tasks.model2.labels.animal: must be a list, such as [a, b], not 'cat'"),
@@ -147,6 +163,18 @@ def test_keep_best_needs_validation_images(tmp_path):
         tree["recipes"]["compact"]["keep"] = "best"
 
     with pytest.raises(UserError, match=r"recipes.compact.keep: 'best' is chosen on the validation images"):
+        read_changed(tmp_path, change)
+
+
+def test_a_combined_answer_needs_validation_images(tmp_path):
+    def change(tree):
+        tree["data"]["validation"] = 0
+        tree["tasks"]["model2"]["answer"] = answer
+
+    answer = "derived"
+    assert read_changed(tmp_path, change).answers() == {"model2": "derived"}
+    answer = "combined"
+    with pytest.raises(UserError, match=r"tasks.model2.answer: combined is weighted on the validation images"):
         read_changed(tmp_path, change)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from mtl.data.store import Dataset
 from mtl.errors import UserError
 from mtl.evaluation import figures
 from mtl.report import advice
-from mtl.report.advice import Evidence
+from mtl.report.advice import Combined, Evidence
 from mtl.report.sections import sections
 from mtl.study import figure, results, statistics
 from mtl.study.statistics import Interval
@@ -112,6 +112,8 @@ def test_gains_by_hand_are_paired_by_seed():
 
 
 BETTER, WORSE, UNCLEAR = Interval(1, 0.5, 1.5), Interval(-1, -1.5, -0.5), Interval(0.1, -0.5, 0.7)
+BEST, AS_GOOD = Combined(BETTER, BETTER, UNCLEAR, UNCLEAR), Interval(0, 0, 0)
+SURER = Combined(UNCLEAR, AS_GOOD, BETTER, BETTER)
 BRANCHES = {
     "collapsed": (Evidence(collapsed=True, base="a", gain=BETTER), "repair", True),
     "own is worse": (Evidence(base="a", gain=WORSE), "derive", True),
@@ -131,6 +133,30 @@ BRANCHES = {
         True,
     ),
     "sharing beats own, derived not in the study": (Evidence(base="a", gain=BETTER, shared=BETTER), "keep", False),
+    "combined is better than both": (Evidence(base="a", gain=WORSE, combined=BEST), "combine", True),
+    "combined is as good and surer": (Evidence(base="a", gain=WORSE, combined=SURER, cost=7), "combine", True),
+    "combined is better, own best of the two": (Evidence(base="a", gain=BETTER, combined=BEST), "combine", True),
+    "combined is better than own alone": (
+        Evidence(base="a", gain=WORSE, combined=Combined(BETTER, UNCLEAR, BETTER, UNCLEAR)),
+        "derive",
+        True,
+    ),
+    "combined is surer, and less accurate": (
+        Evidence(base="a", gain=WORSE, combined=Combined(BETTER, WORSE, BETTER, BETTER), cost=7),
+        "derive",
+        True,
+    ),
+    "combined is one of them, scaled": (
+        Evidence(base="a", gain=BETTER, combined=replace(BEST, of_both=False)),
+        "keep",
+        False,
+    ),
+    "combined is better, sharing too": (
+        Evidence(base="a", gain=WORSE, combined=BEST, shared=BETTER, shared_over_derived=BETTER),
+        "share",
+        True,
+    ),
+    "collapsed, combined is better": (Evidence(collapsed=True, base="a", combined=BEST), "repair", True),
     "no interval, study says derived": (Evidence(base="a", gain=Interval(1), derived=BETTER), "derive", True),
     "no interval, study says own": (Evidence(base="a", derived=WORSE, shared=WORSE), "keep", True),
     "no interval anywhere": (Evidence(base="a", gain=Interval(1)), "derive", False),
@@ -183,6 +209,24 @@ def test_three_tasks_as_a_person_sees_them(there):
     right = "wild is right on 25.0% of them, species (on its own labels) on 70.0%"
     assert f"wild contradicts species on 80 images (2.00%): {right}." in lines
     assert "0.6700 ± 0.2121" in done.stdout  # derived species: mean and sd of 0.82 and 0.52
+
+
+def test_a_combined_answer_is_in_the_table_and_the_advice_with_its_cost(there):
+    over = {"gain": 0.02, "gain_low": 0.01, "gain_high": 0.03, "p_value": 1e-5}
+    over |= {"nll_gain": 0.05, "nll_gain_low": 0.04, "nll_gain_high": 0.06, "nll_p_value": 2e-4}
+    wild = {"from": "species", "own_weight": 0.75, "derived_weight": 1.5, "acc": 0.97, "nll": 0.1}
+    wild |= {"over_own": over, "over_derived": over | {"gain": 0.015}}
+    wild["multiply_adds"] = {"own": 1_234_567, "derived": 5, "combined": 1_234_572}
+    write("main_evaluate", VERDICT | {"combined": {"wild": wild}})
+    lines = CliRunner().invoke(cli.cli, ["report"]).stdout.splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("combined over"))
+    rows = [re.split(r"  +", line) for line in lines[start + 2 : start + 6]]
+    assert rows[0] == ["wild's own", "acc", "+0.0200 (+0.0100 to +0.0300)", "1e-05"]
+    assert [row[:2] for row in rows[1:]] == [["wild's own", "nll"], ["species's", "acc"], ["species's", "nll"]]
+    assert max(len(line) for line in lines[start : start + 6]) <= 80
+    assert any("0.75" in line and "1.5" in line and "acc 0.9700, nll 0.1000" in line for line in lines)
+    (advised,) = [line for line in lines if line.startswith("wild: ")]
+    assert advised.startswith("wild: combine ") and "1,234,567" in advised
 
 
 def test_markdown_has_every_section_between_its_comments(there):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import mixed
@@ -99,6 +100,19 @@ def test_a_picture_is_answered_and_the_truth_told(open_page, test_images, scheme
         page.set_input_files("#file", {"name": "p.png", "mimeType": "image/png", "buffer": b"no picture"})
         page.wait_for_selector("#message:has-text('no PNG')")
         assert page.locator("#answers").is_hidden()
+
+
+def test_an_answer_that_is_not_the_own_models_says_so(open_page, test_images):
+    def load() -> dict[str, Loaded]:
+        related = RELATED.model_copy(update={"answer": {"model2": "derived"}})
+        return {name: replace(model, related=related) for name, model in models().items()}
+
+    with serving(load) as (client, _, _):
+        page = open_page(client.base + "/")
+        content = encoded(picture(RED, shape=SHAPE)[0])
+        page.set_input_files("#file", {"name": "p.png", "mimeType": "image/png", "buffer": content})
+        page.wait_for_selector("#verdict:has-text('model2 says vehicle')")
+        assert answers(page) == [["model1", "cat"], ["model2 (derived)", "animal"]]
 
 
 def test_a_picture_can_be_dropped(open_page, test_images):

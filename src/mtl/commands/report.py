@@ -10,7 +10,7 @@ from mtl.report import sections
 @click.command("report")
 @click.option("--markdown", is_flag=True, help="Tables for a README, each between the comments that name it.")
 def command(markdown: bool) -> None:
-    """Print the tables of the verdict and the study, and for each task whether to keep, derive or share its model.
+    """Print the tables of the verdict and the study, and for each task whether to keep, derive, combine or share.
 
     It reads metrics/main_evaluate.json (`dvc repro`) and metrics/study.json (`cd study && mtl repro`), either may be
     missing. The advice follows the rule in src/mtl/report/advice.py.

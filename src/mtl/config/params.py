@@ -79,6 +79,7 @@ Portion = Annotated[
         {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "number", "minimum": 0, "exclusiveMaximum": 1}]}
     ),
 ]
+AnswerName = Literal["own", "derived", "combined"]
 ColumnType = Literal["text", "integer", "number", "boolean"]
 ColumnName = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, like(r"[a-z][a-z0-9_]*", "a name of small letters, digits and _, a letter first")]
@@ -123,12 +124,14 @@ class Classes(Settings):
         column: None: the only column of the data set.
         labels: None: the values themselves.
         recipe: a name under `recipes`.
+        answer: what answers: the task's own model, the model of another task that implies its answer, or both together.
     """
 
     kind: Literal["classes"] = "classes"
     column: ColumnName | None = None
     labels: dict[Annotated[str, Field(min_length=1)], tuple[str, ...]] | None = None
     recipe: str
+    answer: AnswerName = "own"
 
     @field_validator("labels")
     @classmethod
@@ -155,6 +158,7 @@ class Multilabel(Settings):
         column: instead of `columns`: a column with the names of the labels that are true.
         delimiter: what stands between the names in `column`.
         recipe: a name under `recipes`.
+        answer: what answers: the task's own model, the model of another task that implies its answer, or both together.
     """
 
     kind: Literal["multilabel"]
@@ -162,6 +166,7 @@ class Multilabel(Settings):
     column: ColumnName | None = None
     delimiter: Annotated[str, Field(min_length=1)] | None = None
     recipe: str
+    answer: AnswerName = "own"
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Multilabel:
@@ -182,6 +187,7 @@ class Value(Settings):
         transform: log: the network learns the natural logarithm, for numbers above 0 with a long tail.
         unit: of the column, for people.
         recipe: a name under `recipes`.
+        answer: what answers: the task's own model, the model of another task that implies its answer, or both together.
     """
 
     kind: Literal["value"]
@@ -189,6 +195,7 @@ class Value(Settings):
     transform: Literal["log"] | None = None
     unit: Annotated[str, Field(min_length=1, max_length=20)] | None = None
     recipe: str
+    answer: AnswerName = "own"
 
 
 class OwnKind(Settings):
@@ -268,6 +275,12 @@ class Params(Settings):
                     raise ValueError(f"{place}.keep: 'best' is chosen {why}, or keep: last")
                 if recipe.calibrate != "none":
                     raise ValueError(f"{place}.calibrate: a temperature is fitted {why}, or calibrate: none")
+                if self.answers().get(name) == "combined":
+                    raise ValueError(f"tasks.{name}.answer: combined is weighted {why}, or answer: derived or own")
+            if name in self.answers() and all(
+                other == name or entry.kind != "classes" for other, entry in self.tasks.items()
+            ):
+                raise ValueError(f"tasks.{name}.answer: {self.answers()[name]} needs another task of the kind classes")
         return self
 
     def task(self, name: str) -> Task:
@@ -279,6 +292,11 @@ class Params(Settings):
     def recipe(self, task: str) -> Recipe:
         """The recipe that trains `task`."""
         return self.recipes[self.task(task).recipe]
+
+    def answers(self) -> dict[str, AnswerName]:
+        """What answers each task that is not answered by its own model alone."""
+        asked = {name: task.answer for name, task in self.tasks.items() if not isinstance(task, OwnKind)}
+        return {name: answer for name, answer in asked.items() if answer != "own"}
 
     def group_order(self) -> dict[str, list[str] | None]:
         """The names of the groups of each task in label order: DVC compares mappings without regard to order."""

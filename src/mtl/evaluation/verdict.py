@@ -28,19 +28,23 @@ def check(name: str, answers: Answers) -> None:
         raise UserError(f"{name}: {fault}")
 
 
-def judge(answers: Mapping[str, Answers], related: Relations = UNRELATED) -> dict[str, Any]:
+def judge(
+    answers: Mapping[str, Answers], related: Relations = UNRELATED, costs: Mapping[str, int] | None = None
+) -> dict[str, Any]:
     """The verdict over all tasks, on the same examples.
 
     Args:
         answers: of each task's model.
         related: the relations between the tasks, as `relations.choose` returns them.
+        costs: the multiply-adds of each task's model per image, where they are known.
 
     Returns:
         `sum_loss` (sum of the tasks' losses), `ave_acc` (mean accuracy of the tasks of the kind `classes`, left out
         where there is none), `ave_skill` (mean skill of all whose skill is defined), `tasks.<task>` as `of_task` gives
-        it, and for each task with a derived answer `derived.<task>` as `of_derived` gives it.
+        it, for each task with a derived answer `derived.<task>` as `of_derived` gives it, and for each whose weights
+        are fitted `combined.<task>` as `of_combined` gives it.
         `contradiction_rate` is the fraction of examples on which any two models contradict each other; it is left out
-        where no labels can, and `derived` where no answer is derived.
+        where no labels can, `derived` where no answer is derived, and `combined` where none is combined.
 
     Raises:
         UserError: a task's labels and answers do not belong together, or are not of the same examples as the first's.
@@ -66,6 +70,9 @@ def judge(answers: Mapping[str, Answers], related: Relations = UNRELATED) -> dic
     }
     if derived:
         verdict["derived"] = derived
+    combined = {target: of_combined(answers, target, related, costs) for target in related.among(answers).weights}
+    if combined:
+        verdict["combined"] = combined
     if contradicted:
         verdict["contradiction_rate"] = float(np.any(list(contradicted.values()), axis=0).mean())
     return verdict
@@ -154,6 +161,54 @@ def of_derived(
         "agree": accuracies(~contradicted),
         "contradict": accuracies(contradicted),
     }
+
+
+def of_combined(
+    answers: Mapping[str, Answers], target: str, related: Relations, costs: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """Compare the combined answer to a task with its own and the derived one, where its label is known.
+
+    Args:
+        answers: of all models, to the same examples, on which the weights were not fitted.
+        target: the task.
+        related: has its base and the weights.
+        costs: the multiply-adds of each task's model per image, where they are known.
+
+    Returns:
+        `from`: the base; `own_weight` and `derived_weight`; the primary score of the combined answer, and its `nll`,
+        the mean of the kind's `losses`. `over_own` and `over_derived`: what the combined answer has more of, `gain`
+        with its interval and p-value as `of_derived` has it, and how much smaller its loss is, `nll_gain` with
+        `nll_gain_low`, `nll_gain_high` and `nll_p_value` (`statistics.paired_means`): above 0 it is better.
+        `multiply_adds`: those of `own`, of the base's model for the `derived` answer, and of both for the `combined`.
+    """
+    base, own = related.derived[target], answers[target].judged()
+    known, kind = answers[target].has_label, kinds.find(own.task.kind)
+    outputs = {task: answers[task].outputs[known] for task in (target, base)}
+    implied = replace(own, outputs=relations.derive(related.of(base, target), outputs[base], own.task))
+    both = replace(own, outputs=relations.combined(related, outputs, own.task))
+
+    def gains(other: Answers, name: str) -> dict[str, Any]:
+        if own.task.kind == "classes":
+            figures = statistics.paired(classes.right(both), classes.right(other), ("combined", name))
+        else:
+            figures = statistics.paired_means(kind.utility(both), kind.utility(other))
+        less = statistics.paired_means(-kind.losses(both), -kind.losses(other))
+        return figures | {f"nll_{key}": value for key, value in less.items()}
+
+    primary, weights = next(iter(kind.SCORES)), related.weights[target]
+    verdict = {
+        "from": base,
+        "own_weight": weights[0],
+        "derived_weight": weights[1],
+        primary: kind.judge(both)[primary],
+        "nll": kind.loss_of(replace(both, loss="auto")),
+        "over_own": gains(own, "own"),
+        "over_derived": gains(implied, "derived"),
+    }
+    if costs is not None:
+        spent = {"own": costs[target], "derived": costs[base], "combined": costs[target] + costs[base]}
+        verdict["multiply_adds"] = spent
+    return verdict
 
 
 def tables(answers: Mapping[str, Answers]) -> dict[str, dict[str, Rows]]:

@@ -83,7 +83,8 @@ def decide(
     for task, answers in candidate.items():
         if not answers.is_known.any():
             raise UserError(f"{task}: the label of no validation image is known, so that it cannot be judged")
-    verdict, minima = evaluation.judge(candidate, related), gate.minima
+    # The weights of combined answers were fitted on these very images: that says nothing here.
+    verdict, minima = evaluation.judge(candidate, related.model_copy(update={"weights": {}})), gate.minima
     rows, reasons = [], []
     for task, answers in candidate.items():
         kind, judged = kinds.find(answers.task.kind), verdict["tasks"][task]

@@ -28,7 +28,7 @@ _PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer of one task's model for an image; what its kind does not have is None.
+    """The answer to one task for an image; what its kind does not have is None.
 
     Attributes:
         name: of `classes`: the name of the label.
@@ -52,10 +52,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answers of all models for an image.
+    """The answers to all tasks for an image.
 
     Attributes:
-        tasks: the answer of each task.
+        tasks: the answer to each task, by its option `answer` when the joint model was made.
         contradicts: whether two models answer what never goes together; None where no labels can contradict each
             other.
     """
@@ -82,7 +82,7 @@ class Predictor:
         self.tasks = {task: spec.names for task, spec in specs.items()}
         self.shape: tuple[int, int, int] = next(iter(networks.values())).input_shape[1:]
         self.specs = dict(specs)
-        self._networks, self._relations = dict(networks), related
+        self._networks, self._relations = dict(networks), related.among(specs)
 
     def predict(self, image: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
         """Predict for one image, or for a batch in its order.
@@ -115,7 +115,14 @@ class Predictor:
 
         outputs = {task: inference.predict(network, images) for task, network in self._networks.items()}
         contradicts = self._contradictions(outputs)
-        answers = {task: _answers(self.specs[task], rows) for task, rows in outputs.items()}
+        answers = {
+            task: _answers(
+                self._relations.meaning(spec),
+                relations.answered(self._relations, outputs, spec),
+                self._relations.note(task),
+            )
+            for task, spec in self.specs.items()
+        }
         return [
             Prediction(
                 {task: of_task[index] for task, of_task in answers.items()},
@@ -130,8 +137,8 @@ class Predictor:
         return np.any(list(contradicted.values()), axis=0) if contradicted else None
 
 
-def _answers(spec: TaskSpec, outputs: np.ndarray) -> list[Answer]:
-    """The answers for outputs (N, K)."""
+def _answers(spec: TaskSpec, outputs: np.ndarray, note: Mapping[str, str]) -> list[Answer]:
+    """The answers for outputs (N, K); `note` goes into the content of each."""
     answers = []
     for content, row in zip(kinds.find(spec.kind).decode(spec, outputs), outputs.tolist(), strict=True):
         has_names = spec.kind in ("classes", "multilabel")
@@ -143,7 +150,7 @@ def _answers(spec: TaskSpec, outputs: np.ndarray) -> list[Answer]:
                 names=tuple(content["labels"]) if spec.kind == "multilabel" else None,
                 value=content.get("value"),
                 unit=content.get("unit"),
-                content=content,
+                content={**content, **note},
             )
         )
     return answers

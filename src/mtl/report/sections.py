@@ -37,6 +37,8 @@ def sections(markdown: bool) -> tuple[dict[str, str], list[str]]:
         parts += map(table, tables.of_kinds(verdict))
         if any(task.before_calibration for task in verdict.tasks.values()):
             parts.append(table(tables.calibration(verdict)))
+        if verdict.combined:
+            parts += [table(tables.combined(verdict)), *tables.weights(verdict)]
         texts["verdict"] = "\n\n".join([*parts, *tables.contradictions(verdict)])
     if related is not None and related.matrix:
         texts["relations"] = f"{table(tables.matrix(related))}\n\n{MATRIX}"

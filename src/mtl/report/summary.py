@@ -28,8 +28,15 @@ def summary(settings: params.Params, seconds: float) -> str:
     lines += ["", f"{'sum_loss':<38}{verdict['sum_loss']:>10.4f}"]
     lines += [f"{key:<38}{verdict[key]:>26.4f}" for key in ("ave_acc", "ave_skill") if key in verdict]
     for task, got in verdict.get("derived", {}).items():
-        lines.append(f"{task + ' as ' + got['from'] + ' implies it':<38}{got['acc']:>26.4f}")
-        lines.append(f"{task + ' contradicts ' + got['from']:<38}{got['contradiction_rate']:>26.4f}")
+        primary = next(iter(kinds.find(verdict["tasks"][task]["kind"]).SCORES))
+        if got[primary] is not None:
+            lines.append(f"{task + ' as ' + got['from'] + ' implies it':<38}{f'{primary} {got[primary]:.4f}':>26}")
+        if "contradiction_rate" in got:
+            lines.append(f"{task + ' contradicts ' + got['from']:<38}{got['contradiction_rate']:>26.4f}")
+    for task, got in verdict.get("combined", {}).items():
+        primary = next(iter(kinds.find(verdict["tasks"][task]["kind"]).SCORES))
+        if got[primary] is not None:
+            lines.append(f"{task + ' and ' + got['from'] + ' combined':<38}{f'{primary} {got[primary]:.4f}':>26}")
     for task, got in verdict["tasks"].items():
         if got["examples"] < dataset.test:
             lines.append(f"{task}: {got['examples']} of the {dataset.test} test images have a label and are judged")

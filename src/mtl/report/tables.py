@@ -81,6 +81,33 @@ def _derived(d: OfDerived | None, primary: str) -> list[str]:
     return [d.base, _number(getattr(d, primary, None), ".4f"), gain, _number(d.p_value, ".2g")]
 
 
+def combined(v: Verdict) -> Table:
+    """Rows per task with a combined answer: what it has more of than its own and the derived one, above 0 better."""
+    rows = [["combined over", "gain in", "gain (95 %)", "p"]]
+    for task, c in v.combined.items():
+        utility = _primary(v, task) if _primary(v, task) == "acc" else "utility"
+        for name, g in ((f"{task}'s own", c.over_own), (f"{c.base}'s", c.over_derived)):
+            gain = f"{g.gain:+.4f}{_range(g.gain_low, g.gain_high, '+.4f')}"
+            less = f"{g.nll_gain:+.4f}{_range(g.nll_gain_low, g.nll_gain_high, '+.4f')}"
+            rows.append([name, utility, gain, _number(g.p_value, ".2g")])
+            rows.append([name, "nll", less, _number(g.nll_p_value, ".2g")])
+    return rows
+
+
+def weights(v: Verdict) -> list[str]:
+    """A sentence for each task with a combined answer: its weights and how good it is."""
+    lines = []
+    for task, c in v.combined.items():
+        primary = _primary(v, task)
+        score = f"{primary} {_number(getattr(c, primary, None), '.4f')}, nll {c.nll:.4f}"
+        lines.append(f"{task} combined, {c.own_weight:g} own + {c.derived_weight:g} {c.base}'s: {score}.")
+    return lines
+
+
+def _primary(v: Verdict, task: str) -> str:
+    return next(iter(kinds.find(v.tasks[task].kind).SCORES))
+
+
 def matrix(related: Relations) -> Table:
     """A row and a column per task: what their training labels say about each other."""
     tasks = list(related.matrix)

@@ -59,14 +59,14 @@ def _joint_routes(gateway: Gateway, feedback: Feedback) -> APIRouter:
 
     @router.post("/predict", **documents.with_body("", "JointAnswer", "Error", "image/png", "image/jpeg"))
     async def predict(request: Request) -> Response:
-        """Each model's answer for one PNG or JPEG, and whether they contradict each other."""
+        """The answer to each task for one PNG or JPEG, and whether the models contradict each other."""
         shape = gateway.shape
         if request.headers.get("content-type", "").lower().startswith("multipart/"):
             raise Refused("forms are not supported; send the file itself as the body: curl --data-binary @FILE", 415)
         content = await request.body()
         images = await asyncio.to_thread(pixels.from_file, content, shape, gateway.limits.pixels)
-        tasks, outputs = gateway.tasks, await gateway.predict_all(images)
-        joint_answer = joint.answer({task: tasks[task] for task in outputs if task in tasks}, outputs, gateway.related)
+        tasks, related, outputs = gateway.tasks, gateway.related, await gateway.predict_all(images)
+        joint_answer = joint.answer(tasks, outputs, related)
         labels = {task: joint.bare(answer) for task, answer in joint_answer["answers"].items()}
         identity = await asyncio.to_thread(feedback.remember, labels)
         if identity is None:

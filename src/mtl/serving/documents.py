@@ -73,7 +73,11 @@ def schemas(shape: tuple[int, int, int], batch: int, tasks: Mapping[str, TaskSpe
     examples = [
         kinds.find(spec.kind).decode(spec, np.ones((1, len(spec.names)), np.float32))[0] for spec in tasks.values()
     ]
-    answer = _any(_object({key: _schema_of(value) for key, value in example.items()}) for example in examples)
+    option: dict[str, Any] = {"answer": {"enum": ["derived", "combined"]}}  # a person's own kind has none
+    answer = _any(
+        _object({key: _schema_of(value) for key, value in example.items()}, **({} if ":" in spec.kind else option))
+        for spec, example in zip(tasks.values(), examples, strict=True)
+    )
     label = _any(_schema_of(joint.bare(example)) for example in examples)
     numbers = {"type": "object", "additionalProperties": NUMBER}
     return {

@@ -15,6 +15,7 @@ from mtl.serving.loading import SIZES, Loaded
 from mtl.serving.metrics import Metrics
 from mtl.serving.pixels import Shape
 from mtl.serving.refusals import Refused, busy, wrong_shape
+from mtl.tasks import relations
 from mtl.tasks.relations import Relations
 from mtl.tasks.spec import TaskSpec
 
@@ -154,16 +155,19 @@ class Gateway:
         return self._find(task, version).model
 
     async def predict(self, task: str, images: np.ndarray, version: str | None = None) -> np.ndarray:
-        """Compute the outputs, float32 (N, K), of images, uint8 (N, H, W, C). Raises Refused."""
+        """Answer a task by its option, float32 (N, K), for images, uint8 (N, H, W, C). Raises Refused."""
         if len(images) > self.limits.batch:
             raise wrong_shape(f"{len(images)} images in one request; at most {self.limits.batch}")
         served = self._find(task, version)
         if images.shape[1:] != served.model.shape:  # they were parsed before a reload
             raise busy("the models have just changed; try again")
-        return await served.batcher(images)
+        related = served.model.related
+        models = {name: self._served[name] for name in relations.needed(related, task)}
+        outputs = await asyncio.gather(*(entry.batcher(images) for entry in models.values()))
+        return relations.answered(related, dict(zip(models, outputs, strict=True)), served.model.task)
 
     async def predict_all(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Compute the same for every task."""
+        """Compute the outputs of every task's own model."""
         served = dict(self._served)
         if images.shape[1:] != self.shape:
             raise busy("the models have just changed; try again")

@@ -17,17 +17,23 @@ from mtl.tasks.spec import TaskSpec
 def answer(tasks: Mapping[str, TaskSpec], outputs: Mapping[str, np.ndarray], related: Relations) -> dict[str, Any]:
     """Make the joint answer for one image: `answers` by task, `contradiction`, and `contradictions` in words.
 
-    `contradiction` is None where no labels of two tasks can contradict each other.
+    Each task is answered by its option; an answer that is not its own model's says so under `answer`. `contradiction`
+    is None where no labels of two tasks can contradict each other.
 
     Args:
         tasks: what the answers of each task mean.
-        outputs: float32 (1, K) of each task.
+        outputs: float32 (1, K) of each task's own model; contradictions are between these.
         related: the relations between the tasks.
     """
-    answers = {task: kinds.find(spec.kind).decode(spec, outputs[task])[0] for task, spec in tasks.items()}
+    own = {task: kinds.find(spec.kind).decode(spec, outputs[task])[0] for task, spec in tasks.items()}
+    others = {}
+    for task in related.answer:
+        spec = related.meaning(tasks[task])
+        others[task] = kinds.find(spec.kind).decode(spec, relations.answered(related, outputs, spec))[0]
+    answers = {task: others.get(task, own[task]) | related.note(task) for task in tasks}
     contradicted = relations.contradictions(related, relations.labels_of(tasks, outputs))
     contradictions = [
-        f"{base} says {bare(answers[base])}, {task} says {bare(answers[task])}"
+        f"{base} says {bare(own[base])}, {task} says {bare(own[task])}"
         for (base, task), is_so in contradicted.items()
         if is_so[0]
     ]

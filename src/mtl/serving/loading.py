@@ -90,7 +90,7 @@ def from_folder(folder: Path, version: str = "1", served: Collection[str] = ()) 
     specs = {task: spec.read_from_model(path) for task, path in models.items()}
     shape = store.read_dataset().shape if store.is_loaded() else None
     kept = relations.read(files.read_json(paths.RELATIONS)) if paths.RELATIONS.exists() else UNRELATED
-    return compile_models(networks, specs, version, kept.among(specs), shape)
+    return compile_models(networks, specs, version, kept, shape)
 
 
 def from_bundle(bundle: Bundle, networks: Mapping[str, keras.Model], version: str) -> dict[str, Loaded]:
@@ -107,6 +107,8 @@ def compile_models(
 ) -> dict[str, Loaded]:
     """Check and compile the models of all tasks.
 
+    A task whose base has no model here is answered by its own, whatever its option; the log says so.
+
     Raises UserError if one does not fit its task or compute, if its kind is unknown, or if they take images of
     different shapes, or of another shape than `shape`, that of the data set.
     """
@@ -115,6 +117,11 @@ def compile_models(
             raise UserError(f"a task cannot be served as {task!r}; name it like model1")
         kinds.find_imported(specs[task].kind, task)
         check_fits_task(network, specs[task])
+    for task, name in related.answer.items():
+        base = related.derived.get(task)
+        if task in specs and base not in specs:
+            log.warning("%s: answered by its own model, as the %s answer needs that of %s", task, name, base)
+    related = related.among(specs)
     shapes = {} if shape is None else {"the data set": shape}
     _check_same_shape(shapes | {task: network.input_shape[1:] for task, network in networks.items()})
     return {

@@ -5,7 +5,7 @@ import shutil
 from mtl import tracking
 from mtl.config import params
 from mtl.data import paths, store
-from mtl.tasks import columns, kinds
+from mtl.tasks import columns, kinds, relations
 from mtl.tasks.columns import SPLITS
 from mtl.tasks.spec import TaskSpec, shorten
 
@@ -21,6 +21,11 @@ def main() -> None:
         derived = {}
         for name, task in settings.tasks.items():
             derived[name] = kinds.find(task.kind).derive(name, task, tables)
+        if asked := settings.answers():  # refused before the models are trained
+            training = {name: targets["train"] for name, (_, targets) in derived.items()}
+            learned = relations.learn({name: spec for name, (spec, _) in derived.items()}, training)
+            validation = {name: targets["validation"].any_known for name, (_, targets) in derived.items()}
+            relations.check_asked(learned, asked, validation)
         shutil.rmtree(paths.LABELS, ignore_errors=True)  # run by hand, the labels of a former task would stay
         for name, (spec, targets) in derived.items():
             store.write_targets(spec, targets)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl import evaluation, files, tracking
 from mtl.config import params
+from mtl.config.params import AnswerName
 from mtl.data import backend, paths, store
 from mtl.evaluation import figures, gallery
 from mtl.networks import saving
@@ -36,9 +37,9 @@ def main() -> None:
         dataset, images = store.read_dataset(), store.read_images("test")
         run.log_dataset(dataset)
         run.log_tags(outside)
-        by_split = answer(settings, "test", "validation")
-        answers, related = by_split["test"], relate(by_split["validation"])
-        verdict, tables = evaluation.judge(answers, related), evaluation.tables(answers)
+        by_split, costs = answer(settings, "test", "validation")
+        answers, related = by_split["test"], relate(by_split["validation"], settings.answers())
+        verdict, tables = evaluation.judge(answers, related, costs), evaluation.tables(answers)
         galleries = gallery.draw(answers, related, images, columns.describe(store.read_columns("test")))
         write(verdict, related, tables, galleries)
 
@@ -57,29 +58,34 @@ def main() -> None:
         report(settings, answers, related, verdict, tables)
 
 
-def answer(settings: params.Params, *splits: Split) -> dict[Split, dict[str, Answers]]:
-    """The answers of each task's model to the images of each split."""
+def answer(settings: params.Params, *splits: Split) -> tuple[dict[Split, dict[str, Answers]], dict[str, int]]:
+    """The answers of each task's model to the images of each split, and its multiply-adds per image."""
     from mtl.networks import catalog, inference
 
     shape, answers = store.read_dataset().shape, {split: dict[str, Answers]() for split in splits}
+    costs = dict[str, int]()
     images = {split: store.read_images(split) for split in splits}
     for task in settings.tasks:
         recipe, path = settings.recipe(task), paths.model_path(task)
         catalog.find(recipe.network)  # a person's own module may register its layers
         model = saving.read_for(store.read_task(task), shape, path)
         spec = read_from_model(path)  # with what training decided
+        costs[task] = inference.multiply_adds(model)
         for split in splits:
             labels, known = store.read_targets(task, split)
             outputs = inference.predict(model, images[split])
             answers[split][task] = Answers(spec, labels, outputs, recipe.loss, known)
-    return answers
+    return answers, costs
 
 
-def relate(on_validation: Mapping[str, Answers]) -> Relations:
-    """The relations between the tasks, from the training labels and the answers to the validation images."""
+def relate(on_validation: Mapping[str, Answers], asked: Mapping[str, AnswerName]) -> Relations:
+    """The relations between the tasks, from the training labels and the answers to the validation images.
+
+    `asked`: the tasks whose answer is not their own model's.
+    """
     specs = {task: a.task for task, a in on_validation.items()}
     learned = relations.learn(specs, {task: store.read_targets(task, "train") for task in specs})
-    return relations.choose(learned, on_validation)
+    return relations.choose(learned, on_validation, asked)
 
 
 def write(
@@ -116,6 +122,8 @@ def report(
     alone = [task for task in answers if task not in related.derived]
     if alone:
         print(f"no derived answer, as no other task's labels imply theirs: {', '.join(alone)}")
+    for task, name in related.answer.items():
+        print(f"{task}: the joint model gives the {name} answer, from {related.derived[task]}")
     drawn = tables.get("confusion", {})
     large = [task for task, a in answers.items() if a.task.kind == "classes" and task not in drawn]
     if large:

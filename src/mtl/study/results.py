@@ -89,6 +89,33 @@ class OfDerived(Part):
     contradict: Subset | None = None
 
 
+class Gains(Part):
+    """What a combined answer has more of than another: accuracy or mean utility, and how much smaller its loss is."""
+
+    gain: float
+    gain_low: float
+    gain_high: float
+    p_value: float
+    nll_gain: float
+    nll_gain_low: float
+    nll_gain_high: float
+    nll_p_value: float
+
+
+class OfCombined(Part):
+    """A task's own answer and the derived one, weighted on the validation images, on the test images."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, extra="allow")
+
+    base: str = Field(alias="from")
+    own_weight: float
+    derived_weight: float
+    nll: float
+    over_own: Gains
+    over_derived: Gains
+    multiply_adds: dict[str, int] | None = None
+
+
 class Verdict(Part):
     """metrics/main_evaluate.json."""
 
@@ -97,6 +124,7 @@ class Verdict(Part):
     ave_skill: float | None = None
     tasks: dict[str, OfTask]
     derived: dict[str, OfDerived] = {}
+    combined: dict[str, OfCombined] = {}
     contradiction_rate: float | None = None
 
 

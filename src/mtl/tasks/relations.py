@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from mtl.config.params import PATH, AnswerName
 from mtl.config.settings import Settings
-from mtl.tasks import kinds
+from mtl.errors import UserError
+from mtl.tasks import calibration, combining, kinds
 from mtl.tasks.answers import Answers
+from mtl.tasks.combining import Weights
 from mtl.tasks.kinds import classes, value
 from mtl.tasks.scores import normalise
 from mtl.tasks.spec import TaskSpec
@@ -52,22 +55,42 @@ class Relations(Settings):
         pairs: those from which an answer is derived, or whose labels can contradict each other.
         derived: the base of each task for which an answer is derived.
         matrix: what the labels of each two tasks say about each other, as `association` gives it.
+        weights: of the own and the derived answer, for each task whose combined answer was fitted.
+        answer: of each task that is not answered by its own model: by what.
+        residuals: of those of the kind `value` whose model is calibrated: as `TaskSpec.residuals`, of that answer.
     """
 
     pairs: tuple[Relation, ...] = ()
     derived: dict[str, str] = Field(default_factory=dict)
     matrix: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+    weights: dict[str, Weights] = Field(default_factory=dict)
+    answer: dict[str, AnswerName] = Field(default_factory=dict)
+    residuals: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
     def of(self, base: str, target: str) -> Relation:
         """The relation between two tasks."""
         return next(pair for pair in self.pairs if (pair.base, pair.target) == (base, target))
+
+    def note(self, task: str) -> dict[str, str]:
+        """What an answer to a task says of itself as JSON, where it is not its own model's."""
+        return {"answer": self.answer[task]} if task in self.answer else {}
+
+    def meaning(self, spec: TaskSpec) -> TaskSpec:
+        """What the answer to a task by its option means: its bounds are not those of its own model's answers."""
+        residuals = self.residuals.get(spec.name)
+        return spec if residuals is None else spec.model_copy(update={"residuals": residuals})
 
     def among(self, tasks: Iterable[str]) -> Relations:
         """Those between the `tasks` alone."""
         names = set(tasks)
         pairs = tuple(pair for pair in self.pairs if {pair.base, pair.target} <= names)
         derived = {target: base for target, base in self.derived.items() if {base, target} <= names}
-        return Relations(pairs=pairs, derived=derived, matrix=self.matrix)
+        weights = {target: pair for target, pair in self.weights.items() if target in derived}
+        answer = {target: name for target, name in self.answer.items() if target in derived}
+        residuals = {target: bounds for target, bounds in self.residuals.items() if target in derived}
+        return Relations(
+            pairs=pairs, derived=derived, matrix=self.matrix, weights=weights, answer=answer, residuals=residuals
+        )
 
 
 UNRELATED = Relations()
@@ -93,13 +116,44 @@ def learn(specs: Mapping[str, TaskSpec], targets: Mapping[str, Targets]) -> Rela
     return Relations(pairs=tuple(found), derived=derived, matrix=_matrix(specs, targets))
 
 
-def choose(relations: Relations, validation: Mapping[str, Answers]) -> Relations:
+def bases(relations: Relations, target: str) -> list[str]:
+    """The tasks whose labels say something of the target's, by `learn`; that which says most comes first."""
+    of_target = relations.matrix.get(target, {})
+    known = [pair.base for pair in relations.pairs if pair.target == target and of_target[pair.base] is not None]
+    return sorted(known, key=lambda base: -(of_target[base] or 0))
+
+
+def check_asked(relations: Relations, asked: Mapping[str, AnswerName], validation: Mapping[str, np.ndarray]) -> None:
+    """Raise UserError where the answer that is asked for cannot be made.
+
+    Args:
+        relations: as `learn` returns them.
+        asked: for some tasks the answer that `params.yaml` asks for.
+        validation: for each task the validation examples of which a label is known, bool (N,).
+    """
+    for task, name in asked.items():
+        place = f"{PATH}: tasks.{task}.answer: {name}"
+        if not bases(relations, task):
+            raise UserError(f"{place}: no training label of another task says anything of {task}'s; take own")
+        if name == "combined" and not validation[task].any():
+            raise UserError(f"{place} is weighted on the validation images, and none has a label of {task}; take own")
+
+
+def choose(
+    relations: Relations, validation: Mapping[str, Answers], asked: Mapping[str, AnswerName] | None = None
+) -> Relations:
     """The relations that are used, by the answers of each task's model to the validation examples.
 
-    An answer is derived where the relation is functional, or where its skill is at least SHARE of the own model's. Its
-    base is the one whose derived answer has the lowest loss. Without validation examples `derived` stays as it is.
+    An answer is derived where the relation is functional, where its skill is at least SHARE of the own model's, or
+    where `asked` has it. Its base is the one whose derived answer has the lowest loss. Without validation examples
+    `derived` stays as it is, and nothing is combined.
+
+    Raises:
+        UserError: an answer that is `asked` for, by task, cannot be made.
     """
-    derived = dict(relations.derived)
+    asked = dict(asked or {})
+    check_asked(relations, asked, {task: own.has_label for task, own in validation.items()})
+    derived = {task: bases(relations, task)[0] for task in asked} | relations.derived
     for target, own in validation.items():
         if not own.has_label.any():
             continue
@@ -111,12 +165,25 @@ def choose(relations: Relations, validation: Mapping[str, Answers]) -> Relations
             answers = replace(own, outputs=derive(relation, validation[relation.base].outputs, own.task)).judged()
             skill = kind.judge(answers)["skill"]
             worth = skill is not None and least is not None and skill >= SHARE * least > 0
-            if relation.functional or worth:
+            if relation.functional or worth or (target in asked and relation.base in bases(relations, target)):
                 losses[relation.base] = kind.loss_of(replace(answers, loss="auto"))
         if losses:
             derived[target] = min(losses, key=losses.__getitem__)
     used = tuple(pair for pair in relations.pairs if pair.impossible or derived.get(pair.target) == pair.base)
-    return Relations(pairs=used, derived=derived, matrix=relations.matrix)
+    weights = {
+        target: combining.fit_weights(a, derive(relations.of(derived[target], target), base.outputs, a.task))
+        for target, a in validation.items()
+        if (base := validation.get(derived.get(target, ""))) is not None and a.has_label.any()
+    }
+    chosen = Relations(pairs=used, derived=derived, matrix=relations.matrix, weights=weights, answer=asked)
+    outputs, residuals = {task: a.outputs for task, a in validation.items()}, {}
+    for task in asked:
+        a = validation[task]
+        if a.task.residuals is not None and a.has_label.any():
+            answers = replace(a, outputs=answered(chosen, outputs, a.task)).judged()
+            calibrated = kinds.find(a.task.kind).calibrate(answers, calibration.temperature)
+            residuals[task] = calibrated.residuals
+    return chosen.model_copy(update={"residuals": residuals})
 
 
 def derive(relation: Relation, outputs: np.ndarray, target: TaskSpec) -> np.ndarray:
@@ -126,6 +193,32 @@ def derive(relation: Relation, outputs: np.ndarray, target: TaskSpec) -> np.ndar
         return np.asarray(outputs @ table)
     mean = normalise(outputs) @ table
     return value.in_unit(target, mean) if target.kind == "value" else mean
+
+
+def combined(relations: Relations, answers: Mapping[str, np.ndarray], target: TaskSpec) -> np.ndarray:
+    """The combined answer to the target, (N, K_target), from the outputs of its model and its base's by task."""
+    base = relations.derived[target.name]
+    implied = derive(relations.of(base, target.name), answers[base], target)
+    return combining.combine(target, answers[target.name], implied, relations.weights[target.name])
+
+
+def needed(relations: Relations, task: str) -> tuple[str, ...]:
+    """The tasks whose models are asked for the answer to a task by its option: its own, its base's, or both."""
+    name = relations.answer.get(task, "own")
+    if name == "own":
+        return (task,)
+    return (relations.derived[task],) if name == "derived" else (task, relations.derived[task])
+
+
+def answered(relations: Relations, outputs: Mapping[str, np.ndarray], target: TaskSpec) -> np.ndarray:
+    """The answer to a task by its option, float32 (N, K), from the outputs of the models that `needed` names."""
+    name = relations.answer.get(target.name, "own")
+    if name == "own":
+        return outputs[target.name]
+    if name == "combined":
+        return combined(relations, outputs, target).astype(np.float32)
+    base = relations.derived[target.name]
+    return derive(relations.of(base, target.name), outputs[base], target).astype(np.float32)
 
 
 def contradictions(relations: Relations, labels: Mapping[str, np.ndarray]) -> dict[Pair, np.ndarray]:
@@ -151,7 +244,7 @@ def _relate(base: TaskSpec, target: TaskSpec, of_base: Targets, of_target: Targe
         totals = sums.sum(axis=1, keepdims=True)
     else:
         numbers = _numbers(target, of_target)[known]
-        weights = of_target.known[known].reshape(len(numbers), -1).astype(float)
+        weights = of_target.known[known].reshape(numbers.shape).astype(float)
         sums, totals = np.zeros((count, names)), np.zeros((count, names))
         np.add.at(sums, labels, numbers * weights)
         np.add.at(totals, labels, weights)

@@ -26,10 +26,15 @@ def normalise(probabilities: np.ndarray) -> np.ndarray:
     return positive / positive.sum(axis=1, keepdims=True)
 
 
-def nll(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean negative log-likelihood in nats of `labels` (N,) under rows of (N, K), normalised to sum to one."""
+def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Negative log-likelihoods in nats (N,) of `labels` (N,) under rows of (N, K), normalised to sum to one."""
     p = normalise(probabilities)[np.arange(len(labels)), labels]
-    return float(-np.log(p.clip(EPSILON, 1 - EPSILON)).mean())
+    return -np.log(p.clip(EPSILON, 1 - EPSILON))
+
+
+def nll(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The mean of `log_losses`."""
+    return float(log_losses(probabilities, labels).mean())
 
 
 def loss(probabilities: np.ndarray, labels: np.ndarray, name: LossName) -> float:

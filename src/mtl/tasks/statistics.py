@@ -100,14 +100,14 @@ def per_class(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str])
     return rows
 
 
-def paired(own: np.ndarray, other: np.ndarray) -> Row:
-    """The difference in how often `own` and `other` are right on the same images; both bool (N,).
+def paired(own: np.ndarray, other: np.ndarray, names: tuple[str, str] = ("own", "derived")) -> Row:
+    """The difference in how often `own` and `other`, called by `names`, are right on the same images; both bool (N,).
 
     Returns:
         `gain`, the difference of the accuracies; its 95 % interval `gain_low`, `gain_high` (Wald's for paired
         proportions after adding 1/2 to each of the four cells: Agresti and Min, Statistics in Medicine 24, 2005);
         `p_value` of McNemar's exact test (binomial, two-sided, on the images where one alone is right); and these
-        images' counts `only_own` and `only_derived`.
+        images' counts, by the names `only_own` and `only_derived`.
     """
     from scipy.stats import binomtest, norm
 
@@ -120,8 +120,8 @@ def paired(own: np.ndarray, other: np.ndarray) -> Row:
         "gain_low": float(max(-1.0, (b - c) / n - half)),
         "gain_high": float(min(1.0, (b - c) / n + half)),
         "p_value": float(binomtest(only_own, discordant).pvalue) if discordant else 1.0,
-        "only_own": only_own,
-        "only_derived": only_other,
+        f"only_{names[0]}": only_own,
+        f"only_{names[1]}": only_other,
     }
 
 

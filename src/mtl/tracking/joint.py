@@ -18,6 +18,8 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
+TINY = 1e-30  # probabilities are clipped to it before their logarithm
+
 
 class JointModel(PythonModel):
     """Answers for all tasks: uint8 images (N, H, W, 3) in, the columns of `columns` for each task out."""
@@ -37,13 +39,62 @@ class JointModel(PythonModel):
                 task = json.loads(archive.read("metadata.json"))["task"]
             self.tasks[task["name"]] = task
             self.networks[task["name"]] = keras.saving.load_model(path, compile=False, safe_mode=True)
+        kept = folder / "relations.json"
+        self.related = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
 
     def predict(self, context: PythonModelContext, model_input: np.ndarray, params: Any = None) -> pd.DataFrame:
         """Predict for each image and task."""
         answers: dict[str, Any] = {}
-        for task, network in self.networks.items():
-            answers |= columns(self.tasks[task], network.predict(model_input, verbose=0))
+        outputs = {task: network.predict(model_input, verbose=0) for task, network in self.networks.items()}
+        for task in self.tasks.values():
+            bounds = self.related.get("residuals", {}).get(task["name"], task.get("residuals"))
+            answers |= columns(task | {"residuals": bounds}, answered(task, outputs, self.related))
         return pd.DataFrame(answers)
+
+
+def answered(task: dict[str, Any], outputs: dict[str, np.ndarray], related: dict[str, Any]) -> np.ndarray:
+    """The answer to a task, (N, K), by its option: its own model's output, the derived answer, or both combined.
+
+    Without the base's output its own model answers, whatever the option.
+    As `mtl.tasks.relations.answered`, from the content of relations.json.
+    """
+    name, kind = task["name"], task["kind"]
+    by, own, base = related.get("answer", {}).get(name), outputs[name], related.get("derived", {}).get(name)
+    if by is None or base not in outputs:
+        return own
+    (pair,) = [pair for pair in related["pairs"] if (pair["base"], pair["target"]) == (base, name)]
+    p = outputs[base] if kind == "classes" and pair["functional"] else _normalised(outputs[base])
+    derived = p @ np.array(pair["table"])
+    if kind == "value":
+        derived = _in_unit(task, derived)
+    if by == "derived":
+        return derived.astype(np.float32)
+    a, b = related["weights"][name]
+    linked = a * _link(task, own.astype(float)) + b * _link(task, derived.astype(float))
+    if kind == "classes":
+        both = _normalised(np.exp(linked - linked.max(axis=1, keepdims=True)))
+    else:
+        both = _in_unit(task, linked) if kind == "value" else 0.5 + 0.5 * np.tanh(0.5 * linked)
+    return both.astype(np.float32)
+
+
+def _normalised(p: np.ndarray) -> np.ndarray:
+    positive = p.astype(float).clip(TINY)
+    return positive / positive.sum(axis=1, keepdims=True)
+
+
+def _in_unit(task: dict[str, Any], numbers: np.ndarray) -> np.ndarray:
+    scaled = numbers * task["deviation"] + task["mean"]
+    return np.exp(scaled) if task.get("transform") == "log" else scaled
+
+
+def _link(task: dict[str, Any], outputs: np.ndarray) -> np.ndarray:
+    if task["kind"] == "value":
+        least = float(np.finfo(np.float32).tiny)
+        numbers = np.log(np.maximum(outputs, least)) if task.get("transform") == "log" else outputs
+        return (numbers - task["mean"]) / task["deviation"]
+    odds = 0.0 if task["kind"] == "classes" else np.log(np.clip(1 - outputs, TINY, 1))
+    return np.log(np.clip(outputs, TINY, 1)) - odds
 
 
 def columns(task: dict[str, Any], outputs: np.ndarray) -> dict[str, Any]:

@@ -90,7 +90,8 @@ function cellsOf(answer) {
 function show(joint) {
   const rows = Object.entries(joint.answers).map(([task, answer]) => {
     const row = document.createElement("tr");
-    row.append(...[[task], ...cellsOf(answer)].map((content) => {
+    const name = answer.answer ? `${task} (${answer.answer})` : task;
+    row.append(...[[name], ...cellsOf(answer)].map((content) => {
       const cell = document.createElement("td");
       cell.append(...content);
       return cell;

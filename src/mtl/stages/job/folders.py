@@ -107,13 +107,17 @@ def fetched(uri: str, folder: Path) -> Path:
 
 
 def write_params(source: Path, values: Mapping[str, Any], task: str, to: Path) -> None:
-    """Write the params file `source` with `values` changed and with `task` alone; its comments stay."""
+    """Write the params file `source` with `values` changed and with `task` alone; its comments stay.
+
+    Trained alone, the task is answered by its own model: it has no other to derive an answer from.
+    """
 
     def change(tree: Any) -> None:
         for path, value in values.items():
             editing.put(tree, path, value)
         for other in [name for name in tree["tasks"] if name != task]:
             del tree["tasks"][other]
+        tree["tasks"][task].pop("answer", None)
 
     editing.rewrite(source, to, change)
 

@@ -106,6 +106,9 @@ class Kind(Protocol):
     def loss_of(self, answers: Answers) -> float:
         """The loss that the recipe names, without label smoothing."""
 
+    def losses(self, answers: Answers) -> np.ndarray:
+        """The kind's first loss of each answer, float64 (N,); NaN where no label is known."""
+
     def judge(self, answers: Answers) -> dict[str, Any]:
         """All figures by name, the primary score first; None where one is undefined."""
 

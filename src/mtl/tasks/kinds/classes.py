@@ -171,6 +171,11 @@ def loss_of(answers: Answers) -> float:
     return scores.loss(answers.outputs, answers.labels, name)
 
 
+def losses(answers: Answers) -> np.ndarray:
+    """Minus the logarithm of the label's probability."""
+    return np.where(answers.is_known, scores.log_losses(answers.outputs, answers.labels), np.nan)
+
+
 def judge(answers: Answers) -> dict[str, Any]:
     """The figures of judged answers.
 

@@ -244,15 +244,27 @@ def said(spec: TaskSpec, outputs: np.ndarray) -> np.ndarray:
     return outputs >= np.array(spec.thresholds or (0.5,) * len(spec.names), np.float32)
 
 
+def _log_losses(outputs: np.ndarray, answers: Answers) -> np.ndarray:
+    """-log p(label) of each label (N, K), in nats; `outputs` (N, K) or (K,)."""
+    p = np.broadcast_to(outputs, answers.labels.shape).astype(np.float64).clip(scores.EPSILON, 1 - scores.EPSILON)
+    return -np.log(np.where(answers.labels > 0, p, 1 - p))
+
+
 def _cross_entropy(outputs: np.ndarray, answers: Answers) -> float:
     """The mean over the known labels of -log p(label), in nats; `outputs` (N, K) or (K,)."""
-    p = np.broadcast_to(outputs, answers.labels.shape).astype(np.float64).clip(scores.EPSILON, 1 - scores.EPSILON)
-    return float(-np.log(np.where(answers.labels > 0, p, 1 - p))[answers.is_known].mean())
+    return float(_log_losses(outputs, answers)[answers.is_known].mean())
 
 
 def loss_of(answers: Answers) -> float:
     """The mean binary cross-entropy of the known labels, in nats."""
     return _cross_entropy(answers.outputs, answers)
+
+
+def losses(answers: Answers) -> np.ndarray:
+    """The mean binary cross-entropy of an example's known labels; with gaps their mean is not quite `loss_of`."""
+    count = answers.is_known.sum(axis=1)
+    total = (_log_losses(answers.outputs, answers) * answers.is_known).sum(axis=1)
+    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
 
 
 def _average_precisions(a: Answers, weights: np.ndarray | None = None) -> list[float | None]:

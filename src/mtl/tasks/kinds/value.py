@@ -248,6 +248,11 @@ def loss_of(answers: Answers) -> float:
     return float((size**2).mean())
 
 
+def losses(answers: Answers) -> np.ndarray:
+    """The squared standardised error."""
+    return np.where(answers.is_known, _errors(answers) ** 2, np.nan)
+
+
 def _r2(a: Answers) -> float | None:
     labels = standardised(a.task, a.labels)
     spread = float(((labels - labels.mean()) ** 2).sum())
@@ -290,7 +295,7 @@ def interval(answers: Answers) -> tuple[float, float]:
 
 def utility(answers: Answers) -> np.ndarray:
     """Minus the squared standardised error."""
-    return np.where(answers.is_known, -(_errors(answers) ** 2), np.nan)
+    return -losses(answers)
 
 
 def confidence(outputs: np.ndarray) -> np.ndarray:
