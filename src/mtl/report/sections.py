@@ -35,6 +35,8 @@ def sections(markdown: bool) -> tuple[dict[str, str], list[str]]:
         if any(task.skill is not None and task.kind == "classes" for task in verdict.tasks.values()):
             parts.append(table(tables.scores(verdict)))
         parts += map(table, tables.of_kinds(verdict))
+        if verdict.shifted is not None:
+            parts.append(f"{table(tables.shifted(verdict))}\n{verdict.shifted.examples:,} images of another source.")
         texts["verdict"] = "\n\n".join([*parts, *tables.contradictions(verdict)])
     if related is not None and related.matrix:
         texts["relations"] = f"{table(tables.matrix(related))}\n\n{MATRIX}"

@@ -81,6 +81,13 @@ class OfDerived(Part):
     contradict: Subset | None = None
 
 
+class OfShifted(Part):
+    """The verdict on the shifted test set: its examples, and the tasks of which a label is known there."""
+
+    examples: int
+    tasks: dict[str, OfTask]
+
+
 class Verdict(Part):
     """metrics/main_evaluate.json."""
 
@@ -90,6 +97,7 @@ class Verdict(Part):
     tasks: dict[str, OfTask]
     derived: dict[str, OfDerived] = {}
     contradiction_rate: float | None = None
+    shifted: OfShifted | None = None
 
 
 class Score(Part):
