@@ -70,7 +70,7 @@ def write_table(folder: Path, more: int = 0) -> None:
 
 
 def parameters(tree: dict) -> None:
-    tree["data"] = {"source": "table", "path": "data/external", "validation": 0}
+    tree["data"] = {"source": "table", "path": "data/external", "shifted": "data/shifted", "validation": 0}
     tree["tasks"] = TASKS
     tree["promote"] = {"minimum": {"size": {"r2": -1.0}}, "contradictions": 1.0, "significance": None}
     tree["recipes"]["compact"] |= {"loss": "auto", "batch_size": 16}

@@ -43,7 +43,7 @@ def write_table(folder: Path, renamed: str | None = None) -> None:
 
 def table_parameters(tree: dict) -> None:
     tree["data"] = {"source": "table", "path": "data/external", "missing": ["NA"], "group": "series"}
-    tree["data"] |= {"validation": 0.15, "test": 0.25}
+    tree["data"] |= {"validation": 0.15, "test": 0.25, "shifted": "data/shifted"}
     tree["tasks"] = TASKS
     tree["recipes"]["rare"] = {**tree["recipes"]["compact"], "class_weight": "balanced"}
     tree["promote"]["accuracy"] = {"colour": 0.1}

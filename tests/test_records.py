@@ -753,7 +753,7 @@ def test_a_csv_of_images_of_mixed_sizes_goes_through_the_whole_dag(fresh, tmp_pa
     project.edit(pets)
     project.run("dvc", "repro", "-q")
     raw = sorted(file.name for file in (project.root / "data/raw").glob("*/*"))
-    assert raw == ["columns.parquet", "dataset.json", "manifest.json", "shards.json"]
+    assert raw == ["columns.parquet", "dataset.json", "manifest.json", "shards.json", "shifted.json"]
     verdict = json.loads((project.root / "metrics/main_evaluate.json").read_text())
     assert set(verdict["tasks"]) == {"model1", "barks"}
     assert verdict["tasks"]["model1"]["acc"] > 0.5

@@ -78,7 +78,7 @@ def test_a_stage_that_fails_is_a_failed_run(tmp_path, monkeypatch):
 def test_a_run_holds_the_parameters_of_its_stage():
     settings = params.read(ROOT / "params.yaml")
     load = tracking.used_params("load_data", settings)
-    assert set(load) == {"seed", "data.source", "data.path", "data.size", "data.validation"}
+    assert set(load) == {"seed", *(f"data.{key}" for key in ("source", "path", "shifted", "size", "validation"))}
     train = tracking.used_params("model2", settings)
     assert train["recipe.optimizer.learning_rate"] == settings.recipe("model2").optimizer.learning_rate
     assert train["task.labels.animal"] == settings.tasks["model2"].labels["animal"]

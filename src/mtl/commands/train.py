@@ -52,6 +52,7 @@ def command(
         remote = address if address is not None and running.is_remote(address, settings.data) else None
         local = folders.fetched(remote, work / "images") if remote is not None else None
         mine = changed | ({"data.path": str(local)} if local else {})
+        mine["data.shifted"] = params.SHIFTED  # nothing is there: a training does not read it
         folders.write_params(source, mine, task, work / params.PATH)
         kept = output.absolute() if chief else None
         metrics = running.train(task, work, kept, report is not None, source, sorted(changed))

@@ -29,6 +29,7 @@ from mtl.errors import UserError
 PATH = Path("params.yaml")
 ORDER = Path("data/tasks.json")  # what check_params writes: `Params.group_order`
 
+SHIFTED = "data/shifted"  # where a second test set may be; in every clone, without one
 MAX_CLASSES = 65_536  # labels are numbers of 16 bits
 
 # Names that the files, experiments and routes of the project use themselves.
@@ -88,22 +89,30 @@ Name = Annotated[str, like(r"[a-z][a-z0-9_]*", "a name of small letters, digits 
 class Data(Settings):
     """Where the images come from and what is held out of them."""
 
-    @field_validator("path")
+    @field_validator("path", "shifted")
     @classmethod
     def _has_no_secret(cls, path: str) -> str:
         if fault := addresses.fault(path):
             raise ValueError(fault)
         return path
 
-    @field_validator("path")
+    @field_validator("path", "shifted")
     @classmethod
     def _is_apart_from_the_outputs(cls, path: str) -> str:
         if Path("data/raw").absolute().is_relative_to(os.path.normpath(Path(path).absolute())):
             raise ValueError(f"{path!r} holds the outputs of the stages; use a folder of its own, like data/external")
         return path
 
+    @model_validator(mode="after")
+    def _shifted_is_apart(self) -> Data:
+        path, shifted = (Path(os.path.normpath(Path(name).absolute())) for name in (self.path, self.shifted))
+        if path.is_relative_to(shifted) or shifted.is_relative_to(path):
+            raise ValueError(f"path and shifted, {self.path!r} and {self.shifted!r}, overlap; use two folders")
+        return self
+
     source: Literal["cifar10", "folder", "generated", "table", "tfrecord"]
     path: Annotated[str, like(r"[^\x00-\x1f]+", "a path, such as data/external")]
+    shifted: Annotated[str, like(r"[^\x00-\x1f]+", "a path, such as data/shifted")] = SHIFTED  # of a second test set
     table: str | None = None  # of a table: the CSV or Parquet file in path; None: the only one
     image: str | None = None  # of a table: the column with the paths of the images; None: by its name
     size: Annotated[int, Field(ge=4, le=4096)] | None = None
@@ -305,7 +314,12 @@ class Params(Settings):
 
 
 def refuse_uri(data: Data) -> None:
-    """Raise UserError where `data.path` is a URI, which the stages read but DVC cannot tell a change of."""
+    """Raise UserError where `data.path` is a URI, which the stages read but DVC cannot tell a change of.
+
+    So is `data.shifted`, which no stage reads from a URI.
+    """
+    if "://" in data.shifted:
+        raise UserError(f"{PATH}: data.shifted: {data.shifted!r} is a URI; copy the images here and give that path")
     if "://" in data.path:
         raise UserError(
             f"{PATH}: data.path: {data.path!r} is a URI and the DAG takes local paths: copy the images here (of shards"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COLUMNS = "columns.parquet"
+SHIFTED_IMAGES = "x_shifted.npy"
 
 Images = np.ndarray | ShardedImages
 
@@ -99,7 +100,24 @@ def write_raw(
     files.write_json(paths.DATASET, asdict(dataset))
     _leave(paths.IMAGES, {*(f"x_{split}.npy" for split in images), *(documents or {})})
     _leave(paths.COLUMNS, {COLUMNS, paths.DATASET.name})
-    _leave(paths.RAW, {paths.IMAGES.name, paths.COLUMNS.name, ".gitignore"})
+    _leave(paths.RAW, {paths.IMAGES.name, paths.COLUMNS.name, paths.SHIFTED.name, ".gitignore"})
+
+
+def write_shifted(description: Mapping[str, Any], images: np.ndarray | None, table: pa.Table | None) -> None:
+    """Write data/raw/shifted: `shifted.json` and, where there is a second test set, its images and columns.
+
+    Args:
+        description: its name, encoding and number of examples; empty where there is none.
+        images: uint8 (N, H, W, 3), or None.
+        table: a row per image with the columns of the data set, or None.
+    """
+    names = {"shifted.json"}
+    if images is not None and table is not None:
+        files.write_array(paths.SHIFTED / SHIFTED_IMAGES, images)
+        files.write_parquet(paths.SHIFTED / COLUMNS, table)
+        names |= {SHIFTED_IMAGES, COLUMNS}
+    files.write_json(paths.SHIFTED / "shifted.json", description)
+    _leave(paths.SHIFTED, names)
 
 
 def _leave(folder: Path, names: set[str]) -> None:
@@ -107,6 +125,11 @@ def _leave(folder: Path, names: set[str]) -> None:
     for path in folder.iterdir():
         if path.name not in names:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def has_shifted() -> bool:
+    """Tell whether data/raw holds a second test set."""
+    return (paths.SHIFTED / COLUMNS).exists()
 
 
 def is_loaded() -> bool:
@@ -129,20 +152,38 @@ def read_columns(split: Split | None = None) -> pa.Table:
     return table if split is None else columns.of_split(table, split)
 
 
+def read_tables() -> dict[Split, pa.Table]:
+    """The columns of each split, and of `shifted` where there is a second test set."""
+    table = read_columns()
+    tables = {split: columns.of_split(table, split) for split in columns.SPLITS}
+    return tables | ({"shifted": files.read_parquet(paths.SHIFTED / COLUMNS)} if has_shifted() else {})
+
+
 def read_images(split: Split) -> Images:
     """The images of a split, uint8 (N, H, W, 3): an array, or what reads like one from TFRecord shards."""
+    if split == "shifted":
+        return files.read_array(paths.SHIFTED / SHIFTED_IMAGES)
     if (paths.IMAGES / paths.SHARDS).exists():
         return shards.read_images(split, read_dataset().shape[:2])
     return files.read_array(paths.IMAGES / f"x_{split}.npy")
 
 
+def _label_files(task: str, split: Split) -> tuple[Path, Path]:
+    """The files of a task's labels and of which of them are known."""
+    if split == "shifted":
+        return paths.LABELS_SHIFTED / task / "y.npy", paths.LABELS_SHIFTED / task / "known.npy"
+    return paths.LABELS / task / f"y_{split}.npy", paths.LABELS / task / f"known_{split}.npy"
+
+
 def write_targets(task: TaskSpec, targets: Mapping[Split, Targets]) -> None:
-    """Write data/labels/<task>: `task.json`, `y_<split>.npy`, and `known_<split>.npy` where a label is missing."""
-    folder = paths.LABELS / task.name
-    files.write_json(folder / paths.TASK, task.document())
+    """Write data/labels/<task>: `task.json`, `y_<split>.npy`, and `known_<split>.npy` where a label is missing.
+
+    Those of the split `shifted` are `y.npy` and `known.npy` in data/labels_shifted/<task>.
+    """
+    files.write_json(paths.LABELS / task.name / paths.TASK, task.document())
     for split, (labels, known) in targets.items():
-        files.write_array(folder / f"y_{split}.npy", labels)
-        gaps = folder / f"known_{split}.npy"
+        place, gaps = _label_files(task.name, split)
+        files.write_array(place, labels)
         if known.all():
             gaps.unlink(missing_ok=True)
         else:
@@ -164,9 +205,8 @@ def read_task(task: str) -> TaskSpec:
 
 def read_targets(task: str, split: Split) -> Targets:
     """Read the labels of `task` for a split."""
-    folder = paths.LABELS / task
-    labels = files.read_array(folder / f"y_{split}.npy")
-    gaps = folder / f"known_{split}.npy"
+    place, gaps = _label_files(task, split)
+    labels = files.read_array(place)
     return Targets(labels, files.read_array(gaps) if gaps.exists() else np.ones(labels.shape, bool))
 
 

@@ -78,6 +78,13 @@ def judge(
     return verdict
 
 
+def judge_shifted(answers: Mapping[str, Answers], related: Relations) -> dict[str, Any]:
+    """The verdict on a shifted test set: `judge` over the tasks of which a label is known there, and `examples`, N."""
+    known = {task: a for task, a in answers.items() if a.has_label.any()}
+    examples = len(next(iter(answers.values())).labels)
+    return {"examples": examples, **judge(known, related.among(known))}
+
+
 def of_task(answers: Answers) -> dict[str, Any]:
     """The verdict on one task by itself, on the examples of which a label is known.
 

@@ -91,7 +91,7 @@ def loaded_from(data: Mapping[str, object]) -> bool:
         with Repo() as repo:
             deps = repo.stage.load_one(name="load_data").deps
             recorded = next(dep.hash_info.value for dep in deps if isinstance(dep, ParamsDependency))["data"]
-            images = [dep for dep in deps if dep.def_path == data["path"] and dep.exists]
+            images = [dep for dep in deps if dep.def_path in (data["path"], data.get("shifted")) and dep.exists]
             return data.items() <= recorded.items() and not any(dep.status() for dep in images)
     except (DvcException, KeyError, TypeError):
         return False

@@ -39,6 +39,8 @@ def sections(markdown: bool) -> tuple[dict[str, str], list[str]]:
             parts.append(table(tables.calibration(verdict)))
         if verdict.combined:
             parts += [table(tables.combined(verdict)), *tables.weights(verdict)]
+        if verdict.shifted is not None:
+            parts.append(f"{table(tables.shifted(verdict))}\n{verdict.shifted.examples:,} images of another source.")
         texts["verdict"] = "\n\n".join([*parts, *tables.contradictions(verdict)])
     if related is not None and related.matrix:
         texts["relations"] = f"{table(tables.matrix(related))}\n\n{MATRIX}"

@@ -73,6 +73,19 @@ def of_kinds(v: Verdict) -> list[Table]:
     return tables
 
 
+def shifted(v: Verdict) -> Table:
+    """A row per task that is judged on the shifted test set, with its primary score there and on the test images."""
+    rows = [["task", "score", "test", "shifted test set (95 %)", "difference"]]
+    for task, there in (v.shifted.tasks if v.shifted else {}).items():
+        primary = next(iter(kinds.find(there.kind).SCORES))
+        here, value = v.tasks[task].figure(primary), there.figure(primary)
+        interval = _range(there.figure(f"{primary}_low"), there.figure(f"{primary}_high"), ".4f")
+        difference = None if here is None or value is None else value - here
+        rows.append([task, primary, _number(here, ".4f"), f"{_number(value, '.4f')}{interval}"])
+        rows[-1].append(_number(difference, "+.4f"))
+    return rows
+
+
 def _derived(d: OfDerived | None, primary: str) -> list[str]:
     """The derived answer to a task, its primary score and what the own model has more of."""
     if d is None:

@@ -35,7 +35,7 @@ def load(data: Data, seed: int) -> Loaded:
     """
     path = Path(data.path)
     if not path.exists() or trees.has_content(path):
-        return _load_copy(_pick(path), data.size)
+        return _load_copy(pick(path), data.size)
     cached = official.find_cached()
     if cached is None or official.sha256(cached) != official.ARCHIVE_SHA256:
         cached = official.download(path)
@@ -51,7 +51,7 @@ def find_local(path: str) -> Path | None:
     return local if trees.has_content(local) else official.find_cached()
 
 
-def _pick(path: Path) -> Path:
+def pick(path: Path) -> Path:
     """Return the copy in `path`: the official archive or its unpacked folder, whatever else is there, or an .npz."""
     if path.is_dir():
         for name in (official.ARCHIVE, official.UNPACKED):
@@ -94,7 +94,7 @@ def _from_arrays(arrays: Mapping[str, np.ndarray], size: int | None) -> Loaded:
     which = official.recognise(arrays)
     name = _name(which)
     if size is not None and size != pickles.SIDE:
-        images = {split: _resized(x, size) for split, x in images.items()}
+        images = {split: resized(x, size) for split, x in images.items()}
         name, which = f"{name}, resized to {size}x{size}", {}
     return Loaded(name, "raw", images, columns, official=which)
 
@@ -123,8 +123,9 @@ def _load_folder(tree: trees.Tree, size: int | None) -> Loaded:
     return replace(images, name=f"CIFAR-10, {encoding} copy{part}")
 
 
-def _resized(x: np.ndarray, size: int) -> np.ndarray:
-    resized = np.empty((len(x), size, size, 3), np.uint8)
+def resized(x: np.ndarray, size: int) -> np.ndarray:
+    """Resize images, uint8 (N, h, w, 3), to `size` x `size` pixels."""
+    images = np.empty((len(x), size, size, 3), np.uint8)
     for index, image in enumerate(progress(x, len(x), "resizing")):
-        resized[index] = np.asarray(resize(Image.fromarray(image), size))
-    return resized
+        images[index] = np.asarray(resize(Image.fromarray(image), size))
+    return images

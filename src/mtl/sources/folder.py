@@ -52,7 +52,7 @@ def arrange(tree: trees.Tree) -> Groups:
     images = [name for name in tree.files if name.lower().endswith(SUFFIXES)]
     if not images:
         raise UserError(
-            f"{tree.path}: {kinds.explain_no_images(_others(tree), kinds.hidden_images(tree.hidden, SPLITS))}"
+            f"{tree.path}: {kinds.explain_no_images(others(tree), kinds.hidden_images(tree.hidden, SPLITS))}"
         )
     tops = {name.split("/")[0] for name in images if "/" in name}
     lead = f"{tops.pop()}/" if len(tops) == 1 and tops.isdisjoint(SPLITS) else ""
@@ -134,13 +134,13 @@ def name_of(path: Path) -> str:
     return next((name.removesuffix(suffix) for suffix in trees.ARCHIVES if name.endswith(suffix)), name)
 
 
-def _others(tree: trees.Tree) -> list[str]:
+def others(tree: trees.Tree) -> list[str]:
     """List the files that are not images by their names, except for a README."""
     return [name for name in tree.files if not name.lower().endswith(SUFFIXES) and not trees.is_readme(name)]
 
 
 def _report_left_out(tree: trees.Tree, strays: Sequence[str]) -> None:
-    kinds.report_left_out(str(tree.path), _others(tree), kinds.hidden_images(tree.hidden, SPLITS))
+    kinds.report_left_out(str(tree.path), others(tree), kinds.hidden_images(tree.hidden, SPLITS))
     if strays:
         strayed = f"{len(strays):,} images outside of train/ and test/: {kinds.first_few(strays)}"
         print(f"{tree.path}: left out {strayed}", file=sys.stderr)

@@ -37,6 +37,27 @@ class Loaded:
     files: Mapping[Split, Sequence[str]] | None = None
 
 
+@dataclass(frozen=True)
+class Shifted:
+    """A second test set in memory, on which the models are judged apart.
+
+    Attributes:
+        name: what it is called.
+        encoding: as of `Loaded`.
+        images: uint8 (N, H, W, 3), of the shape of the data set's.
+        columns: a table with a row per image and the columns of the data set.
+    """
+
+    name: str
+    encoding: str
+    images: np.ndarray
+    columns: pa.Table
+
+    def description(self) -> dict[str, str | int]:
+        """What it is, as JSON."""
+        return {"name": self.name, "encoding": self.encoding, "examples": len(self.images)}
+
+
 def class_column(labels: np.ndarray, classes: Sequence[str]) -> pa.Table:
     """The table whose one column is the name of each label: integers (N,) or (N, 1), numbers in `classes`."""
     import pyarrow as pa

@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,8 +125,8 @@ def recognise(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
     return which
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read an .npz of `x_train`, `y_train`, `x_test` and `y_test`, as `keras.datasets.cifar10` types them.
+def read_arrays(path: Path, splits: Sequence[str] = ("train", "test")) -> dict[str, np.ndarray]:
+    """Read an .npz of `x_<split>` and `y_<split>` for each of the splits, as `keras.datasets.cifar10` types them.
 
     Labels may be (N,) and of any integer type. Raises UserError where other arrays, shapes or types are in it, or
     objects, which are never unpickled.
@@ -137,9 +137,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         reason = "a pickled object" if "allow_pickle" in str(error) else one_line(error)
         raise UserError(f"{path}: not an .npz of NumPy arrays: {reason}; save one by numpy.savez") from None
-    if set(arrays) != set(ARRAYS_MD5):
-        raise UserError(f"{path}: holds {', '.join(sorted(arrays)) or 'nothing'}; needed are {', '.join(ARRAYS_MD5)}")
-    for split in ("train", "test"):
+    names = [f"{letter}_{split}" for split in splits for letter in "xy"]
+    if set(arrays) != set(names):
+        raise UserError(f"{path}: holds {', '.join(sorted(arrays)) or 'nothing'}; needed are {', '.join(names)}")
+    for split in splits:
         x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
         if x.dtype != np.uint8 or x.ndim != 4 or x.shape[1:] != (SIDE, SIDE, 3) or not len(x):
             raise UserError(f"{path}: x_{split} is {x.dtype} {x.shape}; uint8 (N, {SIDE}, {SIDE}, 3) is needed")

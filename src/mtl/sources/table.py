@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from mtl.config.params import PATH, Data
+from mtl.config.params import PATH, ColumnType, Data
 from mtl.errors import UserError
 from mtl.sources import kinds, split, tables, trees
 from mtl.sources.folder import decode_all, name_of
-from mtl.sources.loaded import Loaded
+from mtl.sources.loaded import Loaded, Shifted
 from mtl.sources.tables import Table
 from mtl.tasks.columns import SPLITS, Split
 
@@ -28,8 +28,7 @@ def load(data: Data, seed: int) -> Loaded:
     is_table = path.suffix.lower() in tables.SUFFIXES and path.is_file()
     tree = trees.list_files(path.parent if is_table else trees.pick(path), _DEPTH)
     name = _find(tree, path.name if is_table else data.table)
-    ((_, content),) = tree.read([name])
-    table = tables.read(content, f"{tree.path}: {name}", data.image, data.missing, data.types)
+    table = _read(tree, name, data, data.types)
     for column in (data.group, data.stratify):
         if column is not None:
             tables.check_column(f"{tree.path}: {name}", table.columns.column_names, column)
@@ -44,6 +43,30 @@ def load(data: Data, seed: int) -> Loaded:
         columns,
         files={part: [files[row] for row in rows] for part, rows in order.items()},
     )
+
+
+def load_shifted(data: Data, types: Mapping[str, ColumnType]) -> Shifted:
+    """Load the table in `data.shifted`, a folder or tar archive that holds it and its images.
+
+    Its rows of the split `test` are read, without a column `split` all of them. Raises UserError as `load`, and where
+    a column of `types`, those of the data set, is missing or a value is not of its type.
+    """
+    tree = trees.list_files(trees.pick(Path(data.shifted)), _DEPTH)
+    has_it = any(data.table in (name, PurePosixPath(name).name) for name in tree.files)
+    name = _find(tree, data.table if has_it else None)
+    table = _read(tree, name, data, types)
+    rows = [row for row in range(len(table.files)) if table.splits is None or table.splits[row] == "test"]
+    if not rows:
+        raise UserError(f"{tree.path}: {name}: no row of split test; the others are not read")
+    files = _paths(tree, name, table)
+    images, encoding = decode_all(tree, {"shifted": [files[row] for row in rows]}, data.size)
+    return Shifted(name_of(tree.path), encoding, images["shifted"], table.columns.select(list(types)).take(rows))
+
+
+def _read(tree: trees.Tree, name: str, data: Data, types: Mapping[str, ColumnType]) -> Table:
+    """Read the table `name` of `tree`."""
+    ((_, content),) = tree.read([name])
+    return tables.read(content, f"{tree.path}: {name}", data.image, data.missing, types)
 
 
 def _find(tree: trees.Tree, wanted: str | None) -> str:

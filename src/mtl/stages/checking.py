@@ -19,12 +19,14 @@ def check_here(allow_missing: bool) -> None:
     """
     if not (STAGE.exists() and params.PATH.exists() and lineage.root() == Path.cwd()):
         return
-    path = Path(check().data.path)
-    if not allow_missing and paths.RAW.exists() and not path.exists() and path.with_name(f"{path.name}.dvc").exists():
-        raise UserError(
-            f"{path} is not here: `dvc pull {path}` or `mtl run` gets the images, and --allow-missing goes on without"
-            f" them, from {paths.RAW} as it is"
-        )
+    data = check().data
+    for path in (Path(data.path), Path(data.shifted)):
+        is_tracked = path.with_name(f"{path.name}.dvc").exists()
+        if not allow_missing and paths.RAW.exists() and not path.exists() and is_tracked:
+            raise UserError(
+                f"{path} is not here: `dvc pull {path}` or `mtl run` gets the images, and --allow-missing goes on"
+                f" without them, from {paths.RAW} as it is"
+            )
 
 
 def check() -> params.Params:
@@ -47,13 +49,12 @@ def _compare(settings: params.Params) -> None:
         return
     from mtl.sources import split
     from mtl.sources.loaded import CLASS
-    from mtl.tasks import columns, heads, kinds
+    from mtl.tasks import heads, kinds
 
-    dataset, table = store.read_dataset(), store.read_columns()
-    tables = {part: columns.of_split(table, part) for part in columns.SPLITS}
+    dataset, tables = store.read_dataset(), store.read_tables()
     for name, task in settings.tasks.items():
         spec, _ = kinds.find(task.kind).derive(name, task, tables)
         heads.of_task(settings, spec)
     if dataset.source not in ("table", "tfrecord"):
-        classes = table[CLASS].to_pylist()[: dataset.train + dataset.validation]
+        classes = store.read_columns()[CLASS].to_pylist()[: dataset.train + dataset.validation]
         split.hold_out(classes, settings.data.validation, settings.seed)

@@ -10,7 +10,7 @@ from mtl import sources, tracking
 from mtl.config import params
 from mtl.data import paths, shards, store
 from mtl.errors import UserError
-from mtl.sources import duplicates, split, tables, tfrecord, trees
+from mtl.sources import duplicates, shifted, split, tables, tfrecord, trees
 from mtl.tasks import columns
 from mtl.tasks.columns import SPLITS, Split
 
@@ -30,6 +30,8 @@ def main() -> None:
                 f"{params.PATH}: data.path: {settings.data.path!r} is the table alone, of which DVC would not see a"
                 " changed image; give the folder that holds it and its images, and data.table"
             )
+        if shifted.exists(settings.data):
+            trees.refuse_unhashed(Path(settings.data.shifted))
     with tracking.stage_run("load_data", settings) as run:
         dataset = link(settings) if settings.data.source == "tfrecord" else load(settings)
         run.log_dataset(dataset)
@@ -37,7 +39,8 @@ def main() -> None:
 
 
 def load(settings: params.Params) -> store.Dataset:
-    """Read the examples into arrays and write these to data/raw."""
+    """Read the examples, and those of a shifted test set, into arrays and write these to data/raw."""
+    has_second = shifted.exists(settings.data)
     loaded = split.with_validation(sources.load(settings.data, settings.seed), settings.data.validation, settings.seed)
     _report(settings.data, duplicates.describe(loaded.name, duplicates.find_loaded(loaded)))
     dataset = describe(
@@ -48,12 +51,19 @@ def load(settings: params.Params) -> store.Dataset:
         encoding=loaded.encoding,
         shape=loaded.images["train"].shape[1:],
     )
+    second = shifted.load(settings.data, loaded) if has_second else None
     store.write_raw(dataset, columns.join(loaded.columns), loaded.images)
+    if second is None:
+        store.write_shifted({}, None, None)
+    else:
+        store.write_shifted(second.description(), second.images, second.columns)
+        print(f"shifted test set {second.name}: {len(second.images)} images")
     return dataset
 
 
 def link(settings: params.Params) -> store.Dataset:
     """Check the TFRecord shards of the images and write to data/raw where they are."""
+    shifted.exists(settings.data)  # raises where there is one
     records = tfrecord.load(settings.data)
     if records.manifest.duplicates:
         _report(settings.data, duplicates.describe(settings.data.path, records.manifest.duplicates))
@@ -74,6 +84,7 @@ def link(settings: params.Params) -> store.Dataset:
     manifest = records.manifest.model_dump(exclude={"duplicates"})
     documents = {shards.MANIFEST: manifest, paths.SHARDS: access.model_dump()}
     store.write_raw(dataset, columns.join(records.columns), {}, documents)
+    store.write_shifted({}, None, None)
     return dataset
 
 

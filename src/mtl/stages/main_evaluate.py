@@ -37,9 +37,12 @@ def main() -> None:
         dataset, images = store.read_dataset(), store.read_images("test")
         run.log_dataset(dataset)
         run.log_tags(outside)
-        by_split, costs = answer(settings, "test", "validation")
+        second: tuple[Split, ...] = ("shifted",) if store.has_shifted() else ()
+        by_split, costs = answer(settings, "test", "validation", *second)
         answers, related = by_split["test"], relate(by_split["validation"], settings.answers())
         verdict, tables = evaluation.judge(answers, related, costs), evaluation.tables(answers)
+        if second:
+            verdict["shifted"] = evaluation.judge_shifted(by_split["shifted"], related)
         galleries = gallery.draw(answers, related, images, columns.describe(store.read_columns("test")))
         write(verdict, related, tables, galleries)
 
@@ -132,4 +135,11 @@ def report(
         count = len(answers[task].labels)
         if got["examples"] < count:
             print(f"{task}: judged on {got['examples']} of {count} test images, whose labels are known")
-    print(", ".join(f"{key} {verdict[key]:.4f}" for key in ("sum_loss", "ave_acc", "ave_skill") if key in verdict))
+    print(sums(verdict))
+    if shifted := verdict.get("shifted"):
+        print(f"shifted test set, {shifted['examples']} images: {sums(shifted)}")
+
+
+def sums(verdict: Mapping[str, Any]) -> str:
+    """The sums over all tasks, in a line."""
+    return ", ".join(f"{key} {verdict[key]:.4f}" for key in ("sum_loss", "ave_acc", "ave_skill") if key in verdict)

@@ -116,6 +116,13 @@ class OfCombined(Part):
     multiply_adds: dict[str, int] | None = None
 
 
+class OfShifted(Part):
+    """The verdict on the shifted test set: its examples, and the tasks of which a label is known there."""
+
+    examples: int
+    tasks: dict[str, OfTask]
+
+
 class Verdict(Part):
     """metrics/main_evaluate.json."""
 
@@ -126,6 +133,7 @@ class Verdict(Part):
     derived: dict[str, OfDerived] = {}
     combined: dict[str, OfCombined] = {}
     contradiction_rate: float | None = None
+    shifted: OfShifted | None = None
 
 
 class Score(Part):

@@ -10,8 +10,8 @@ from mtl.config.params import ColumnType
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+Split = Literal["train", "validation", "test", "shifted"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")  # of every data set; `shifted` is a second test set
 SPLIT = "split"  # the first column of the joined table
 
 

@@ -49,7 +49,10 @@ class Kind(Protocol):
     OUTPUT: str
 
     def derive(self, name: str, task: Any, tables: Mapping[Split, pa.Table]) -> tuple[TaskSpec, dict[Split, Targets]]:
-        """Derive a task and its labels from the columns of each split. UserError names the column, and the row."""
+        """Derive a task and its labels from the columns of each split. UserError names the column, and the row.
+
+        The task is that of the training labels; the labels are of every split in `tables`, `shifted` may be one.
+        """
 
     def counts(self, spec: TaskSpec, targets: Targets) -> dict[str, Any]:
         """The content of some labels, in numbers."""
