@@ -36,10 +36,12 @@ def main() -> None:
     parser.add_argument("file", help="where the answers go, .npz of `validation` and `test`")
     parser.add_argument("--recipe", help="a recipe for the task's own")
     parser.add_argument("--change", type=json.loads, default={}, help="JSON of what to change in the recipe")
+    parser.add_argument("--threads", type=int, help="for those of params.yaml")
     parser.add_argument("--stop", type=int, help="end after so many epochs of the schedule")
     parser.add_argument("--images", type=int, help="train on the first so many of a shuffled order")
     options = parser.parse_args()
     settings = params.read()
+    hardware = settings.hardware.model_copy(update={"threads": options.threads or settings.hardware.threads})
     named = settings.recipes[options.recipe] if options.recipe else settings.recipe(options.task)
     recipe = Recipe.model_validate(named.model_dump() | options.change)
     backend.import_tensorflow(recipe.precision)
@@ -48,7 +50,7 @@ def main() -> None:
     from mtl.networks import catalog, inference
     from mtl.training import fitting
 
-    backend.configure(settings.hardware, recipe.precision, options.seed)
+    backend.configure(hardware, recipe.precision, options.seed)
     train, test = store.read_examples("train", options.task), store.read_examples("test", options.task)
     if options.images:
         train = train.at(np.random.default_rng(options.seed).permutation(len(train.images))[: options.images])
