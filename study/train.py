@@ -1,4 +1,4 @@
-"""Train one arrangement with one seed and judge it on the test images: `python study/train.py shared 0`."""
+"""Train one arrangement with one seed and judge it on the held-out images: `python study/train.py shared 0`."""
 
 import os
 import sys

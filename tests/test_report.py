@@ -227,6 +227,13 @@ def test_a_combined_answer_is_in_the_table_and_the_advice_with_its_cost(there):
     assert any("0.75" in line and "1.5" in line and "acc 0.9700, nll 0.1000" in line for line in lines)
     (advised,) = [line for line in lines if line.startswith("wild: ")]
     assert advised.startswith("wild: combine ") and "1,234,567" in advised
+    assert "combined over" not in advised  # a study of an earlier version
+    runs = [run("combined", seed, species=acc, wild=0.99, night=0.50) for seed, acc in enumerate((0.80, 0.50))]
+    write("study", {**STUDY, "runs": [*STUDY["runs"], *runs], "images": 6000})
+    text = CliRunner().invoke(cli.cli, ["report"]).stdout
+    (advised,) = [line for line in text.splitlines() if line.startswith("wild: ")]
+    assert "combined over independent Δ +10.00 %" in advised and "combined over derived Δ +4.21 %" in advised
+    assert re.search(r"^combined +wild +0\.9900 ± 0\.0000 ", text, re.M) and "6,000 images" in text
 
 
 def test_markdown_has_every_section_between_its_comments(there):

@@ -16,10 +16,12 @@ from test_dag import NO_BYTES, imported, room, search
 from mtl.config.reading import read_as
 from mtl.errors import UserError
 from mtl.study import arrangements
-from mtl.study.arrangements import Network, Question, Study
+from mtl.study.arrangements import HELD_OUT, Network, Question, Study
+from mtl.tasks.answers import Answers
 from mtl.tasks.columns import SPLITS
+from mtl.tasks.scores import normalise
 from mtl.tasks.spec import TaskSpec
-from mtl.tasks.targets import Head, Targets
+from mtl.tasks.targets import Head, Targets, columns
 
 OF_CLASS = {
     "kind": {"cat": "cat", "dog": "dog", "ship": "ship"},
@@ -49,18 +51,106 @@ def test_arrangements_see_the_same_number_of_images():
         arrangements.networks("alone", tasks, 4)
 
 
+def answered(tasks: dict[str, Question], outputs: dict[str, np.ndarray]) -> dict[str, Answers]:
+    """The answers of an arrangement that is not calibrated, whose outputs are of the images of one split."""
+    twice = {task: np.concatenate([p, p]) for task, p in outputs.items()}  # `asked` has the same images in each split
+    fitted = arrangements.halves(study_yaml(calibrate="none"), tasks, twice)
+    return arrangements.answers(tasks, fitted)
+
+
 def test_derived_answers_are_group_sums_and_what_nobody_implies_is_left_out():
     tasks = asked("kind", "group", "side")
     p = np.array([[0.3, 0.3, 0.4], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]])
-    told = arrangements.judge(arrangements.answers(tasks, {"kind": p}))
+    told = arrangements.judge(answered(tasks, {"kind": p}))
     assert {task: got["acc"] for task, got in told.items()} == {"kind": 2 / 3, "group": 1.0, "side": 1.0}
     assert told["group"]["nll"] == pytest.approx(-np.log([0.6, 0.9, 0.6]).mean())
-    assert set(arrangements.answers(tasks, {"group": p[:, :2]})) == {"group"}
+    assert set(answered(tasks, {"group": p[:, :2]})) == {"group"}
+    assert answered(tasks, {}) == {}
 
 
-def study_yaml(**changes) -> Study:
+def study_yaml(calibrate: str = "temperature", **changes) -> Study:
     tree = YAML(typ="safe").load(ROOT / "study/params.yaml")
+    tree["recipe"]["calibrate"] = calibrate
     return Study.model_validate_json(json.dumps(tree | changes), strict=True)
+
+
+def held_out(seed: int = 0, count: int = 400) -> tuple[dict[str, Question], dict[str, np.ndarray]]:
+    """Two tasks, of which one implies the other, and answers that are mostly right and not as sure as that."""
+    rng, tasks, outputs = np.random.default_rng(seed), asked("kind", "group"), {}
+    labels = rng.integers(3, size=count)
+    for name, of_class in (("kind", np.arange(3)), ("group", np.array([0, 0, 1]))):
+        own = of_class[labels].astype(np.uint8)
+        tasks[name] = labelled(tasks[name], own)
+        outputs[name] = normalise(np.exp(np.eye(own.max() + 1)[own] + 0.6 * rng.normal(size=(count, own.max() + 1))))
+    return tasks, outputs
+
+
+def labelled(question: Question, labels: np.ndarray) -> Question:
+    """The question with other labels on the held-out images: a quarter of these is for validation."""
+    split = zip(HELD_OUT, np.split(labels, [len(labels) // 4]), strict=True)
+    targets = {name: Targets(part, np.ones(len(part), bool)) for name, part in split}
+    return Question(question.task, dict(question.targets) | targets)
+
+
+def test_calibrated_and_combined_answers_are_better_and_their_accuracy_stays():
+    tasks, outputs = held_out()
+    judged = {}
+    for calibrate in ("none", "temperature"):
+        study = study_yaml(calibrate)
+        fitted, of_kind = (arrangements.halves(study, tasks, some) for some in (outputs, {"kind": outputs["kind"]}))
+        judged[calibrate] = arrangements.judge(arrangements.answers(tasks, fitted))
+        derived = arrangements.judge(arrangements.answers(tasks, of_kind))["group"]
+        combined = arrangements.judge(arrangements.combined(tasks, fitted))
+        assert set(combined) == {"group"}  # nothing implies `kind`
+        assert combined["group"]["nll"] < min(judged[calibrate]["group"]["nll"], derived["nll"])
+        assert arrangements.combined(tasks, of_kind) == {}
+    for task in tasks:
+        assert judged["temperature"][task]["acc"] == judged["none"][task]["acc"]
+        assert judged["temperature"][task]["nll"] < judged["none"][task]["nll"]
+
+
+def test_nothing_is_judged_on_what_it_was_fitted_on():
+    tasks, outputs = held_out()
+    even = np.arange(400) % 2 == 0
+    changed = {}
+    for name, question in tasks.items():
+        labels = question.held_out.labels.copy()
+        labels[even] = np.roll(labels[even], 1)
+        changed[name] = labelled(question, labels)
+    for of in (arrangements.answers, arrangements.combined):
+        one, other = (of(some, arrangements.halves(study_yaml(), some, outputs)) for some in (tasks, changed))
+        for task in one:
+            np.testing.assert_array_equal(one[task].outputs[even], other[task].outputs[even])
+            assert not np.array_equal(one[task].outputs[~even], other[task].outputs[~even])
+
+
+def test_a_half_without_a_class_calibrates_nothing_and_says_so(capsys):
+    tasks, outputs = held_out(count=2)
+    fitted = arrangements.halves(study_yaml(), tasks, outputs)
+    assert "kind: not calibrated" in capsys.readouterr().out
+    np.testing.assert_array_equal(arrangements.answers(tasks, fitted)["kind"].outputs, outputs["kind"])
+
+
+@pytest.mark.usefixtures("tensorflow")
+@pytest.mark.parametrize("mirror", [False, True])
+def test_each_head_is_averaged_over_both_views_as_in_the_finished_model(mirror):
+    import keras
+
+    from mtl.networks import catalog, inference
+
+    images = np.random.default_rng(0).integers(256, size=(6, 8, 8, 3), dtype=np.uint8)
+    price = TaskSpec(name="price", kind="value", columns=("p",), names=("p",), mean=2.0, deviation=0.5, transform="log")
+    specs, heads = [asked("kind")["kind"].task, price], (Head(3), Head(1, kind="value"))
+    recipe = study_yaml().recipe.model_copy(
+        update={"options": {"widths": [4], "heads": [3, 1]}, "precision": "float32"}
+    )
+    network = inference.plain(catalog.build(recipe, (8, 8, 3), 4, images, ["classes", "value"]))
+    outputs = inference.predict(inference.views(network, mirror), images)
+    assert outputs.shape == (6, 1 + mirror, 4)
+    for spec, part in zip(specs, columns(heads), strict=True):
+        head = keras.Model(network.inputs, network.outputs[0][:, part])
+        expected = inference.predict(inference.finish(head, spec, mirror), images)
+        np.testing.assert_allclose(inference.averaged(spec, outputs[:, :, part]), expected, rtol=1e-5)
 
 
 def test_a_loss_counts_in_units_of_the_constant_answers():
@@ -83,7 +173,7 @@ def test_kinds_are_mixed_and_a_gap_beside_other_tasks_has_no_weight():
     assert (kind.kind, kind.gaps, value.kind, value.gaps) == ("classes", False, "value", True)
     (alone,) = arrangements.of_network(study, Network(("price",), 1), tasks)
     assert (alone.weight, alone.gaps) == (1.0, False)  # the unknown example is left out there
-    judged = arrangements.judge(arrangements.answers(tasks, {"price": np.array([[1.5], [2.5], [9.0]])}))
+    judged = arrangements.judge(answered(tasks, {"price": np.array([[1.5], [2.5], [9.0]])}))
     assert judged == {"price": {"score": 1.0, "skill": 1.0}}
 
 
@@ -123,7 +213,8 @@ def test_the_recipe_has_heads_for_several_tasks_alone():
         ("seeds: [0, 1, 2]", "seeds: [0, 0]", "seeds: one of them is listed twice"),
         ("[independent, shared, uncertainty, derived]", "[independent, alone]", "arrangements.1: "),
         ("batch_size: 512", "batch_size: 512\n  keep: best", "recipe: keep must be 'last' here"),
-        ("batch_size: 512", "batch_size: 512\n  mirror: true", "recipe: mirror and calibrate"),
+        ("calibrate: temperature", "calibrate: platt", "recipe.calibrate: "),
+        ("[independent, shared, uncertainty, derived]", "[independent, combined]", "arrangements.1: "),
         ("loss_weights: {}", "loss_weights: {model2: 0}", "loss_weights.model2: "),
     ],
 )
@@ -187,7 +278,12 @@ def test_the_study_ends_in_one_file(studied):
     constant = {"flies": entropy([0.2, 0.8]) / 2, "model1": np.log(10), "model2": entropy([0.6, 0.4])}
     assert content["loss_weights"] == {task: pytest.approx(1 / loss) for task, loss in constant.items()}
     runs = {run["arrangement"]: run for run in content["runs"]}
-    assert set(runs) == {"independent", "shared", "uncertainty", "derived"}
+    assert set(runs) == {"independent", "shared", "uncertainty", "derived", "combined"}
+    assert content["images"] == sum(len(np.load(studied.root / f"data/raw/images/x_{split}.npy")) for split in HELD_OUT)
+    cost = {key for key in runs["combined"] if key not in ("arrangement", "tasks")}
+    assert all(runs["combined"][key] == runs["independent"][key] for key in cost)
+    same = {task for task in content["tasks"] if runs["combined"]["tasks"][task] == runs["independent"]["tasks"][task]}
+    assert same == {"model1"}  # which nothing implies
     for run in runs.values():
         assert (run["seed"], set(run["tasks"]), run["images_seen"]) == (3, set(content["tasks"]), 3 * 100)
         assert min(run["seconds"], run["cpu_seconds"], run["milliseconds_per_image"]) > 0
@@ -221,6 +317,10 @@ def test_its_runs_are_in_the_experiment_study_of_the_projects_store(studied):
     assert set(runs["params.seed"]) == {"3"}
     content = json.loads((studied.root / "metrics/study.json").read_text())
     for run in content["runs"]:
+        if run["arrangement"] == "combined":  # by the networks of `independent`
+            logged = by_arrangement.loc["independent"]
+            assert logged["metrics.combined.model2.acc"] == pytest.approx(run["tasks"]["model2"]["acc"])
+            continue
         logged = by_arrangement.loc[run["arrangement"]]
         assert logged["metrics.model2.acc"] == pytest.approx(run["tasks"]["model2"]["acc"])
         assert logged["metrics.multiply_adds"] == run["multiply_adds"]

@@ -56,6 +56,26 @@ def finish(network: keras.Model, task: TaskSpec, mirror: bool = False) -> keras.
     return keras.Model([images], [kind.inverse_link(task, mean, ops)], name=network.name)
 
 
+def views(network: keras.Model, mirror: bool) -> keras.Model:
+    """A network, as `plain` returns it, that is asked about an image and with `mirror` about its mirror image too.
+
+    Its outputs are (N, 1, K), or (N, 2, K), of all its heads; `finish` is of a network with a single one.
+    """
+    images = keras.Input(network.input_shape[1:], dtype="uint8")
+    seen = [images, ops.flip(images, axis=2)] if mirror else [images]
+    outputs = ops.stack([keras.tree.flatten(network([view]))[0] for view in seen], axis=1)
+    return keras.Model([images], [outputs], name=network.name)
+
+
+def averaged(task: TaskSpec, outputs: np.ndarray) -> np.ndarray:
+    """The answers (N, K) that `finish` makes of a head's outputs (N, 1, K) or (N, 2, K) in `views`, not calibrated."""
+    kind = kinds.find(task.kind)
+    seen = [kind.finished(task, outputs[:, view]) for view in range(outputs.shape[1])]
+    if len(seen) == 1:
+        return seen[0]
+    return np.asarray(kind.inverse_link(task, np.mean([kind.link(task, view) for view in seen], axis=0)))
+
+
 def predict(model: keras.Model, images: np.ndarray | ShardedImages, batch_size: int = 500) -> np.ndarray:
     """Outputs, float32 (N, K), of `images`, uint8 (N, H, W, C); those in shards are read batch by batch."""
     if not len(images):

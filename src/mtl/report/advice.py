@@ -52,6 +52,8 @@ class Evidence:
         seeds: how many the study has.
         unit: of `gain`.
         combined: the combined answer; None where there is none.
+        combined_over_independent: Δ of the combined answer in the study, whose networks are the independent ones.
+        combined_over_derived: likewise over the arrangement that spends all training on one task.
         cost: multiply-adds per image of its own model, which a derived answer saves; None where they are unknown.
     """
 
@@ -64,6 +66,8 @@ class Evidence:
     seeds: int = 0
     unit: str = "points"
     combined: Combined | None = None
+    combined_over_independent: Interval | None = None
+    combined_over_derived: Interval | None = None
     cost: int | None = None
 
 
@@ -100,13 +104,27 @@ def gather(task: str, verdict: Verdict | None, study: StudyResults | None) -> Ev
     cost = both.multiply_adds["own"] if both is not None and both.multiply_adds else None
     if study is None:
         return Evidence(collapsed, base, gain, unit=unit, combined=combined, cost=cost)
-    shared = statistics.over_seeds(statistics.gains(study, "shared", task, "independent"))
-    shared_over_derived = statistics.over_seeds(statistics.gains(study, "shared", task, "derived"))
-    derived = statistics.over_seeds(statistics.gains(study, "derived", task, "independent"))
+
+    def over(arrangement: str, other: str) -> Interval | None:
+        return statistics.over_seeds(statistics.gains(study, arrangement, task, other))
+
+    derived = over("derived", "independent")
     if verdict is None and derived is not None and task != study.base:
         base = study.base
-    seeds = len(statistics.by_seed(study, "independent"))
-    return Evidence(collapsed, base, gain, shared, shared_over_derived, derived, seeds, unit, combined, cost)
+    return Evidence(
+        collapsed,
+        base,
+        gain,
+        shared=over("shared", "independent"),
+        shared_over_derived=over("shared", "derived"),
+        derived=derived,
+        seeds=len(statistics.by_seed(study, "independent")),
+        unit=unit,
+        combined=combined,
+        combined_over_independent=over("combined", "independent"),
+        combined_over_derived=over("combined", "derived"),
+        cost=cost,
+    )
 
 
 def _combined(both: OfCombined, scale: int) -> Combined:
@@ -185,6 +203,8 @@ def sentence(task: str, e: Evidence) -> str:
         figures += _figure(f"combined − {e.base}'s", e.combined.over_derived, e.unit, "")
         figures += _figure("nll below own", e.combined.nll_over_own, "nats", "", ".4f")
         figures += _figure(f"nll below {e.base}'s", e.combined.nll_over_derived, "nats", "", ".4f")
+        figures += _figure("combined over independent Δ", e.combined_over_independent, "%", seeds)
+        figures += _figure("combined over derived Δ", e.combined_over_derived, "%", seeds)
     if e.cost is not None:
         figures.append(
             f"multiply-adds per image where {e.base} is asked anyway: own and combined {e.cost:,} more, derived none"

@@ -10,6 +10,10 @@ GAIN = (
     " Multiply-adds are those of the whole training, three times the way forward; CPU ms per image are of all networks"
     " of the arrangement, one thread, the quickest round."
 )
+COMBINED = (
+    "Combined has the networks of independent: a task that another one implies is answered by both, with weights fitted"
+    " on the other half of the images."
+)
 
 MATRIX = (
     "What the training labels of two tasks say about each other, from 0, nothing, to 1, all: of names the normalised"
@@ -47,7 +51,10 @@ def sections(markdown: bool) -> tuple[dict[str, str], list[str]]:
     if study is not None:
         seeds = sorted({run.seed for run in study.runs})
         source = f"{study.data}; seeds {', '.join(map(str, seeds))}; {study.machine.get('cpu') or 'unknown processor'}."
-        texts["study"] = "\n\n".join([table(tables.study(study)), f"{source} {GAIN}"])
+        if study.images is not None:
+            source += f" Judged on {study.images:,} images, validation and test."
+        more = f" {COMBINED}" if any(run.arrangement == "combined" for run in study.runs) else ""
+        texts["study"] = "\n\n".join([table(tables.study(study)), f"{source} {GAIN}{more}"])
     if verdict is not None:
         tasks = list(verdict.tasks)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
@@ -14,7 +14,7 @@ from mtl.config.recipes import Recipe
 from mtl.config.settings import Settings
 from mtl.data import store
 from mtl.errors import UserError
-from mtl.tasks import heads, kinds, relations
+from mtl.tasks import calibration, combining, heads, kinds, relations
 from mtl.tasks.answers import Answers
 from mtl.tasks.columns import SPLITS, Split
 from mtl.tasks.relations import Relation, Relations
@@ -23,6 +23,7 @@ from mtl.tasks.targets import Head, Targets
 from mtl.tasks.weights import of_classes
 
 Arrangement = Literal["independent", "shared", "uncertainty", "derived"]
+HELD_OUT: tuple[Split, ...] = ("validation", "test")  # judged together: no arrangement chooses anything by either
 EXPLAINED = 0.5  # share of a task that the labels of the base must explain, where it does not imply the answer
 
 
@@ -48,8 +49,6 @@ class Study(Settings):
             raise ValueError("precision must be stated here: float32 or mixed_bfloat16")
         if recipe.keep != "last":
             raise ValueError("keep must be 'last' here: arrangements are compared after all their epochs")
-        if recipe.mirror or recipe.calibrate != "none":
-            raise ValueError("mirror and calibrate must be left out here: arrangements are compared as trained")
         return recipe
 
 
@@ -67,6 +66,27 @@ class Question:
 
     task: TaskSpec
     targets: Mapping[Split, Targets]
+
+    @property
+    def held_out(self) -> Targets:
+        """The labels of the images that answers are judged on: those of each split of HELD_OUT in turn."""
+        parts = zip(*(self.targets[split] for split in HELD_OUT), strict=True)
+        return Targets(*(np.concatenate(of_splits) for of_splits in parts))
+
+
+@dataclass(frozen=True)
+class Half:
+    """The answers to all held-out images, with what is fitted on one half of them: those to the other are judged.
+
+    Attributes:
+        fitted_on: that half, bool (N,).
+        own: the answers of the networks, by task.
+        implied: what they imply, (N, K), by the task that it answers.
+    """
+
+    fitted_on: np.ndarray
+    own: Mapping[str, Answers]
+    implied: Mapping[str, np.ndarray]
 
 
 def questions() -> dict[str, Question]:
@@ -154,35 +174,96 @@ def recipe(study: Study, network: Network, tasks: Mapping[str, Question], arrang
     return study.recipe.model_copy(update={"epochs": network.epochs, "options": options})
 
 
-def answers(tasks: Mapping[str, Question], outputs: Mapping[str, np.ndarray]) -> dict[str, Answers]:
-    """The answers of an arrangement: a network's outputs, or those that the finest task's imply.
+def halves(study: Study, tasks: Mapping[str, Question], outputs: Mapping[str, np.ndarray]) -> tuple[Half, Half]:
+    """The answers of networks with what is fitted on every second held-out image, and on the others.
+
+    The halves are those of the images and not of a task's labels, as what is fitted for one task on an image goes into
+    the answer that is derived for another. Where a half does not allow that a task is calibrated, a line says why.
 
     Args:
+        study: its recipe says whether they are calibrated.
         tasks: every task.
         outputs: float32 (N, K), of the tasks that have a head.
-
-    Returns:
-        Tasks that are neither answered nor implied are left out. Implied are those whose relation is functional, and
-        others than `classes` of which the base's labels explain at least EXPLAINED.
     """
-    test = {name: question.targets["test"] for name, question in tasks.items()}
+    plain = {task: _answered(tasks[task], p) for task, p in outputs.items()}
+    pairs = implying(tasks, set(outputs))
+    odd = np.arange(len(next(iter(outputs.values()), ()))) % 2 == 1
 
-    def answered_by(task: str, p: np.ndarray) -> Answers:
-        return Answers(tasks[task].task, test[task].labels, p, known=test[task].known)
+    def fitted_on(half: np.ndarray) -> Half:
+        own = {task: _calibrated(study, a, half) for task, a in plain.items()}
+        implied = {t: relations.derive(pair, own[pair.base].outputs, tasks[t].task) for t, pair in pairs.items()}
+        return Half(half, own, implied)
 
-    answered, known = {task: answered_by(task, p) for task, p in outputs.items()}, related(tasks)
+    return fitted_on(~odd), fitted_on(odd)
+
+
+def _answered(question: Question, outputs: np.ndarray) -> Answers:
+    labels, known = question.held_out
+    return Answers(question.task, labels, outputs, known=known)
+
+
+def _calibrated(study: Study, answers: Answers, half: np.ndarray) -> Answers:
+    """The answers, all with the temperature that a half of them shows, where it shows one."""
+    shown = answers.at(half).judged()
+    if study.recipe.calibrate == "none" or not len(shown.labels):
+        return answers
+    try:
+        temperature = kinds.find(answers.task.kind).calibrate(shown, calibration.temperature).temperature
+    except UserError as error:
+        print(f"{answers.task.name}: not calibrated by a half of the held-out images: {error}", flush=True)
+        return answers
+    return answers if temperature is None else calibration.tempered(answers, temperature)
+
+
+def implying(tasks: Mapping[str, Question], answered: Collection[str]) -> dict[str, Relation]:
+    """For each task that one of the `answered` implies the relation from the finest of these.
+
+    Implied are tasks whose relation is functional, and others than `classes` of which the base's labels explain at
+    least EXPLAINED.
+    """
+    known = related(tasks)
 
     def is_implied(pair: Relation) -> bool:
         explained = known.matrix[pair.base].get(pair.target) or 0.0
         return pair.functional or (tasks[pair.target].task.kind != "classes" and explained >= EXPLAINED)
 
-    for task in [task for task in tasks if task not in outputs]:
-        pairs = [pair for pair in known.pairs if pair.target == task and pair.base in outputs and is_implied(pair)]
-        if pairs:
-            finest = max(pairs, key=lambda pair: len(pair.table))
-            implied = relations.derive(finest, outputs[finest.base], tasks[task].task)
-            answered[task] = answered_by(task, implied)
-    return answered
+    pairs = [pair for pair in known.pairs if pair.base in answered and is_implied(pair)]
+    finest: dict[str, Relation] = {}
+    for pair in sorted(pairs, key=lambda pair: -len(pair.table)):
+        finest.setdefault(pair.target, pair)
+    return finest
+
+
+def answers(tasks: Mapping[str, Question], fitted: tuple[Half, Half]) -> dict[str, Answers]:
+    """The answers of an arrangement: its networks', or where a task has none those that the finest task's imply.
+
+    Tasks that are neither answered nor implied are left out.
+    """
+    return _joined(tasks, fitted, lambda half: {**half.implied, **{task: a.outputs for task, a in half.own.items()}})
+
+
+def combined(tasks: Mapping[str, Question], fitted: tuple[Half, Half]) -> dict[str, Answers]:
+    """The combined answers to the tasks that have an own answer and an implied one; others are left out."""
+
+    def of(half: Half) -> dict[str, np.ndarray]:
+        outputs = {}
+        for task, a in half.own.items():
+            shown = a.at(half.fitted_on)
+            if task in half.implied and shown.has_label.any():
+                weights = combining.fit_weights(shown, half.implied[task][half.fitted_on])
+                outputs[task] = combining.combine(a.task, a.outputs, half.implied[task], weights)
+        return outputs
+
+    return _joined(tasks, fitted, of)
+
+
+def _joined(
+    tasks: Mapping[str, Question], fitted: tuple[Half, Half], of: Callable[[Half], Mapping[str, np.ndarray]]
+) -> dict[str, Answers]:
+    """The answers to each image by what is fitted on the half that it is not in, of the tasks that both answer."""
+    one, other = (of(half) for half in fitted)
+    first = fitted[0].fitted_on[:, None]
+    return {task: _answered(tasks[task], np.where(first, other[task], p)) for task, p in one.items() if task in other}
 
 
 def judge(answered: Mapping[str, Answers]) -> dict[str, dict[str, float | None]]:

@@ -151,7 +151,7 @@ class Score(Part):
 
 
 class StudyRun(Part):
-    """One arrangement trained with one seed. `tasks` holds those that it answers."""
+    """One arrangement with one seed. `tasks` holds those that it answers; `combined` has `independent`'s networks."""
 
     arrangement: str
     seed: int
@@ -170,6 +170,7 @@ class StudyResults(Part):
     data: str
     machine: dict[str, str | int | bool | None]
     tasks: list[str]
+    images: int | None = None  # that it is judged on; an earlier version: the test images
     base: str | None = None  # the task that `derived` trains and derives the others from
     runs: list[StudyRun]
 

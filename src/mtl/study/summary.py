@@ -29,21 +29,24 @@ def main() -> None:
     with tracking.stage_run("study", settings, "summary", STUDY) as run:
         run.log_dataset(dataset)
         milliseconds = measure(study, tasks, store.read_images("test")[:IMAGES])
-        runs = []
+        runs, combined = [], []
         for arrangement, seed in product(study.arrangements, study.seeds):
             name = STUDY / "runs" / f"{arrangement}-{seed}"
             result = files.read_json(name.with_suffix(".json")) | files.read_json(name.with_suffix(".seconds.json"))
-            key = {"arrangement": arrangement, "seed": seed}
+            both, key = result.pop("combined", {}), {"arrangement": arrangement, "seed": seed}
             runs.append({**key, "milliseconds_per_image": milliseconds[arrangement, seed], **result})
+            if both:  # the same networks answer some tasks with both
+                combined.append({**runs[-1], "arrangement": "combined", "tasks": result["tasks"] | both})
         base = arrangements.networks("derived", tasks, study.recipe.epochs)
         content = {
             "data": dataset.name,
             "machine": backend.machine(),
             "tasks": list(tasks),
+            "images": len(next(iter(tasks.values())).held_out.labels),
             "base": base[0].tasks[0] if base else None,
             "recipe": study.recipe.model_dump(),
             "loss_weights": arrangements.weights(study, tasks),
-            "runs": runs,
+            "runs": [*runs, *combined],
         }
         plot = figure.gains(results.StudyResults.model_validate(content))
         files.write_bytes(STUDY / "gains.png", figures.png(plot))
@@ -59,7 +62,7 @@ def measure(
     """Milliseconds of processor time that all networks of an arrangement take for an image, once per seed in turn.
 
     It is measured with one thread, so that it is also the time on the clock where nothing else runs. The networks are
-    untrained: their weights do not change how long they take.
+    untrained: their weights do not change how long they take. With `mirror` they look at the mirror image too.
     """
     backend.import_tensorflow()
     from mtl.networks import catalog, inference
@@ -74,7 +77,7 @@ def measure(
             specs = [tasks[task].task for task in network.tasks]
             outputs = sum(len(spec.names) for spec in specs)
             network_of = catalog.build(recipe, images.shape[1:], outputs, images, [spec.kind for spec in specs])
-            model = inference.plain(network_of)
+            model = inference.views(inference.plain(network_of), recipe.mirror)
             inference.predict(model, images)  # the first call compiles
             models[arrangement].append(model)
     milliseconds: dict[tuple[str, int], float | None] = {}

@@ -1,4 +1,4 @@
-"""Train one arrangement with one seed and judge it on the test images: `python study/train.py shared 0`."""
+"""Train one arrangement with one seed and judge it on the held-out images: `python study/train.py shared 0`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mtl import files, tracking
+from mtl import evaluation, files, tracking
 from mtl.config import params
 from mtl.config.reading import read_as
 from mtl.data import backend, store
@@ -35,7 +35,6 @@ def main(arrangement: str, seed: int) -> None:
     backend.import_tensorflow(study.recipe.precision)
     from mtl.data.feeds import Plan
     from mtl.networks import catalog, inference
-    from mtl.tasks import kinds
     from mtl.tasks.targets import columns
     from mtl.training import fitting
 
@@ -47,7 +46,7 @@ def main(arrangement: str, seed: int) -> None:
         run.log_tags(outside)
         run.log_params({"arrangement": arrangement, "seed": seed, "hardware": settings.hardware.model_dump()})
         run.log_params({"loss_weights": weights, "recipe": study.recipe.model_dump()})
-        answers: dict[str, np.ndarray] = {}
+        outputs: dict[str, np.ndarray] = {}
         times: list[np.ndarray] = []
         spent: dict[str, int] = {"multiply_adds": 0, "parameters": 0, "images_seen": 0}
         for network in arrangements.networks(arrangement, tasks, study.recipe.epochs):
@@ -57,26 +56,31 @@ def main(arrangement: str, seed: int) -> None:
             train, validation = (feed(split, [tasks[t] for t in network.tasks], heads) for split in LEARNED)
             backend.configure(settings.hardware, recipe.precision, seed)
             with hardware.strategy(hardware.one_machine(settings.hardware, "the study")).scope():
-                outputs, kinds_of = sum(head.outputs for head in heads), [head.kind for head in heads]
-                model = catalog.build(recipe, train.shape, outputs, train.images, kinds_of)
+                size, kinds_of = sum(head.outputs for head in heads), [head.kind for head in heads]
+                model = catalog.build(recipe, train.shape, size, train.images, kinds_of)
                 started = clocks()
                 on_epoch = partial(run.log_epoch, prefix=f"{joined}.")
                 plan = Plan(recipe, seed, heads)
                 _, epochs = fitting.fit(model, plan, train, validation, folder / joined, on_epoch)
             # A killed training that went on trained fewer epochs here than the recipe has.
             times.append((clocks() - started) * (recipe.epochs / epochs if epochs else np.nan))
-            seen = recipe.epochs * len(train)
-            spent["images_seen"] += seen
+            trained_on = recipe.epochs * len(train)
+            spent["images_seen"] += trained_on
             spent["parameters"] += model.count_params()
             # Each of the two backward passes, to weights and to activations, costs as much as the forward pass.
-            spent["multiply_adds"] += 3 * inference.multiply_adds(model) * seen
-            said = inference.predict(inference.plain(model), store.read_images("test"))
+            spent["multiply_adds"] += 3 * inference.multiply_adds(model) * trained_on
+            views = inference.views(inference.plain(model), recipe.mirror)
+            seen = [inference.predict(views, store.read_images(split)) for split in arrangements.HELD_OUT]
             for spec, part in zip(specs, columns(heads), strict=True):
-                answers[spec.name] = kinds.find(spec.kind).finished(spec, said[:, part])
+                outputs[spec.name] = inference.averaged(spec, np.concatenate(seen)[:, :, part])
 
-        scores = arrangements.judge(arrangements.answers(tasks, answers))
+        fitted = arrangements.halves(study, tasks, outputs)
+        scores = arrangements.judge(arrangements.answers(tasks, fitted))
+        judged = {"tasks": scores}
+        if arrangement == "independent":  # `combined` asks the same networks
+            judged["combined"] = arrangements.judge(arrangements.combined(tasks, fitted))
         result = STUDY / "runs" / f"{name}.json"
-        files.write_json(result, {"tasks": scores, **spent})
+        files.write_json(result, {**judged, **spent})
         wall, processor = (None if np.isnan(total) else float(total) for total in sum(times, np.zeros(2)))
         if wall is None and earlier:  # it was trained to its end, and DVC did not record that
             run.log_tags({"repeats_run": earlier["run"]})
@@ -86,8 +90,8 @@ def main(arrangement: str, seed: int) -> None:
         files.write_json(STUDY / "runs" / f"{name}.seconds.json", seconds)
         if wall is not None and processor is not None:
             run.log_metrics({"fit_seconds": wall, "fit_cpu_seconds": processor})
-        figures = {f"{task}.{key}": value for task in scores for key, value in scores[task].items()}
-        run.log_metrics({**spent, **{name: value for name, value in figures.items() if value is not None}})
+        both = evaluation.flat({"combined": judged.get("combined", {})})
+        run.log_metrics({**spent, **evaluation.flat(scores), **both})
         for task in tasks:
             score, answered = scores.get(task, {}).get("score"), "no answer, as no other task implies it"
             if task in scores:
