@@ -3,8 +3,8 @@
 On the images of data/raw (run the stages load_data and derive_labels first). For each seed both models are trained at
 once, one thread each. They answer the validation and the test images, all of which were held out of the training:
 temperatures and the weights of the combined answer are fitted on one half of the validation images and judged on the
-other, and those of all validation images are judged on the test images. `--recipe accurate` trains model1 by another
-recipe, then model2 by its own, each with two threads, and writes bench/results/accurate.json.
+other, and those of all validation images are judged on the test images. `--recipe NAME` trains model1 by another
+recipe, then model2 by its own, each with two threads, and writes bench/results/<NAME>.json.
 
 `--published` measures the time to the published script's best mean accuracy instead: the recipes as shipped, the test
 images being looked at after each epoch, and `compact` cut down as far as that accuracy allows (SHORT). The published

@@ -87,7 +87,7 @@ def test_sections_lists_and_whole_numbers_written_as_fractions_are_taken():
     [
         (("--learning_rate=0.1",), "p.yaml has no recipes.compact.learning_rate; known in recipes.compact: network"),
         (("--optimizer.rate=1",), "known in recipes.compact.optimizer: name, learning_rate, momentum, weight_decay"),
-        (("--recipes.huge.epochs=1",), "p.yaml has no recipes.huge.epochs; known in recipes: compact, accurate"),
+        (("--recipes.huge.epochs=1",), "p.yaml has no recipes.huge.epochs; known in recipes: compact, brief, article_"),
         (("--epochs.of.all=1",), "p.yaml has no recipes.compact.epochs.of.all; known in recipes.compact: network"),
         (("--epochs=many",), "--epochs=many: recipes.compact.epochs: must be a whole number"),
         (("--epochs=1.5",), "--epochs=1.5: recipes.compact.epochs: must be a whole number"),
