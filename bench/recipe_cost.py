@@ -18,7 +18,7 @@ import common
 from mtl.config import params
 from mtl.data import store
 
-IMAGES, ROUNDS = 20_480, 3
+IMAGES, ROUNDS = 10_240, 3
 TASKS = ("model1", "model2")
 BEFORE: dict[str, Any] = {"options": {"widths": [64, 128, 256]}, "batch_size": 512, "epochs": 8}  # of both tasks
 
