@@ -170,6 +170,8 @@ def test_a_combined_answer_needs_validation_images(tmp_path):
     def change(tree):
         tree["data"]["validation"] = 0
         tree["tasks"]["model2"]["answer"] = answer
+        for recipe in tree["recipes"].values():
+            recipe["calibrate"] = "none"
 
     answer = "derived"
     assert read_changed(tmp_path, change).answers() == {"model2": "derived"}

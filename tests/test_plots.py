@@ -86,6 +86,7 @@ def test_tables_of_a_run_agree_with_its_metrics(done):
             kind: list(csv.DictReader(io.StringIO((done.root / f"metrics/plots/{kind}/{task}.csv").read_text())))
             for kind in KINDS
         }
+        rows["reliability"] = [row for row in rows["reliability"] if row["answers"] == "as given"]
         for table in rows.values():
             assert sum(int(row["images"]) for row in table) == 40
         right = sum(int(row["images"]) for row in rows["confusion"] if row["actual"] == row["predicted"])
