@@ -95,9 +95,14 @@ def test_a_version_leads_back_to_the_raw_images(registered):
         (2, "data/labels/model2"),
         (4, "data/raw/columns"),
         (6, "data/external"),
+        (6, "data/shifted"),
+        (4, "data/raw/shifted"),
+        (6, "data/external"),
+        (6, "data/shifted"),
         (4, "data/tasks.json"),
         (2, "data/raw/images"),
         (4, "data/external"),
+        (4, "data/shifted"),
     ]
     assert " of derive_labels, commit " in said[1]
 
@@ -105,8 +110,8 @@ def test_a_version_leads_back_to_the_raw_images(registered):
 def test_the_joint_version_leads_to_the_run_of_every_model(registered):
     said = mtl(registered, runs.command, "--tree", "joint/1").splitlines()
     read = {line.split()[0]: line for line in said if line.startswith("  ") and line[2] != " "}
-    raw = {"data/raw/columns", "data/raw/images"}
-    assert set(read) == {*raw, "data/labels", "models/model1.keras", "models/model2.keras"}
+    raw, labels = {"data/raw/columns", "data/raw/images", "data/raw/shifted"}, {"data/labels", "data/labels_shifted"}
+    assert set(read) == {*raw, *labels, "models/model1.keras", "models/model2.keras"}
     found = rows(registered)
     for path, line in read.items():
         assert f"<- run {found[path]['run'][:8]} of " in line

@@ -137,7 +137,7 @@ def test_groups_of_any_name_are_logged_and_one_refused_value_takes_no_other_with
     logged = {tracking.unescaped(key): value for key, value in there.data.params.items()}
     assert logged == {
         **{f"tasks.model2.labels.{name}": "('cat',)" for name in ODD},
-        "tasks.model2.recipe": "compact",
+        "tasks.model2.recipe": "brief",
         "fine": "1",
         "seed": "3",
         "last": "5",
