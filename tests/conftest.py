@@ -131,6 +131,14 @@ def small(tree: dict) -> None:
         task["recipe"] = "compact"
 
 
+@pytest.fixture(autouse=True)
+def dtype_policy():
+    """Keras' precision is that of a fresh process again, whatever a stage in this one has set."""
+    yield
+    if keras := sys.modules.get("keras"):
+        keras.config.set_dtype_policy("float32")
+
+
 @pytest.fixture
 def full_disk():
     """No file may grow beyond 4 kB: to the writer the same as a full disk, an OSError half-way."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -129,6 +130,21 @@ def test_the_saved_network_averages_and_tempers_as_numpy_does(name, mirror, tmp_
         )
     assert inference.multiply_adds(model) == (1 + mirror) * inference.multiply_adds(trained)
     assert inference.precision(model) == inference.precision(trained)
+
+
+def test_a_model_answers_in_float32_whatever_its_network_computes_in(tmp_path):
+    spec, _ = derive("shape", table(0))
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        inputs = keras.Input(SHAPE, dtype="uint8")
+        pixels = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+        network = keras.Model(inputs, keras.layers.Dense(3, "softmax")(pixels))
+    finally:
+        keras.config.set_dtype_policy(before)
+    saving.write(inference.finish(inference.plain(network), spec), tmp_path / "m.keras", spec)
+    images = np.zeros((2, *SHAPE), np.uint8)
+    assert inference.predict(saving.read(tmp_path / "m.keras"), images).dtype == np.float32
 
 
 # --- finishing

@@ -47,6 +47,8 @@ def finish(network: keras.Model, task: TaskSpec, mirror: bool = False) -> keras.
     """
     kind = kinds.find(task.kind)
     model = kind.finish(network, task)
+    if model.outputs[0].dtype != "float32":  # a network of a person's own that says nothing of its last layer
+        model = keras.Model(model.inputs, [ops.cast(model.outputs[0], "float32")], name=model.name)
     if not mirror and task.temperature is None:
         return model
     images = keras.Input(network.input_shape[1:], dtype="uint8")
