@@ -278,7 +278,8 @@ class Params(Settings):
                 known = ", ".join(self.recipes) or "none"
                 raise ValueError(f"tasks.{name}.recipe: there is no recipe {task.recipe!r}; known: {known}")
             recipe, place = self.recipes[task.recipe], f"recipes.{task.recipe}"
-            if self.data.validation == 0 and self.data.source != "tfrecord":
+            # Shards and a table may have a split of their own; of these the stages see whether there is one.
+            if self.data.validation == 0 and self.data.source not in ("tfrecord", "table"):
                 why = "on the validation images and data.validation is 0; hold some out"
                 if recipe.keep == "best":
                     raise ValueError(f"{place}.keep: 'best' is chosen {why}, or keep: last")

@@ -44,6 +44,11 @@ def main(task: str) -> None:
         dataset = store.read_dataset()
         run.log_dataset(dataset)
         recipe = backend.resolve_here(settings.recipe(task))
+        if recipe.calibrate != "none" and not len(examples["validation"].images):
+            raise UserError(
+                f"{params.PATH}: recipes.{settings.tasks[task].recipe}.calibrate: a temperature is fitted on the"
+                f" validation images, and none has a label of {task}; hold some out, or calibrate: none"
+            )
         native = str(backend.native_bfloat16()).lower()
         run.log_tags({"native_bfloat16": native, "precision": recipe.precision, **outside})
         backend.configure(settings.hardware, recipe.precision, settings.seed)
