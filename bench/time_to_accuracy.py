@@ -31,11 +31,13 @@ import numpy as np
 from mtl.config import params
 from mtl.data import store
 from mtl.tasks import calibration, combining, relations, scores
+from mtl.tasks import statistics as of_answers
 from mtl.tasks.answers import Answers
 from mtl.tasks.kinds import classes
 from mtl.tasks.relations import Relation
 
 TASKS = ("model1", "model2")
+NAMES = {"model1": "model1", "model2": "own"}  # of each model's own answers in a row
 RECIPES = {"model1": ("article_multiclass", 10), "model2": ("article_binary", 2)}
 STEPS, PUBLISHED_IMAGES = 24, 50_000
 # One pass over 12,000 images. Chosen on the validation images, for the least cost with some margin.
@@ -146,8 +148,8 @@ def figures_of(rows: list[dict[str, Any]]) -> dict[str, float]:
     best = "own" if nll["own"].mean() < nll["derived"].mean() else "derived"
     gain, gain_acc = nll[best] - nll["combined"], right["combined"].astype(float) - right[best]
     of_two = [
-        statistics_of_calibration(confidence[name][seed], right[name][seed])
-        for name in ("model1", "own")
+        of_answers.calibration_error(of_answers.reliability(confidence[name][seed], right[name][seed]))
+        for name in NAMES.values()
         for seed in range(len(rows))
     ]
     low, high = interval(gain)
@@ -171,16 +173,6 @@ def figures_of(rows: list[dict[str, Any]]) -> dict[str, float]:
     if len(rows) > 1:
         figures |= {f"{task}_acc_sd": float(right[name].mean(axis=1).std(ddof=1)) for task, name in NAMES.items()}
     return figures
-
-
-NAMES = {"model1": "model1", "model2": "own"}
-
-
-def statistics_of_calibration(confidence: np.ndarray, right: np.ndarray) -> float:
-    """The expected calibration error."""
-    from mtl.tasks import statistics as of_answers
-
-    return of_answers.calibration_error(of_answers.reliability(confidence, right))
 
 
 def accuracy(name: str, recipe: str | None, seeds: list[int]) -> None:
